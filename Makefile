@@ -1,0 +1,46 @@
+# Every command that a person or CI runs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := approvals bot commands jobs postgres sandbox store
+ARGS ?=
+UV_VERSION := 0.13.9
+
+.PHONY: help setup lock demo test check bench format docs
+
+help: ## What each command does
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+setup: .venv/.ready ## Create .venv from the lock
+
+.venv/.ready: uv.lock pyproject.toml tools/setup.sh
+	@bash tools/setup.sh "$(PYTHON)" "$(UV_VERSION)"
+	@touch $@
+
+lock: .venv/.ready ## Resolve the dependencies again and write uv.lock
+	$(BIN)/uv lock --upgrade
+	$(BIN)/python tools/strip_lock.py uv.lock
+
+demo: .venv/.ready ## Slack stand-in, bot, worker and PostgreSQL on this machine; ARGS=--tour plays the story
+	@TWOKEY_HOME="$${TWOKEY_HOME:-$(CURDIR)/.demo}" exec $(BIN)/twokey demo $(ARGS)
+
+test: .venv/.ready ## All tests, in parallel
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+check: .venv/.ready ## Format, lint, types, contracts (tests: make test)
+	$(BIN)/ruff format --check $(CODE) tests bench tools
+	$(BIN)/ruff check $(CODE) tests bench tools
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: .venv/.ready ## Measure, and print the table
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: .venv/.ready ## Write the generated pages of docs/ again
+	@$(BIN)/python tools/generate_docs.py
+
+format: .venv/.ready ## Format and mend what can be mended
+	$(BIN)/ruff format $(CODE) tests bench tools
+	$(BIN)/ruff check --fix $(CODE) tests bench tools

@@ -1,0 +1,1 @@
+"""Who may agree to what: the approval engine, its record and its audit."""

@@ -1,0 +1,1 @@
+"""What Slack sends, parsed and handed on."""

@@ -1,0 +1,1 @@
+"""Messages and modals as pure functions."""

@@ -1,0 +1,1 @@
+"""Runs: the queue, steps that survive a crash, locks, progress."""

@@ -1,0 +1,244 @@
+"""The contract between an operation (one file in `commands/`) and everything else.
+
+An operation knows its parameters, plans a change read-only, and carries it out in
+steps. It knows nothing of Slack, of votes, or of other operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, JsonValue
+
+from approvals.words import ExplainedError
+
+
+class Kind(StrEnum):
+    """A query only reads and is answered at once; a change becomes a request."""
+
+    QUERY = "query"
+    CHANGE = "change"
+
+
+class Risk(StrEnum):
+    """The worst that a change can do when it goes wrong. Rules match on it."""
+
+    NONE = "none"  # reads only, or writes only what is ours
+    RECOVERABLE = "recoverable"  # can be undone without loss
+    DISRUPTIVE = "disruptive"  # people notice: locks, restarts, failover
+    DESTRUCTIVE = "destructive"  # data can be lost
+
+
+class Mode(StrEnum):
+    """What may happen to a step whose outcome is unknown after a crash."""
+
+    RETRYABLE = "retryable"  # run it again from its start
+    RESUMABLE = "resumable"  # run it again from its last checkpoint
+    ONCE = "once"  # never run it again: stop and ask a person
+
+
+class Tier(StrEnum):
+    """How much a database matters. Each has an RTO (`RTO`), from the guide's table."""
+
+    CRITICAL = "critical"
+    IMPORTANT = "important"
+    STANDARD = "standard"
+    ARCHIVE = "archive"
+
+
+RTO: Mapping[Tier, timedelta] = {
+    Tier.CRITICAL: timedelta(minutes=15),
+    Tier.IMPORTANT: timedelta(hours=1),
+    Tier.STANDARD: timedelta(hours=4),
+    Tier.ARCHIVE: timedelta(hours=24),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalQuery:
+    """A query whose answer says that a restored copy is usable.
+
+    `expect` is the text of the first column of the first row; None: any row will do.
+    """
+
+    name: str
+    sql: str
+    expect: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A PostgreSQL cluster in the inventory."""
+
+    name: str
+    dsn: str = field(repr=False)
+    environment: str
+    tier: Tier
+    channel: str
+    backup_folder: Path
+    critical_queries: tuple[CriticalQuery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a change would do, as data, for the people who must agree and for the runner.
+
+    Everything is JSON: `approvals.plans.plan_hash` hashes the canonical form. `pins` are
+    facts of the target that must still hold when the run starts (see `Operation.pins`).
+    """
+
+    title: str
+    steps: tuple[str, ...]
+    statements: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    estimate_seconds: int | None = None
+    undo: str | None = None
+    pins: Mapping[str, str] = field(default_factory=dict)
+    # What only the plan can know and rules may match on, such as {"kind": "ddl"}.
+    attributes: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows for people; every cell is already text."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a query found, or what a change brought: drawn by the shell."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    table: Table | None = None
+    # For a change: numbers worth keeping and showing, such as {"size_bytes": 1}.
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+class JobError(ExplainedError):
+    """An operation could not do its work. What it says reaches the card."""
+
+
+class Reader(Protocol):
+    """A read-only look at a target database, with a short statement timeout."""
+
+    async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
+        """All rows of a query in a read-only transaction.
+
+        Raises:
+            JobError: the database cannot be reached, or the query failed or took too long.
+        """
+        ...
+
+
+class Context(Protocol):
+    """What an operation may use to plan a change or to answer a query."""
+
+    @property
+    def database(self) -> Database:
+        """The target; operations without one get a `JobError`."""
+        ...
+
+    @property
+    def reader(self) -> Reader:
+        """The target, read-only."""
+        ...
+
+    @property
+    def store(self) -> Any:
+        """`store.connect.Store`: our own database, for catalogues such as `store.backups`."""
+        ...
+
+    @property
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        ...
+
+
+class Attempt(Protocol):
+    """One attempt at one step."""
+
+    @property
+    def number(self) -> int:
+        """1 for the first attempt."""
+        ...
+
+    @property
+    def checkpoint(self) -> JsonValue:
+        """What `save` stored last, also by an attempt that died; None at first."""
+        ...
+
+    async def save(self, checkpoint: JsonValue) -> None:
+        """Store how far the step is. Raises `Fenced` if another worker took over."""
+        ...
+
+
+class Job(Context, Protocol):
+    """A run in progress: an operation's only way to act and to speak."""
+
+    @property
+    def folder(self) -> Path:
+        """A private folder of this run; removed when the run has ended, however it ended."""
+        ...
+
+    @property
+    def run_key(self) -> str:
+        """Unique for this run and the same after a resume, such as `run-17`."""
+        ...
+
+    async def step(
+        self,
+        name: str,
+        body: Callable[[Attempt], Awaitable[JsonValue]],
+        *,
+        mode: Mode,
+        time_limit: timedelta,
+        attempts: int = 1,
+    ) -> JsonValue:
+        """Run `body` once as a step, or give back what it returned before a crash.
+
+        A step's intent is stored before `body` starts and its outcome after. `attempts`
+        counts tries of a failing `retryable` or `resumable` body (with backoff between);
+        after a crash `mode` decides. Cancelling and time limits cancel `body`.
+        """
+        ...
+
+    async def report(self, text: str, *, fraction: float | None = None) -> None:
+        """Tell how it goes. Cheap: the runner limits the rate. `fraction` is 0 to 1."""
+        ...
+
+
+Planner = Callable[[Context, Any], Awaitable[Plan]]
+Runner = Callable[[Job, Any, Plan], Awaitable[Answer]]
+Answerer = Callable[[Context, Any], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """Something `/db` can do, found by its file in `commands/`.
+
+    A query has `answer`; a change has `plan` and `run`, and `pins` when facts of the
+    target must not move between the plan and the run: it reads the current value of
+    each fact that the plan pinned.
+    """
+
+    name: str
+    summary: str
+    kind: Kind
+    risk: Risk
+    params: type[BaseModel]
+    example: str
+    answer: Answerer | None = None
+    plan: Planner | None = None
+    run: Runner | None = None
+    pins: Callable[[Context, Any], Awaitable[Mapping[str, str]]] | None = None
+    time_limit: timedelta = timedelta(hours=6)

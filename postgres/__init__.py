@@ -1,0 +1,1 @@
+"""What we know about PostgreSQL, usable without the rest of Twokey."""

@@ -1,0 +1,1 @@
+"""A Slack workspace and PostgreSQL clusters on one's own machine."""

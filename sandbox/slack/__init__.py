@@ -1,0 +1,1 @@
+"""A stand-in for Slack's servers, as strict as Slack."""

@@ -1,0 +1,1 @@
+"""Our own database: its tables, its migrations, and how to reach it."""

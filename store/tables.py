@@ -1,0 +1,237 @@
+"""The tables of our own database. `store/migrations` creates them; this file names them.
+
+Triggers, grants and functions stand in the migrations only: `approvals.audit` and
+`approvals.store` say what they promise.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+
+metadata = sa.MetaData()
+
+
+def _at(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, TIMESTAMP(timezone=True), nullable=nullable)
+
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),  # canonical JSON; its SHA-256 is `hash`
+    _at("at"),
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),  # grows with each change of the row
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("database", sa.Text, nullable=False),  # the target; '' for none
+    sa.Column("asked_by", sa.Text, nullable=False),  # PersonId
+    sa.Column("asked_by_slack", sa.Text, nullable=False),  # TEAM/USER or ''
+    sa.Column("authors", ARRAY(sa.Text), nullable=False),  # everybody who shaped the plan
+    sa.Column("door", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("params", JSONB, nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),  # canonical JSON; its SHA-256 is `plan_hash`
+    sa.Column("plan_hash", sa.Text, nullable=False),
+    sa.Column("policy_hash", sa.Text, nullable=False),
+    sa.Column("attributes", JSONB, nullable=False),  # what we derived; rules matched on these
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),  # which gate is open when gates are ordered
+    _at("asked_at"),
+    _at("expires_at"),
+    _at("approved_at", nullable=True),
+    _at("approval_expires_at", nullable=True),
+    _at("not_before", nullable=True),
+    _at("ended_at", nullable=True),
+    sa.Column("detail", JSONB, nullable=False),  # break-glass, review, refusal: who, when, why
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Index("requests_open", "state", "expires_at"),
+    sa.Index("requests_of_database", "database", sa.text("id DESC")),
+)
+
+gates = sa.Table(
+    "gates",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("approve", sa.Integer, sa.CheckConstraint("approve >= 1"), nullable=False),
+    sa.Column("deny", sa.Integer, sa.CheckConstraint("deny >= 0"), nullable=False),
+)
+
+votes = sa.Table(
+    "votes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), nullable=False),
+    sa.Column("plan_hash", sa.Text, nullable=False),
+    sa.Column("policy_hash", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("person", sa.Text, nullable=False),  # PersonId
+    sa.Column("slack", sa.Text, nullable=False),  # TEAM/USER or ''
+    sa.Column("groups", ARRAY(sa.Text), nullable=False),  # membership when the vote was cast
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("door", sa.Text, nullable=False),
+    _at("at"),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+    sa.Index("votes_of_request", "request_id"),
+)
+
+# What was answered to a click or a command that Slack may deliver again.
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _at("at"),
+    sa.Column("request_id", sa.BigInteger),
+    sa.Column("answer", JSONB, nullable=False),
+    sa.Index("deliveries_at", "at"),
+)
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("chain", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),  # 1, 2, 3 … within its chain
+    sa.Column("chain", sa.Text, primary_key=True),  # a database's name, or '' for the rest
+    _at("at"),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("request_id", sa.BigInteger),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Column("prev_hash", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Index("audit_of_request", "request_id"),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), nullable=False),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    # queued, running, done, failed, cancelled, refused, needs_attention
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),  # grows with each claim: fences a thawed worker
+    sa.Column("worker", sa.Text, nullable=False),
+    _at("queued_at"),
+    _at("started_at", nullable=True),
+    _at("heartbeat_at", nullable=True),
+    _at("ended_at", nullable=True),
+    sa.Column("cancel_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("progress", JSONB, nullable=False),
+    sa.Column("outcome", JSONB, nullable=False),  # answer, or problem and next_step
+    sa.UniqueConstraint("request_id"),  # a grant runs once
+    sa.Index("runs_state", "state", "heartbeat_at"),
+)
+
+run_steps = sa.Table(
+    "run_steps",
+    metadata,
+    sa.Column("run_id", sa.BigInteger, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # started, done, failed
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    _at("started_at"),
+    _at("ended_at", nullable=True),
+    sa.Column("checkpoint", JSONB),
+    sa.Column("result", JSONB),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+)
+
+run_log = sa.Table(
+    "run_log",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("run_id", sa.BigInteger, sa.ForeignKey("runs.id"), nullable=False),
+    _at("at"),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.Index("run_log_of_run", "run_id", "id"),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("topic", sa.Text, nullable=False),  # card, note, progress, result
+    sa.Column("request_id", sa.BigInteger),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("payload", JSONB, nullable=False),
+    _at("created_at"),
+    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),  # waiting, sent, dead
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    _at("due_at"),
+    _at("sent_at", nullable=True),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+    sa.Index("outbox_waiting", "channel", "id", postgresql_where=sa.text("state = 'waiting'")),
+)
+
+# Where things stand in Slack: the card of a request, the progress message of its run.
+posts = sa.Table(
+    "posts",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("ts", sa.Text, nullable=False),
+)
+
+backups = sa.Table(
+    "backups",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # such as orders-20261122T020000Z
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # full
+    sa.Column("engine", sa.Text, nullable=False),  # native
+    sa.Column("state", sa.Text, nullable=False),  # complete, damaged, removed
+    sa.Column("folder", sa.Text, nullable=False),
+    _at("started_at"),
+    _at("ended_at"),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("data_bytes", sa.BigInteger, nullable=False),
+    sa.Column("start_lsn", sa.Text, nullable=False),
+    sa.Column("end_lsn", sa.Text, nullable=False),
+    sa.Column("timeline", sa.Integer, nullable=False),
+    sa.Column("system_identifier", sa.Text, nullable=False),
+    sa.Column("major", sa.Integer, nullable=False),
+    sa.Column("manifest_sha256", sa.Text, nullable=False),
+    sa.Column("row_counts", JSONB, nullable=False),
+    sa.Column("request_id", sa.BigInteger),
+    sa.Index("backups_of_database", "database", "started_at"),
+)
+
+verifications = sa.Table(
+    "verifications",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("backup_id", sa.Text, sa.ForeignKey("backups.id"), nullable=False),
+    _at("at"),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("restore_seconds", sa.Float, nullable=False),
+    sa.Column("total_seconds", sa.Float, nullable=False),
+    sa.Column("checks", JSONB, nullable=False),
+    sa.Column("request_id", sa.BigInteger),
+    sa.Index("verifications_of_backup", "backup_id", "at"),
+)
