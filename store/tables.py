@@ -108,8 +108,8 @@ audit_heads = sa.Table(
 audit_log = sa.Table(
     "audit_log",
     metadata,
-    sa.Column("seq", sa.BigInteger, primary_key=True),  # 1, 2, 3 … within its chain
-    sa.Column("chain", sa.Text, primary_key=True),  # a database's name, or '' for the rest
+    sa.Column("seq", sa.BigInteger, nullable=False),  # 1, 2, 3 … within its chain
+    sa.Column("chain", sa.Text, nullable=False),  # a database's name, or '' for the rest
     _at("at"),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
@@ -118,6 +118,7 @@ audit_log = sa.Table(
     sa.Column("detail", JSONB, nullable=False),
     sa.Column("prev_hash", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("chain", "seq"),
     sa.Index("audit_of_request", "request_id"),
 )
 

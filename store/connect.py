@@ -1,0 +1,83 @@
+"""How to reach our own database, as the role that may only do what the application does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+APPLICATION_ROLE: Final = "twokey_app"
+CONNECT_SECONDS_MAX: Final = 5.0
+# Nothing that a listener or a worker asks of the store takes this long; a statement
+# that does is stuck, and its transaction must not hold a request's row for ever.
+STATEMENT_SECONDS_MAX: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Our own database. `dsn` serves code that needs a connection of its own, such as LISTEN."""
+
+    dsn: str
+    engine: AsyncEngine
+    role: str
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end of the block, rolled back by an exception."""
+        async with self.engine.begin() as conn:
+            yield conn
+
+    async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection[Any]:
+        """A connection outside the pool, without a statement timeout; the caller closes it."""
+        return await asyncpg.connect(
+            self.dsn,
+            timeout=CONNECT_SECONDS_MAX,
+            server_settings={"role": self.role, "application_name": application_name},
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.engine.dispose()
+
+
+def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
+    """The store behind a libpq-style DSN. Connects when first used.
+
+    Every connection runs as `role`, whatever the DSN's user may do: even an owner's DSN
+    cannot edit the audit by a mistake of ours.
+    """
+    settings = {
+        "role": role,
+        "application_name": "twokey",
+        "statement_timeout": str(STATEMENT_SECONDS_MAX * 1000),
+        "idle_in_transaction_session_timeout": str(2 * STATEMENT_SECONDS_MAX * 1000),
+    }
+
+    async def new_connection() -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS_MAX, server_settings=settings)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=new_connection,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=10,
+    )
+    sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return Store(dsn=dsn, engine=engine, role=role)
+
+
+def _refuse_closed(dbapi_connection: Any, _record: object, _proxy: object) -> None:
+    """Make the pool connect anew when the server went away since the last use.
+
+    asyncpg knows of a closed socket without asking the server, so this costs no round
+    trip, unlike a ping.
+    """
+    if dbapi_connection.driver_connection.is_closed():
+        raise DisconnectionError
