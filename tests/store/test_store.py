@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,7 +119,8 @@ async def test_a_gate_of_no_approvals_cannot_be_stored(store: Store) -> None:
         request = await insert_request(conn)
     said = await refusal(
         store,
-        f"INSERT INTO gates (request_id, position, id, approve, deny) VALUES ({request}, 0, 'dba', 0, 1)",
+        "INSERT INTO gates (request_id, position, id, approve, deny)"
+        f" VALUES ({request}, 0, 'dba', 0, 1)",
     )
     assert "check constraint" in said
 
@@ -128,8 +130,9 @@ async def test_a_vote_without_a_signature_cannot_be_stored(store: Store) -> None
         request = await insert_request(conn)
     said = await refusal(
         store,
-        "INSERT INTO votes (request_id, plan_hash, policy_hash, step, person, slack, groups, verdict,"
-        f" reason, door, at, key_id, signature) VALUES ({request}, 'h', 'p', 0, 'ben', '', '{{}}',"
+        "INSERT INTO votes (request_id, plan_hash, policy_hash, step, person, slack, groups,"
+        " verdict, reason, door, at, key_id, signature)"
+        f" VALUES ({request}, 'h', 'p', 0, 'ben', '', '{{}}',"
         " 'approve', '', 'slack', now(), 'k', '')",
     )
     assert "votes_signed" in said
@@ -166,8 +169,6 @@ async def test_what_is_posted_is_gone_when_the_transaction_is(store: Store) -> N
 
 
 async def test_a_post_wakes_a_listener_when_it_commits(store: Store) -> None:
-    import asyncio
-
     heard: asyncio.Queue[str] = asyncio.Queue()
     listener = await store.direct()
     await listener.add_listener("twokey_outbox", lambda *said: heard.put_nowait(str(said[2])))
