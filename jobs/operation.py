@@ -226,6 +226,9 @@ Answerer = Callable[[Context, Any], Awaitable[Answer]]
 class Operation:
     """Something `/db` can do, found by its file in `commands/`.
 
+    The fields of `params`, in their order, are what one types after the name; a field
+    called `database` names the target, which the shell looks up in the inventory.
+
     A query has `answer`; a change has `plan` and `run`, and `pins` when facts of the
     target must not move between the plan and the run: it reads the current value of
     each fact that the plan pinned.

@@ -1,0 +1,36 @@
+"""How spans and sizes are said to people, the same everywhere. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+_SIZES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
+# From the largest: the unit, its name, and the smaller one that is said beside it.
+_SPANS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+
+
+def span_text(span: timedelta) -> str:
+    """A span in at most two units: 90 seconds is "1 min 30 s", half a second "0.5 s"."""
+    seconds = span.total_seconds()
+    for unit, name, smaller, smaller_name in _SPANS:
+        if seconds >= unit:
+            whole, rest = divmod(int(seconds), unit)
+            beside = rest // smaller
+            return f"{whole} {name} {beside} {smaller_name}" if beside else f"{whole} {name}"
+    return f"{seconds:.2g} s"
+
+
+def size_text(size_bytes: int) -> str:
+    """A size in powers of 1024, as PostgreSQL counts: 1536 is "1.5 kB"."""
+    size = float(size_bytes)
+    unit = 0
+    while size >= 1024 and unit < len(_SIZES) - 1:
+        size /= 1024
+        unit += 1
+    return f"{size:.3g} {_SIZES[unit]}" if size < 1000 else f"{size:.0f} {_SIZES[unit]}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """A number with its noun: 1 is "1 table", 2 is "2 tables"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
