@@ -1,0 +1,109 @@
+"""What a card's button carries: what the person saw, sealed. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from approvals.words import PlanHash, PolicyHash, RefusedError, RequestId, Why
+
+_VALUE_CHARS_MAX: Final = 2000  # Slack's limit for a button's value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a card showed when its buttons were drawn."""
+
+    request_id: RequestId
+    plan_hash: PlanHash
+    policy_hash: PolicyHash
+    card_hash: str
+    step: int
+    expires_at: datetime
+
+
+class Seal:
+    """Seals and opens buttons' values. The first key seals; every key opens."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            raise ValueError("a seal needs a key")
+        # Derived, so that a button's seal can never be passed off as a vote's signature.
+        self._keys = [hmac.new(key, b"twokey button v1", hashlib.sha256).digest() for key in keys]
+
+    def close(self, shown: Shown) -> str:
+        """The value of a button. It is readable by who holds it, and only we can make it."""
+        fields = [
+            shown.request_id,
+            shown.plan_hash,
+            shown.policy_hash,
+            shown.card_hash,
+            shown.step,
+            int(shown.expires_at.timestamp()),
+        ]
+        body = json.dumps(fields, separators=(",", ":")).encode()
+        return f"{_text(body)}.{_text(_mac(self._keys[0], body))}"
+
+    def open(self, value: str, *, now: datetime) -> Shown:
+        """What the button's card showed.
+
+        Raises:
+            RefusedError: the value was not made by us, or its time has run out.
+        """
+        body = self._opened(value)
+        if body is None:
+            raise RefusedError(
+                "This button was not made by Twokey, or its key has been retired.",
+                next_step="Use the buttons of the request's own card; /db requests finds it.",
+                why=Why.SIGNATURE,
+            )
+        number, plan_hash, policy_hash, card_hash, step, expires = json.loads(body)
+        shown = Shown(
+            request_id=RequestId(number),
+            plan_hash=PlanHash(plan_hash),
+            policy_hash=PolicyHash(policy_hash),
+            card_hash=card_hash,
+            step=step,
+            expires_at=datetime.fromtimestamp(expires, UTC),
+        )
+        if now >= shown.expires_at:
+            raise RefusedError(
+                f"The buttons of request {number} have expired.",
+                next_step="Ask for the change again if it is still wanted.",
+                why=Why.EXPIRED,
+            )
+        return shown
+
+    def _opened(self, value: str) -> bytes | None:
+        if len(value) > _VALUE_CHARS_MAX or value.count(".") != 1:
+            return None
+        try:
+            body, mac = (_bytes(part) for part in value.split("."))
+        except (ValueError, binascii.Error):
+            return None
+        fits = [hmac.compare_digest(mac, _mac(key, body)) for key in self._keys]
+        return body if any(fits) else None
+
+
+def _mac(key: bytes, body: bytes) -> bytes:
+    return hmac.new(key, body, hashlib.sha256).digest()
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    raw = base64.b64decode(
+        text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
+    )
+    if _text(raw) != text:  # one value, one spelling
+        raise ValueError(text)
+    return raw

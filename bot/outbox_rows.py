@@ -1,0 +1,210 @@
+"""The outbox's rows as the deliverer claims and settles them. SQL only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from store.connect import Store
+
+# What `error` says while a message is on its way: whoever finds it there after a crash
+# knows that the message may have arrived.
+POSTING: Final = "posting"
+UNCLEAR: Final = "unclear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A claimed row. `maybe_posted`: an earlier attempt's outcome is unknown."""
+
+    id: int
+    topic: str
+    request_id: int | None
+    channel: str
+    payload: Mapping[str, Any]
+    created_at: datetime
+    attempts: int
+    maybe_posted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a message stands in Slack."""
+
+    channel: str
+    ts: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How much waits. `next_due_at` is the soonest moment when something can be done."""
+
+    waiting: int
+    oldest_at: datetime | None
+    next_due_at: datetime | None
+
+
+# Only a channel's first waiting row can be claimed, so messages keep their order and a
+# channel has one message in the air, whichever replica carries it. The lease stands in
+# due_at: a replica that dies gives the row back by doing nothing.
+CLAIM: Final = sa.text(f"""
+    WITH head AS (
+        SELECT DISTINCT ON (channel) id
+          FROM outbox
+         WHERE state = 'waiting'
+         ORDER BY channel, id
+    ), mine AS (
+        SELECT id, error
+          FROM outbox
+         WHERE id IN (SELECT id FROM head)
+           AND state = 'waiting'
+           AND due_at <= :now
+         ORDER BY due_at
+         LIMIT :rows_max
+           FOR UPDATE SKIP LOCKED
+    )
+    UPDATE outbox o
+       SET attempts = o.attempts + 1, due_at = :lease_until, error = '{POSTING}'
+      FROM mine
+     WHERE o.id = mine.id
+ RETURNING o.id, o.topic, o.request_id, o.channel, o.payload, o.created_at, o.attempts,
+           mine.error LIKE '{POSTING}%' OR mine.error LIKE '{UNCLEAR}%' AS maybe_posted
+""")  # noqa: S608 - two constants of ours
+
+# A later card or progress row of the same request would show what this one shows.
+TWINS: Final = sa.text("""
+    SELECT id, payload
+      FROM outbox
+     WHERE state = 'waiting'
+       AND channel = :channel
+       AND topic = :topic
+       AND request_id = :request_id
+     ORDER BY id
+""")
+
+# The lease must still be ours: whoever lost it must not settle what another one carries.
+SETTLE: Final = sa.text("""
+    UPDATE outbox
+       SET state = 'sent', sent_at = :now, error = ''
+     WHERE id = ANY(:ids)
+       AND state = 'waiting'
+""")
+
+POSTPONE: Final = sa.text("""
+    UPDATE outbox
+       SET due_at = :due_at, error = :error, attempts = attempts - :forgive
+     WHERE id = :id
+       AND state = 'waiting'
+       AND attempts = :attempts
+""")
+
+BURY: Final = sa.text("""
+    UPDATE outbox
+       SET state = 'dead', error = :error
+     WHERE id = :id
+       AND state = 'waiting'
+       AND attempts = :attempts
+""")
+
+FIND_PLACE: Final = sa.text("""
+    SELECT channel, ts
+      FROM posts
+     WHERE request_id = :request_id
+       AND topic = :topic
+""")
+
+KEEP_PLACE: Final = sa.text("""
+    INSERT INTO posts (request_id, topic, channel, ts)
+    VALUES (:request_id, :topic, :channel, :ts)
+        ON CONFLICT (request_id, topic) DO UPDATE SET channel = excluded.channel, ts = excluded.ts
+""")
+
+BACKLOG: Final = sa.text("""
+    WITH head AS (
+        SELECT DISTINCT ON (channel) due_at
+          FROM outbox
+         WHERE state = 'waiting'
+         ORDER BY channel, id
+    )
+    SELECT (SELECT count(*) FROM outbox WHERE state = 'waiting')         AS waiting,
+           (SELECT min(created_at) FROM outbox WHERE state = 'waiting')  AS oldest_at,
+           (SELECT min(due_at) FROM head)                                AS next_due_at
+""")
+
+
+async def claim(
+    store: Store, *, now: datetime, lease_until: datetime, rows_max: int
+) -> Sequence[Row]:
+    """Up to `rows_max` rows, of different channels, that are ours until `lease_until`."""
+    async with store.begin() as conn:
+        found = await conn.execute(
+            CLAIM, {"now": now, "lease_until": lease_until, "rows_max": rows_max}
+        )
+        return [Row(**row) for row in found.mappings()]
+
+
+async def twins(store: Store, row: Row) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    """The waiting rows that `row` can stand for, itself included, oldest first."""
+    async with store.begin() as conn:
+        found = await conn.execute(
+            TWINS, {"channel": row.channel, "topic": row.topic, "request_id": row.request_id}
+        )
+        return [(int(twin.id), twin.payload) for twin in found]
+
+
+async def find_place(store: Store, request_id: int, topic: str) -> Place | None:
+    """Where a request's card or progress message stands, or None before its first post."""
+    async with store.begin() as conn:
+        found = await conn.execute(FIND_PLACE, {"request_id": request_id, "topic": topic})
+        row = found.mappings().first()
+        return Place(**row) if row else None
+
+
+async def settle(
+    store: Store, row: Row, ids: Sequence[int], *, place: Place | None, now: datetime
+) -> None:
+    """Mark rows as sent and remember where the message stands, together."""
+    async with store.begin() as conn:
+        if place is not None and row.request_id is not None:
+            await conn.execute(
+                KEEP_PLACE,
+                {
+                    "request_id": row.request_id,
+                    "topic": row.topic,
+                    "channel": place.channel,
+                    "ts": place.ts,
+                },
+            )
+        await conn.execute(SETTLE, {"ids": list(ids), "now": now})
+
+
+async def postpone(store: Store, row: Row, *, due_at: datetime, error: str, counts: bool) -> None:
+    """Try again at `due_at`; `counts` is False for what was no failure of this message."""
+    async with store.begin() as conn:
+        await conn.execute(
+            POSTPONE,
+            {
+                "id": row.id,
+                "due_at": due_at,
+                "error": error,
+                "attempts": row.attempts,
+                "forgive": 0 if counts else 1,
+            },
+        )
+
+
+async def bury(store: Store, row: Row, *, error: str) -> None:
+    """Put a row aside for ever; the row behind it gets its turn."""
+    async with store.begin() as conn:
+        await conn.execute(BURY, {"id": row.id, "error": error, "attempts": row.attempts})
+
+
+async def backlog(store: Store) -> Backlog:
+    """What waits at the moment."""
+    async with store.begin() as conn:
+        row = (await conn.execute(BACKLOG)).mappings().one()
+        return Backlog(**row)

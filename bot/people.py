@@ -1,0 +1,192 @@
+"""Who somebody is, as Slack knows them right now. Without Slack's word nobody is anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from slack_sdk.web.async_client import AsyncWebClient
+
+from approvals.words import DirectoryDownError, Flag, Person, PersonId, RefusedError, Why
+from bot.slack import SlackError, SlackRefusedError, call
+
+_ENTRIES_MAX: Final = 10_000
+_LOOKUP_SECONDS_MAX: Final = 2.0
+_UNKNOWN: Final = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
+_Value = TypeVar("_Value")
+
+
+class People:
+    """The directory of one Slack workspace.
+
+    An answer is believed for `fresh_for`; several who ask the same at once share one call.
+    Nothing that is older is ever used, also when Slack is away.
+    """
+
+    def __init__(
+        self,
+        client: AsyncWebClient,
+        *,
+        team: str,
+        groups: Mapping[str, str],
+        fresh_for: timedelta,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`groups`: the policy's name for a group -> Slack's user group id."""
+        self._client = client
+        self._team = team
+        self._groups = groups
+        self._accounts = _Fresh[Mapping[str, Any]](fresh_for.total_seconds(), clock)
+        self._members = _Fresh[frozenset[str]](fresh_for.total_seconds(), clock)
+
+    async def by_slack(self, team: str, user: str) -> Person:
+        """The person behind an account.
+
+        Raises:
+            DirectoryDownError: Slack cannot be asked.
+            RefusedError: there is no such account.
+        """
+        account, members = await self._looked_up(user)
+        groups = {name for name, users in members.items() if user in users}
+        return person(account, team=self._team, seen_team=team, groups=frozenset(groups))
+
+    async def by_id(self, person: PersonId, slack: str) -> Person:
+        """The person who acted as `person` through the account `slack` (`TEAM/USER`).
+
+        The answer's id differs from `person` when the account now belongs to another
+        address; who compares them decides.
+
+        Raises:
+            DirectoryDownError: Slack cannot be asked.
+            RefusedError: no account is remembered, or it is gone.
+        """
+        team, _, user = slack.partition("/")
+        if not user:
+            raise RefusedError(
+                f"{person} has no Slack account that could be looked up.",
+                next_step="Ask and vote from Slack, so that it can be checked who somebody is.",
+                why=Why.IDENTITY,
+            )
+        return await self.by_slack(team, user)
+
+    async def _looked_up(self, user: str) -> tuple[Mapping[str, Any], Mapping[str, frozenset[str]]]:
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS_MAX):
+                account, members = await asyncio.gather(
+                    self._accounts.get(user, partial(self._account, user)), self._all_members()
+                )
+        except SlackRefusedError as error:
+            if error.error in _UNKNOWN:
+                raise RefusedError(
+                    f"Slack knows no account {user}.",
+                    next_step="Ask from an account of this workspace.",
+                    why=Why.IDENTITY,
+                ) from error
+            raise _down(error.error) from error
+        except (SlackError, TimeoutError) as error:
+            raise _down(str(error) or "it took too long") from error
+        return account, members
+
+    async def _all_members(self) -> Mapping[str, frozenset[str]]:
+        lists = await asyncio.gather(
+            *(
+                self._members.get(group, partial(self._group, group))
+                for group in self._groups.values()
+            )
+        )
+        return dict(zip(self._groups, lists, strict=True))
+
+    async def _account(self, user: str) -> Mapping[str, Any]:
+        data = await call(self._client.users_info(user=user))
+        account: Mapping[str, Any] = data["user"]
+        return account
+
+    async def _group(self, group: str) -> frozenset[str]:
+        data = await call(self._client.usergroups_users_list(usergroup=group))
+        return frozenset(data["users"])
+
+
+def person(
+    account: Mapping[str, Any], *, team: str, seen_team: str, groups: frozenset[str]
+) -> Person:
+    """The person in Slack's user object. Pure.
+
+    `team` is ours; `seen_team` is the one that the request named, which counts only
+    against somebody.
+    """
+    profile: Mapping[str, Any] = account.get("profile") or {}
+    email = str(profile.get("email") or "").strip().lower()
+    confirmed = "@" in email and account.get("is_email_confirmed") is not False
+    user = str(account["id"])
+    flags = {
+        Flag.DEACTIVATED: bool(account.get("deleted")),
+        Flag.BOT: bool(account.get("is_bot") or account.get("is_workflow_bot")),
+        Flag.GUEST: bool(account.get("is_restricted") or account.get("is_ultra_restricted")),
+        Flag.EXTERNAL: _is_external(account, team) or seen_team != team,
+        Flag.UNCONFIRMED: not confirmed,
+    }
+    name = profile.get("display_name") or account.get("real_name") or account.get("name") or user
+    return Person(
+        # Two accounts with one confirmed address are one person; an address that nobody
+        # confirmed proves nothing.
+        id=PersonId(email if confirmed else f"{account.get('team_id', team)}/{user}"),
+        name=str(name),
+        slack_team=team,
+        slack_user=user,
+        flags=frozenset(flag for flag, raised in flags.items() if raised),
+        groups=groups,
+    )
+
+
+def _is_external(account: Mapping[str, Any], team: str) -> bool:
+    if account.get("is_stranger"):
+        return True
+    home: Mapping[str, Any] = account.get("enterprise_user") or {}
+    # In an organisation somebody's own team may be another one, and they still belong here.
+    return account.get("team_id") != team and team not in (home.get("teams") or ())
+
+
+def _down(reason: str) -> DirectoryDownError:
+    return DirectoryDownError(
+        f"Slack's directory cannot be read ({reason}), so it cannot be checked who you are.",
+        next_step="Nothing was changed. Try again in a minute; twokey doctor says what is wrong.",
+    )
+
+
+@dataclass(slots=True)
+class _Fresh(Generic[_Value]):
+    """Answers by key, each believed for a while; one question at a time for one key."""
+
+    seconds: float
+    clock: Callable[[], float]
+    _answers: dict[str, tuple[float, _Value]] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[_Value]] = field(default_factory=dict)
+
+    async def get(self, key: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
+        if (known := self._answers.get(key)) and self.clock() - known[0] < self.seconds:
+            return known[1]
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = asyncio.ensure_future(self._ask(key, ask))
+            self._asking[key] = asking
+            asking.add_done_callback(partial(self._asked, key))
+        # Shielded: the one who gives up first must not spoil it for the others.
+        return await asyncio.shield(asking)
+
+    def _asked(self, key: str, asking: asyncio.Task[_Value]) -> None:
+        del self._asking[key]
+        if not asking.cancelled():
+            asking.exception()  # whoever still waits gets it; nobody waiting is no mistake
+
+    async def _ask(self, key: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
+        asked_at = self.clock()  # it can only have been true since then
+        answer = await ask()
+        if len(self._answers) >= _ENTRIES_MAX:
+            self._answers.clear()
+        self._answers[key] = (asked_at, answer)
+        return answer
