@@ -50,7 +50,7 @@ def _row(item: ListedBackup, now: datetime) -> tuple[str, ...]:
         size_text(backup.size_bytes),
         span_text(timedelta(seconds=backup.seconds)),
         _proof(item, now),
-        span_text(timedelta(seconds=proof.restore_seconds)) if proof and proof.ok else "–",
+        span_text(timedelta(seconds=proof.restore_seconds)) if proof and proof.ok else "-",
     )
 
 
