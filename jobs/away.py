@@ -1,0 +1,69 @@
+"""Our own database goes away now and then: tell that from a bug, and wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import asyncpg
+import sqlalchemy.exc as sa_exc
+
+T = TypeVar("T")
+
+log: Final = logging.getLogger("twokey.jobs")
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+PAUSE_SECONDS_MAX: Final = 2.0
+
+_AWAY: Final = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement cancelled
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DeadlockDetectedError,
+    sa_exc.TimeoutError,
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that the database could not answer, rather than that we erred."""
+    if isinstance(error, sa_exc.DBAPIError):
+        # SQLAlchemy wraps asyncpg's error twice; the innermost one knows.
+        inner = getattr(error.orig, "__cause__", None)
+        return error.connection_invalidated or isinstance(inner, _AWAY)
+    return isinstance(error, _AWAY)
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait after the given number of failures in a row, with jitter."""
+    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), PAUSE_SECONDS_MAX)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]], *, patience: Callable[[], timedelta], what: str
+) -> T:
+    """What `call` returns; while the store is away it is called again for `patience()`.
+
+    `call` must be safe to repeat when its commit was not heard of. Patience is asked for
+    anew each time, as it may shrink. The last error is raised when it has run out, and
+    any other error at once.
+    """
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except Exception as error:
+            if not is_away(error) or loop.time() - since >= patience().total_seconds():
+                raise
+            if failures == 0:
+                log.warning("The store is away (%s); waiting to %s.", error, what)
+            failures += 1
+        await asyncio.sleep(pause_seconds(failures))

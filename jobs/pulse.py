@@ -1,0 +1,102 @@
+"""The pulse of a worker: its runs are alive, still its own, and not cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Final
+
+from jobs import runs
+from jobs.away import is_away
+from jobs.limits import Limits
+from jobs.runs import Claim
+from store.connect import Store
+
+log: Final = logging.getLogger("twokey.jobs")
+
+
+class Interrupt(StrEnum):
+    """Why a run's body has to stop."""
+
+    CANCELLED = "cancelled"  # a person asked for it
+    FENCED = "fenced"  # another worker owns the run
+    LOCK_LOST = "lock_lost"  # the target lock was lost for longer than its grace
+    STOPPING = "stopping"  # this worker ends
+
+
+class Leash:
+    """What a running body is held by. The first reason to stop is the one that counts."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.reason: Interrupt | None = None
+        self.by = ""
+        self.pulled = asyncio.Event()
+
+    def pull(self, reason: Interrupt, *, by: str = "") -> None:
+        """Have the body stop; does nothing when it was told so before."""
+        if self.reason is None:
+            self.reason, self.by = reason, by
+            self.pulled.set()
+
+
+class Pulse:
+    """Looks at the runs of one worker often, and says that they are alive now and then."""
+
+    def __init__(self, store: Store, *, worker: str, limits: Limits) -> None:
+        self._store = store
+        self._worker = worker
+        self._limits = limits
+        self._held: dict[int, Leash] = {}
+        self._beaten = 0.0
+
+    @contextmanager
+    def holding(self, leash: Leash) -> Iterator[None]:
+        """Beat for this run within the block, and only there: a dead body has no pulse."""
+        self._held[leash.claim.run_id] = leash
+        try:
+            yield
+        finally:
+            del self._held[leash.claim.run_id]
+
+    def held(self) -> frozenset[tuple[int, int]]:
+        """Run and epoch of each body of this worker."""
+        return frozenset((run_id, leash.claim.epoch) for run_id, leash in self._held.items())
+
+    def pull_all(self, reason: Interrupt) -> None:
+        """Have every body of this worker stop."""
+        for leash in self._held.values():
+            leash.pull(reason)
+
+    async def keep(self) -> None:
+        """Never returns. While the store is away nothing is known and nothing is done."""
+        while True:
+            await asyncio.sleep(self._limits.pulse.total_seconds())
+            if not self._held:
+                continue
+            try:
+                async with asyncio.timeout(self._limits.heartbeat.total_seconds()):
+                    await self._once()
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                log.warning("No pulse: the store is away (%s).", error)
+
+    async def _once(self) -> None:
+        leashes = dict(self._held)
+        ids = [leash.claim.run_id for leash in leashes.values()]
+        now = asyncio.get_running_loop().time()
+        async with self._store.begin() as conn:
+            if now - self._beaten >= self._limits.heartbeat.total_seconds():
+                await runs.beat(conn, ids, worker=self._worker)
+                self._beaten = now
+            seen = await runs.look(conn, ids, worker=self._worker)
+        for leash in leashes.values():
+            epoch, cancel_by = seen.get(leash.claim.run_id, (0, ""))
+            if epoch != leash.claim.epoch:
+                leash.pull(Interrupt.FENCED)
+            elif cancel_by:
+                leash.pull(Interrupt.CANCELLED, by=cancel_by)

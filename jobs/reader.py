@@ -1,0 +1,169 @@
+"""A read-only look at target databases: short statements, few connections, clear errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from jobs.operation import Database, JobError, Reader
+from store.connect import Store
+
+CONNECTIONS_MAX: Final = 2
+CONNECT_SECONDS_MAX: Final = 5.0
+CLOSE_SECONDS_MAX: Final = 5.0
+
+
+class LiveReader:
+    """Reads one database; implements `jobs.operation.Reader`."""
+
+    def __init__(self, database: Database, *, statement_timeout: timedelta) -> None:
+        self._database = database
+        self._limit = statement_timeout
+        self._pool: asyncpg.Pool[Any] | None = None
+
+    async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
+        """See `jobs.operation.Reader.rows`."""
+        try:
+            try:
+                return await self._rows(query, args)
+            except (asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError):
+                # The server was restarted since the connection was last used.
+                return await self._rows(query, args)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _explained(self._database.name, error, self._limit) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await pool.close()
+                return
+        pool.terminate()
+
+    async def _rows(self, query: str, args: tuple[object, ...]) -> list[Mapping[str, Any]]:
+        # The server's own limit comes first; this one is for a server that says nothing.
+        async with asyncio.timeout(self._limit.total_seconds() + 2 * CONNECT_SECONDS_MAX):
+            if self._pool is None:
+                self._pool = self._new_pool()
+                await self._pool
+            async with self._pool.acquire() as conn, conn.transaction(readonly=True):
+                return [dict(row) for row in await conn.fetch(query, *args)]
+
+    def _new_pool(self) -> asyncpg.Pool[Any]:
+        limit_ms = str(int(self._limit.total_seconds() * 1000))
+        return asyncpg.create_pool(
+            self._database.dsn,
+            min_size=0,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECT_SECONDS_MAX,
+            server_settings={
+                "application_name": "twokey",
+                "default_transaction_read_only": "on",
+                "statement_timeout": limit_ms,
+                "lock_timeout": limit_ms,
+                "idle_in_transaction_session_timeout": limit_ms,
+            },
+        )
+
+
+class Readers:
+    """One reader per database, closed together."""
+
+    def __init__(self, *, statement_timeout: timedelta = timedelta(seconds=5)) -> None:
+        self._limit = statement_timeout
+        self._readers: dict[str, LiveReader] = {}
+
+    def of(self, database: Database) -> LiveReader:
+        """The reader of a database; connects when first used."""
+        known = self._readers.get(database.name)
+        if known is None:
+            known = LiveReader(database, statement_timeout=self._limit)
+            self._readers[database.name] = known
+        return known
+
+    async def close(self) -> None:
+        """Close all connections."""
+        readers, self._readers = self._readers, {}
+        for reader in readers.values():
+            await reader.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveContext:
+    """What planning and answering may use; implements `jobs.operation.Context`."""
+
+    target: Database | None
+    readers: Readers
+    store: Store
+    clock: Callable[[], datetime]
+
+    @property
+    def database(self) -> Database:
+        """The target."""
+        if self.target is None:
+            raise JobError(
+                "This operation was started without a database.",
+                next_step="Name the database, such as `/db backup orders`.",
+            )
+        return self.target
+
+    @property
+    def reader(self) -> Reader:
+        """The target, read-only."""
+        return self.readers.of(self.database)
+
+    @property
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        return self.clock()
+
+
+def _explained(database: str, error: Exception, limit: timedelta) -> JobError:
+    """An asyncpg or network error in two sentences."""
+    match error:
+        case asyncpg.QueryCanceledError() | asyncpg.LockNotAvailableError():
+            return JobError(
+                f"A look at {database} took longer than {limit.total_seconds():g} s.",
+                next_step="Look for load and locks there, then try again.",
+            )
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return JobError(
+                f"{database} refused our login: {error}.",
+                next_step="Correct the login in the DSN or in pg_hba.conf, then run `twokey doctor`.",
+            )
+        case asyncpg.InvalidCatalogNameError():
+            return JobError(
+                f"The server of {database} has no such database: {error}.",
+                next_step="Correct the DSN in the inventory, then run `twokey doctor`.",
+            )
+        case asyncpg.InsufficientPrivilegeError():
+            return JobError(
+                f"Our user may not read this in {database}: {error}.",
+                next_step="Grant it what `twokey doctor` lists, then try again.",
+            )
+        case (
+            OSError()
+            | asyncpg.PostgresConnectionError()
+            | asyncpg.InterfaceError()
+            | asyncpg.OperatorInterventionError()
+            | asyncpg.TooManyConnectionsError()
+        ):
+            said = str(error) or type(error).__name__
+            return JobError(
+                f"{database} cannot be reached: {said}.",
+                next_step="Check that its server is up and that this host may connect to it.",
+            )
+        case _:
+            return JobError(
+                f"A query on {database} failed: {error}.",
+                next_step="Tell the operator; `twokey doctor` checks what we need there.",
+            )
