@@ -238,7 +238,9 @@ class Outbox:
         place = None
         if message is not None:
             place = await self._show(row, message)
-        await outbox_rows.settle(self._store, row, ids, place=place, now=self._clock())
+        await outbox_rows.settle(
+            self._store, row, ids, payload=payload, place=place, now=self._clock()
+        )
 
     async def _collapsed(self, row: Row) -> tuple[Sequence[int], Mapping[str, Any]]:
         """The rows that this delivery stands for, and the newest of their payloads.

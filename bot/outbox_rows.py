@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from store.connect import Store
 
@@ -86,12 +87,22 @@ TWINS: Final = sa.text("""
      ORDER BY id
 """)
 
-# The lease must still be ours: whoever lost it must not settle what another one carries.
+# A progress row's words may be replaced while the ones before are on their way.
 SETTLE: Final = sa.text("""
     UPDATE outbox
        SET state = 'sent', sent_at = :now, error = ''
      WHERE id = ANY(:ids)
        AND state = 'waiting'
+       AND (topic <> 'progress' OR id <> :last_id OR payload = :payload)
+""").bindparams(sa.bindparam("payload", type_=JSONB))
+
+# What was not settled has newer words: its turn comes again at once.
+RELEASE: Final = sa.text("""
+    UPDATE outbox
+       SET due_at = :now, error = '', attempts = 0
+     WHERE id = :id
+       AND state = 'waiting'
+       AND attempts = :attempts
 """)
 
 POSTPONE: Final = sa.text("""
@@ -165,9 +176,18 @@ async def find_place(store: Store, request_id: int, topic: str) -> Place | None:
 
 
 async def settle(
-    store: Store, row: Row, ids: Sequence[int], *, place: Place | None, now: datetime
+    store: Store,
+    row: Row,
+    ids: Sequence[int],
+    *,
+    payload: Mapping[str, Any],
+    place: Place | None,
+    now: datetime,
 ) -> None:
-    """Mark rows as sent and remember where the message stands, together."""
+    """Mark rows as sent and remember where the message stands, together.
+
+    `payload` is what was shown: the newest of the rows' `payload`s.
+    """
     async with store.begin() as conn:
         if place is not None and row.request_id is not None:
             await conn.execute(
@@ -179,7 +199,11 @@ async def settle(
                     "ts": place.ts,
                 },
             )
-        await conn.execute(SETTLE, {"ids": list(ids), "now": now})
+        await conn.execute(
+            SETTLE,
+            {"ids": list(ids), "now": now, "last_id": ids[-1], "payload": dict(payload)},
+        )
+        await conn.execute(RELEASE, {"id": row.id, "now": now, "attempts": row.attempts})
 
 
 async def postpone(store: Store, row: Row, *, due_at: datetime, error: str, counts: bool) -> None:

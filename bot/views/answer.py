@@ -1,0 +1,85 @@
+"""What a query found or a change brought, and how far a run is. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bot.blocks import (
+    MESSAGE_BLOCKS_MAX,
+    MESSAGE_TEXT_CHARS_MAX,
+    Block,
+    Message,
+    code_blocks,
+    context,
+    escape,
+    fields,
+    header,
+    section,
+    sections,
+    shorten,
+    table,
+)
+from jobs.operation import Answer
+
+_ROWS_MAX: Final = 100
+_BAR_CELLS: Final = 20
+_TEXT_LINES_MAX: Final = 20
+
+
+def answer_message(answer: Answer) -> Message:
+    """An answer in full; a table longer than a screenful says how many rows are left out."""
+    blocks: list[Block] = [
+        header(answer.title),
+        *(sections("\n".join(escape(line) for line in answer.lines)) if answer.lines else []),
+        *fields(answer.facts),
+        *_table(answer),
+    ]
+    if len(blocks) > MESSAGE_BLOCKS_MAX:
+        left_out = len(blocks) - MESSAGE_BLOCKS_MAX + 1
+        blocks = [
+            *blocks[: MESSAGE_BLOCKS_MAX - 1],
+            context(f"…and {left_out} more parts. Ask for less at once."),
+        ]
+    return Message(text=_spoken(answer), blocks=tuple(blocks))
+
+
+def progress_message(text: str, fraction: float | None) -> Message:
+    """How far a run is: one line and a bar."""
+    if fraction is None:
+        return Message(text=escape(text), blocks=(section(escape(text)),))
+    share = min(max(fraction, 0.0), 1.0)
+    full = round(share * _BAR_CELLS)
+    bar = f"`{'█' * full}{'░' * (_BAR_CELLS - full)}` {share:.0%}"
+    return Message(
+        text=f"{escape(text)} ({share:.0%})", blocks=(section(f"{escape(text)}\n{bar}"),)
+    )
+
+
+def note_message(text: str, kind: str) -> Message:
+    """A message in a card's thread or to one person; `kind` picks the mark in front."""
+    mark = {"warning": "⚠️ ", "alarm": "🚨 ", "done": "✅ ", "failed": "❌ "}.get(kind, "")
+    return Message(
+        text=shorten(f"{mark}{escape(text)}", MESSAGE_TEXT_CHARS_MAX),
+        blocks=tuple(sections(f"{mark}{escape(text)}")[:MESSAGE_BLOCKS_MAX]),
+    )
+
+
+def _table(answer: Answer) -> list[Block]:
+    if answer.table is None:
+        return []
+    rows = answer.table.rows[:_ROWS_MAX]
+    rest = len(answer.table.rows) - len(rows)
+    return [
+        *code_blocks(table(answer.table.columns, rows)),
+        *([context(f"…and {rest} more rows.")] if rest else []),
+    ]
+
+
+def _spoken(answer: Answer) -> str:
+    lines = [
+        answer.title,
+        *answer.lines,
+        *(f"{name}: {value}" for name, value in answer.facts),
+    ]
+    spoken = "\n".join(escape(line) for line in lines[:_TEXT_LINES_MAX])
+    return shorten(spoken, MESSAGE_TEXT_CHARS_MAX)

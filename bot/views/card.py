@@ -1,0 +1,74 @@
+"""What a request's card shows, as values: stored state in the shape that views need. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from approvals.words import State, Verdict
+from jobs.operation import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateLine:
+    """One gate: who must agree, how many, and who has. People are `TEAM/USER` or a name."""
+
+    id: str
+    who: str  # such as "dba" or "dba or ana@acme.example"
+    need: int
+    have: tuple[str, ...]
+    is_open: bool  # False for a gate whose turn has not come
+    can_deny: bool
+
+    @property
+    def is_met(self) -> bool:
+        """Whether enough people agree."""
+        return len(self.have) >= self.need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteLine:
+    """One vote as people see it."""
+
+    who: str
+    verdict: Verdict
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """Everything that the message of a request shows."""
+
+    request_id: int
+    state: State
+    operation: str
+    database: str
+    asked_by: str  # TEAM/USER or a name
+    reason: str
+    plan: Plan
+    rule: str
+    gates: tuple[GateLine, ...]
+    votes: tuple[VoteLine, ...]
+    asked_at: datetime
+    expires_at: datetime
+    approval_expires_at: datetime | None = None
+    not_before: datetime | None = None
+    ended_at: datetime | None = None
+    note: str = ""  # why it was refused, failed, sent back; who broke the glass
+    summary: str = ""  # what the run brought
+    run_state: str = ""
+
+
+def card_hash(card: Card) -> str:
+    """A hash of what an approver reads before voting; votes and progress do not change it."""
+    plan = card.plan
+    shown = [
+        card.request_id, card.operation, card.database, card.asked_by, card.reason, card.rule,
+        plan.title, plan.steps, plan.statements, plan.facts, plan.warnings,
+        plan.estimate_seconds, plan.undo, [(gate.id, gate.who, gate.need) for gate in card.gates],
+    ]  # fmt: skip
+    text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,296 @@
+"""The message of a request, in every state. Pure.
+
+One function draws it and the message is always replaced whole, so that what people see
+cannot drift from what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, assert_never
+
+from approvals.words import State, Verdict
+from bot.blocks import (
+    HEADER_CHARS_MAX,
+    MESSAGE_BLOCKS_MAX,
+    MESSAGE_TEXT_CHARS_MAX,
+    Block,
+    Message,
+    actions,
+    button,
+    code_blocks,
+    confirm,
+    context,
+    escape,
+    fields,
+    header,
+    mention,
+    moment,
+    one_line,
+    quote,
+    section,
+    sections,
+    shorten,
+)
+from bot.views.card import Card, GateLine
+from bot.views.words import count, seconds_in_words
+
+# The card shows this much of the plan; the rest is announced and stands in the details.
+FACTS_MAX: Final = 20
+STEPS_MAX: Final = 15
+WARNINGS_MAX: Final = 8
+_STATEMENT_CHARS_MAX: Final = 2500
+_STEP_CHARS_MAX: Final = 500
+_STEPS_CHARS_MAX: Final = 2700
+_VOTES_MAX: Final = 10
+_MARKS: Final = {
+    State.PENDING: "🔑",
+    State.APPROVED: "🔓",
+    State.EXECUTING: "⏳",
+    State.DONE: "✅",
+    State.FAILED: "❌",
+    State.DENIED: "⛔",
+    State.CANCELLED: "↩️",
+    State.EXPIRED: "⌛",
+    State.REFUSED: "⛔",
+    State.NEEDS_REVIEW: "🔔",
+    State.CLOSED: "✅",
+}
+_HEADINGS: Final = {
+    State.PENDING: "Waiting for approval",
+    State.APPROVED: "Approved",
+    State.EXECUTING: "Running",
+    State.DONE: "Done",
+    State.FAILED: "Failed",
+    State.DENIED: "Denied",
+    State.CANCELLED: "Cancelled",
+    State.EXPIRED: "Expired",
+    State.REFUSED: "Refused",
+    State.NEEDS_REVIEW: "Owes a review",
+    State.CLOSED: "Reviewed and closed",
+}
+
+
+def request_message(card: Card, *, token: str) -> Message:
+    """The message for a request, whatever state it is in.
+
+    `token` is the sealed value of its buttons.
+    """
+    blocks = [
+        header(f"{_MARKS[card.state]} {card.plan.title}"),
+        *_long_title(card),
+        *_who(card),
+        *_plan(card),
+        *_agreement(card),
+        section(f"*{_HEADINGS[card.state]}*\n{status(card)}", block_id="status"),
+        *_buttons(card, token),
+    ]
+    if len(blocks) > MESSAGE_BLOCKS_MAX:
+        raise ValueError(f"the card of request {card.request_id} has {len(blocks)} blocks")
+    return Message(text=sentence(card), blocks=tuple(blocks))
+
+
+def sentence(card: Card) -> str:
+    """The whole card in a sentence or two, for notifications and screen readers."""
+    text = (
+        f"Request {card.request_id} by {mention(card.asked_by)}: {one_line(card.plan.title)}. "
+        f"{_HEADINGS[card.state]}. {status(card)}"
+    )
+    return shorten(text.replace("*", "").replace("\n", " "), MESSAGE_TEXT_CHARS_MAX)
+
+
+def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
+    """Where the request stands and what happens next, as markup."""
+    match card.state:
+        case State.PENDING:
+            note = f"\n{escape(card.note)}" if card.note else ""
+            return f"{_missing(card)} Expires {moment(card.expires_at)}.{note}"
+        case State.APPROVED:
+            return _approved(card)
+        case State.EXECUTING:
+            return "A worker is at it. Progress is in this message's thread."
+        case State.DONE | State.CLOSED | State.FAILED:
+            return escape(card.summary or card.note) or "The thread says what happened."
+        case State.DENIED:
+            return _denied(card)
+        case State.CANCELLED | State.REFUSED:
+            return escape(card.note) or "Nothing was changed."
+        case State.EXPIRED:
+            return "Nobody may run it any more. Ask again if it is still wanted."
+        case State.NEEDS_REVIEW:
+            return (
+                f"{escape(card.note)}\n" if card.note else ""
+            ) + f"Somebody else reviews it with `/db review {card.request_id} <what you found>`."
+        case _:
+            assert_never(card.state)
+
+
+def _long_title(card: Card) -> list[Block]:
+    title = card.plan.title
+    return sections(f"*{escape(title)}*") if len(title) > HEADER_CHARS_MAX - 5 else []
+
+
+def _who(card: Card) -> list[Block]:
+    where = f" on *{one_line(card.database)}*" if card.database else ""
+    who = (
+        f"Request *#{card.request_id}* · `{one_line(card.operation)}`{where} · "
+        f"asked by {mention(card.asked_by)} {moment(card.asked_at)}"
+    )
+    reason = [section(shorten(quote(card.reason), 2900))] if card.reason else []
+    return [section(who), *reason]
+
+
+def _plan(card: Card) -> list[Block]:
+    plan = card.plan
+    return [
+        *fields(plan.facts[:FACTS_MAX]),
+        *_steps(plan.steps),
+        *_statements(plan.statements),
+        *(section(f"⚠️ {escape(warning)}") for warning in plan.warnings[:WARNINGS_MAX]),
+        *_more(
+            (len(plan.facts) - FACTS_MAX, "fact"),
+            (len(plan.warnings) - WARNINGS_MAX, "warning"),
+        ),
+        context(
+            f"Estimate: {seconds_in_words(plan.estimate_seconds)}",
+            f"Undo: {escape(plan.undo) if plan.undo else 'there is none'}",
+        ),
+    ]
+
+
+def _steps(steps: Sequence[str]) -> list[Block]:
+    lines: list[str] = []
+    for number, step in enumerate(steps[:STEPS_MAX], 1):
+        line = f"{number}. {shorten(one_line(step), _STEP_CHARS_MAX)}"
+        if sum(map(len, lines)) + len(line) > _STEPS_CHARS_MAX:
+            break
+        lines.append(line)
+    if rest := len(steps) - len(lines):
+        lines.append(f"⚠️ …and {count(rest, 'more step')}: press Details.")
+    return [section("\n".join(["*Steps*", *lines]))] if steps else []
+
+
+def _statements(statements: Sequence[str]) -> list[Block]:
+    if not statements:
+        return []
+    text = "\n".join(f"{statement.rstrip().rstrip(';')};" for statement in statements)
+    if len(text) <= _STATEMENT_CHARS_MAX:
+        return [section("*Statements*"), *code_blocks(text)]
+    return [
+        section("*Statements*"),
+        *code_blocks(text[:_STATEMENT_CHARS_MAX]),
+        section(
+            f"⚠️ *This is not all of it:* {len(text) - _STATEMENT_CHARS_MAX} more characters "
+            "stand in Details. Read them before you approve."
+        ),
+    ]
+
+
+def _more(*rests: tuple[int, str]) -> list[Block]:
+    hidden = [count(rest, f"more {what}") for rest, what in rests if rest > 0]
+    return [section(f"…and {', '.join(hidden)}: press Details.")] if hidden else []
+
+
+def _agreement(card: Card) -> list[Block]:
+    if not card.gates:
+        return [section(f"*Who must agree*\nNobody: the rule {one_line(card.rule)} says so.")]
+    lines = [_gate(gate) for gate in card.gates]
+    votes = [
+        f"{mention(vote.who)} denied: {one_line(vote.reason) or 'no reason given'}"
+        for vote in card.votes[-_VOTES_MAX:]
+        if vote.verdict is Verdict.DENY
+    ]
+    return [section("*Who must agree*\n" + "\n".join([*lines, *votes]))]
+
+
+def _gate(gate: GateLine) -> str:
+    mark = "☑" if gate.is_met else "☐"
+    names = ", ".join(mention(person) for person in gate.have)
+    waiting = "" if gate.is_open or gate.is_met else " (after the gates above)"
+    return (
+        f"{mark} {one_line(gate.who)}: {len(gate.have)} of {gate.need}"
+        f"{f' · {names}' if names else ''}{waiting}"
+    )
+
+
+def _missing(card: Card) -> str:
+    missing = [
+        f"{count(gate.need - len(gate.have), 'approval')} of {one_line(gate.who)}"
+        for gate in card.gates
+        if not gate.is_met
+    ]
+    return f"Needs {' and '.join(missing)}." if missing else "The votes are complete."
+
+
+def _approved(card: Card) -> str:
+    if card.not_before is not None:
+        return f"It starts {moment(card.not_before)} or later."
+    limit = card.approval_expires_at
+    until = f" The approval is valid until {moment(limit)}." if limit else ""
+    return f"It starts as soon as a worker is free.{until}"
+
+
+def _denied(card: Card) -> str:
+    for vote in reversed(card.votes):
+        if vote.verdict is Verdict.DENY:
+            reason = f"\n{quote(vote.reason)}" if vote.reason else ""
+            return f"By {mention(vote.who)} {moment(vote.at)}.{reason}"
+    return escape(card.note) or "Nothing was changed."
+
+
+def _buttons(card: Card, token: str) -> list[Block]:
+    request = f"request {card.request_id}"
+    details = button(
+        "Details", action_id="details", value=token, label=f"Details of {request}: the whole plan"
+    )
+    match card.state:
+        case State.PENDING:
+            row = [
+                button(
+                    "Approve", action_id="approve", value=token, style="primary",
+                    asks=_approve_dialog(card), label=f"Approve {request}",
+                ),
+                button(
+                    "Deny", action_id="deny", value=token, style="danger",
+                    label=f"Deny {request}; asks for your reason",
+                ),
+                details,
+                _cancel(card, token),
+            ]  # fmt: skip
+        case State.APPROVED | State.EXECUTING:
+            row = [details, _cancel(card, token)]
+        case _:
+            row = [details]
+    return [actions(*row, block_id=f"request-{card.request_id}")]
+
+
+def _approve_dialog(card: Card) -> Block:
+    plan = card.plan
+    warned = f" It has {count(len(plan.warnings), 'warning')}." if plan.warnings else ""
+    return confirm(
+        "Turn your key?",
+        f"Approve request {card.request_id}: {shorten(one_line(plan.title), 150)}?{warned} "
+        "Your vote is recorded under your name.",
+        yes="Approve",
+        no="Not yet",
+        danger=False,
+    )
+
+
+def _cancel(card: Card, token: str) -> Block:
+    running = card.state is State.EXECUTING
+    return button(
+        "Stop" if running else "Cancel",
+        action_id="cancel",
+        value=token,
+        label=f"Cancel request {card.request_id}",
+        asks=confirm(
+            "Stop the run?" if running else "Cancel the request?",
+            "The run is stopped at its next safe point. What it has done so far stays."
+            if running
+            else f"Request {card.request_id} ends here. Asking again starts from the beginning.",
+            yes="Stop it" if running else "Cancel it",
+            no="Leave it",
+            danger=True,
+        ),
+    )
