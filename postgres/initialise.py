@@ -118,7 +118,7 @@ def _prepare(data: Path, account: Account | None) -> tuple[Layout, Path]:
             f"The folder {data} is not empty.",
             next_step="Name a new folder for a new server, or open the one that is there.",
         )
-    layout.link_from(data)
+    layout.link()
     partial = layout.data.with_name(layout.data.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_private(partial, account)

@@ -10,23 +10,35 @@ So the socket is as safe as the data folder itself and asks no password. Over
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from postgres.account import Account, cannot_make, make_private, reachable, server_account
+from postgres.account import (
+    OPEN_HOME,
+    Account,
+    cannot_make,
+    make_private,
+    reachable,
+    server_account,
+)
 from postgres.errors import PostgresError
 from postgres.ports import LOOPBACK
 
 SUPERUSER: Final = "postgres"
 # A socket's path has 107 bytes at most, and its name is at most `/.s.PGSQL.32767`.
 _SOCKET_FOLDER_BYTES_MAX: Final = 107 - len("/.s.PGSQL.32767")
+_LOOK_EVERY_SECONDS: Final = 0.02
 _LOG_BYTES_MAX: Final = 10_000_000
 _HBA: Final = """\
 # Written by Twokey. Only the server account can reach the socket.
@@ -54,24 +66,26 @@ class Layout:
     """The files of one server, by the place of its data folder."""
 
     data: Path
+    # As people name the folder: a link where it had to go elsewhere.
+    named: Path
 
     @classmethod
     def at(cls, data: Path) -> Layout:
         """The layout of a folder as people name it; see `account.reachable`."""
-        return cls(data=reachable(data, server_account()))
+        return cls(data=reachable(data, server_account()), named=data)
 
-    def link_from(self, data: Path) -> None:
-        """Leave a link at `data` if the folder had to go elsewhere."""
-        if data.resolve() == self.data:
+    def link(self) -> None:
+        """Leave a link if the folder had to go elsewhere."""
+        if self.named.resolve() == self.data:
             return
         try:
-            data.parent.mkdir(parents=True, exist_ok=True)
-            if data.exists() and not data.is_symlink():
-                data.rmdir()
-            data.unlink(missing_ok=True)
-            data.symlink_to(self.data)
+            self.named.parent.mkdir(parents=True, exist_ok=True)
+            if self.named.exists() and not self.named.is_symlink():
+                self.named.rmdir()
+            self.named.unlink(missing_ok=True)
+            self.named.symlink_to(self.data)
         except OSError as error:
-            raise cannot_make(data, error) from error
+            raise cannot_make(self.named, error) from error
 
     def make_run(self) -> None:
         """Make our folder beside the data folder: all may walk through, none may look in."""
@@ -126,18 +140,44 @@ class Layout:
     def choose_sockets(self, account: Account | None, *, current: Path | None = None) -> Path:
         """A private socket folder beside the data folder, or in /tmp if that path is too long.
 
-        The `current` one is kept if it can be.
+        The `current` one is kept if it can be. Call only while no server runs.
         """
         near = self.run / "s"
         if current and current != near and current.is_dir():
-            make_private(current, account)
-            return current
+            near = current
         if len(os.fsencode(near)) <= _SOCKET_FOLDER_BYTES_MAX:
             make_private(near, account)
+            # A dead server's; PostgreSQL would believe its number, were it in use again.
+            for leftover in near.glob(".s.PGSQL.*"):
+                leftover.unlink(missing_ok=True)
             return near
         far = Path(tempfile.mkdtemp(prefix="twokey-"))
         make_private(far, account)
         return far
+
+    @asynccontextmanager
+    async def starting(self, seconds: float) -> AsyncIterator[None]:
+        """One start at a time, whatever process it comes from; dies with its holder.
+
+        Raises:
+            PostgresError: another start goes on for too long, or there is no server of ours.
+        """
+        end = time.monotonic() + seconds
+        try:
+            handle = os.open(self.run / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise cannot_make(self.run / "start.lock", error) from error
+        try:
+            while not _locked(handle):
+                if time.monotonic() > end:
+                    raise PostgresError(
+                        f"Another process has been starting {self.data} for {seconds:.0f} seconds.",
+                        next_step=f"Read the end of {self.log}, and end that process if it hangs.",
+                    )
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            yield
+        finally:
+            os.close(handle)
 
     def rotate_log(self) -> None:
         """Keep one older log, so that a server that starts a thousand times fills no disk."""
@@ -152,6 +192,10 @@ class Layout:
             sockets = self.run
         for folder in (sockets, self.run, self.data):
             shutil.rmtree(folder, ignore_errors=True)
+        if self.named.is_symlink():
+            self.named.unlink()
+        if self.data.parent.parent == OPEN_HOME and not any(self.data.parent.iterdir()):
+            self.data.parent.rmdir()
 
 
 def setting(value: str) -> str:
@@ -175,6 +219,14 @@ def _configuration(layout: Layout, notes: Notes) -> str:
     lines = "".join(f"{name} = {setting(value)}\n" for name, value in ours.items())
     include = setting(str(layout.data / "postgresql.conf"))
     return f"# Written by Twokey; changes are lost.\ninclude_if_exists = {include}\n{lines}"
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _replace(path: Path, text: str, *, mode: int) -> None:

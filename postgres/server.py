@@ -104,16 +104,17 @@ class Server:
         Raises:
             PostgresError: it could not start. Nothing is left running.
         """
-        for _ in range(_PORT_TRIES_MAX):
-            self._notes = self._layout.load()
-            said = await self._launch(time_limit.total_seconds())
-            if said is None:
-                return
-            if "Address already in use" not in said:
-                raise self._failed(said)
-            if self._notes.pinned:
-                break
-            self._remember(self._notes.model_copy(update={"port": free_port()}))
+        async with self._layout.starting(time_limit.total_seconds()):
+            for _ in range(_PORT_TRIES_MAX):
+                self._notes = self._layout.load()
+                said = await self._launch(time_limit.total_seconds())
+                if said is None:
+                    return
+                if "Address already in use" not in said:
+                    raise self._failed(said)
+                if self._notes.pinned:
+                    break
+                self._remember(self._notes.model_copy(update={"port": free_port()}))
         raise PostgresError(
             f"Port {self.port} on {LOOPBACK} is taken by another program.",
             next_step=f"End that program (`ss -ltnp 'sport = :{self.port}'` names it), "
@@ -192,8 +193,9 @@ class Server:
 
     async def _launch(self, seconds: float) -> str | None:
         """None when it runs, or what it said before it ended."""
-        if live_postmaster(self.data):
-            await self._wait_for_other(seconds)
+        if self._pid():
+            if not await _until(self._is_ready, seconds):
+                raise self._failed("it runs already, but takes no connections")
             return None
         disown_stale_note(self.data)
         self._restore_sockets()
@@ -208,18 +210,7 @@ class Server:
         if not settled:
             await self.stop("immediate")
             raise self._failed(f"it was not ready after {seconds:.0f} seconds")
-        if child.poll() is None:
-            return None
-        said = self._said(offset)
-        if "postmaster.pid" in said and live_postmaster(self.data):
-            await self._wait_for_other(seconds)
-            return None
-        return said
-
-    async def _wait_for_other(self, seconds: float) -> None:
-        """Somebody else started it; wait until it takes connections."""
-        if not await _until(self._is_ready, seconds):
-            raise self._failed("another process has started it, but it takes no connections")
+        return None if child.poll() is None else self._said(offset)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         program = self.binaries.program("postgres")
