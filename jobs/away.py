@@ -30,6 +30,10 @@ _AWAY: Final = (
 )
 
 
+class StoreAwayError(Exception):
+    """Patience with the store has run out; what was to be stored is not known to be stored."""
+
+
 def is_away(error: BaseException) -> bool:
     """Whether `error` says that the database could not answer, rather than that we erred."""
     if isinstance(error, sa_exc.DBAPIError):
@@ -51,8 +55,10 @@ async def patiently(
     """What `call` returns; while the store is away it is called again for `patience()`.
 
     `call` must be safe to repeat when its commit was not heard of. Patience is asked for
-    anew each time, as it may shrink. The last error is raised when it has run out, and
-    any other error at once.
+    anew each time, as it may shrink. Any error but the store's absence is raised at once.
+
+    Raises:
+        StoreAwayError: patience has run out.
     """
     loop = asyncio.get_running_loop()
     since = loop.time()
@@ -61,8 +67,10 @@ async def patiently(
         try:
             return await call()
         except Exception as error:
-            if not is_away(error) or loop.time() - since >= patience().total_seconds():
+            if not is_away(error):
                 raise
+            if loop.time() - since >= patience().total_seconds():
+                raise StoreAwayError(f"could not {what}: {error}") from error
             if failures == 0:
                 log.warning("The store is away (%s); waiting to %s.", error, what)
             failures += 1

@@ -52,11 +52,14 @@ class Pulse:
         self._limits = limits
         self._held: dict[int, Leash] = {}
         self._beaten = 0.0
+        self._reason: Interrupt | None = None
 
     @contextmanager
     def holding(self, leash: Leash) -> Iterator[None]:
         """Beat for this run within the block, and only there: a dead body has no pulse."""
         self._held[leash.claim.run_id] = leash
+        if self._reason is not None:
+            leash.pull(self._reason)
         try:
             yield
         finally:
@@ -67,7 +70,8 @@ class Pulse:
         return frozenset((run_id, leash.claim.epoch) for run_id, leash in self._held.items())
 
     def pull_all(self, reason: Interrupt) -> None:
-        """Have every body of this worker stop."""
+        """Have every body of this worker stop, and each that starts after this."""
+        self._reason = reason
         for leash in self._held.values():
             leash.pull(reason)
 

@@ -138,7 +138,7 @@ def _explained(database: str, error: Exception, limit: timedelta) -> JobError:
         case asyncpg.InvalidAuthorizationSpecificationError():
             return JobError(
                 f"{database} refused our login: {error}.",
-                next_step="Correct the login in the DSN or in pg_hba.conf, then run `twokey doctor`.",
+                next_step="Correct the login in the DSN or pg_hba.conf, then run `twokey doctor`.",
             )
         case asyncpg.InvalidCatalogNameError():
             return JobError(

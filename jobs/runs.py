@@ -44,7 +44,8 @@ class Run:
     epoch: int
     begun: bool
     cancel_by: str
-    waiting: bool  # people were told that it waits
+    waiting: str  # what people were told that it waits for; '' for nothing
+    waiting_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,9 @@ class Claim:
 
 LOAD: Final = sa.text("""
     SELECT id, request_id, database, operation, state, epoch, cancel_by,
-           started_at IS NOT NULL AS begun,
-           progress ? 'waiting'   AS waiting
+           started_at IS NOT NULL      AS begun,
+           progress ->> 'waiting'       AS waiting,
+           progress ->> 'waiting_since' AS waiting_since
       FROM runs
      WHERE id = :run_id
 """)
@@ -85,7 +87,7 @@ CLAIM: Final = sa.text("""
        SET state = 'running', epoch = epoch + 1, worker = :worker,
            heartbeat_at = clock_timestamp(),
            started_at = COALESCE(started_at, :now),
-           progress = progress - 'waiting'
+           progress = progress - 'waiting' - 'waiting_since'
      WHERE id = :run_id
        AND state = 'queued'
        AND (database = '' OR NOT EXISTS (
@@ -99,8 +101,9 @@ CLAIM: Final = sa.text("""
 
 HOLDER: Final = sa.text("""
     SELECT id, request_id, database, operation, state, epoch, cancel_by,
-           started_at IS NOT NULL AS begun,
-           progress ? 'waiting'   AS waiting
+           started_at IS NOT NULL      AS begun,
+           progress ->> 'waiting'       AS waiting,
+           progress ->> 'waiting_since' AS waiting_since
       FROM runs
      WHERE database = :database
        AND id <> :run_id
@@ -144,11 +147,32 @@ PUT_BACK: Final = sa.text("""
 
 WAITING: Final = sa.text("""
     UPDATE runs
-       SET progress = jsonb_set(progress, '{waiting}', to_jsonb(CAST(:text AS text)))
+       SET progress = progress || jsonb_build_object(
+               'waiting', CAST(:text AS text), 'waiting_since', CAST(:since AS text))
      WHERE id = :run_id
        AND state = 'queued'
-       AND progress ->> 'waiting' IS DISTINCT FROM :text
+       AND progress ->> 'waiting' IS DISTINCT FROM CAST(:text AS text)
     RETURNING request_id
+""")
+
+# Without a claim: nobody owns it, and the epoch says that nobody has since it was read.
+END_QUEUED: Final = sa.text("""
+    UPDATE runs
+       SET state = :state, epoch = epoch + 1, ended_at = :now, outcome = :outcome
+     WHERE id = :run_id
+       AND epoch = :epoch
+       AND state = 'queued'
+    RETURNING id
+""").bindparams(sa.bindparam("outcome", type_=JSONB))
+
+# Whoever was begun holds the database, so it comes before those that were not.
+NEXT_OF: Final = sa.text("""
+    SELECT id
+      FROM runs
+     WHERE database = :database
+       AND state = 'queued'
+     ORDER BY started_at IS NULL, queued_at, id
+     LIMIT 1
 """)
 
 # The store's own clock: the clocks of two workers need not agree.
@@ -238,10 +262,32 @@ async def put_back(conn: AsyncConnection, mine: Claim) -> bool:
     return (await conn.execute(PUT_BACK, mine.params())).one_or_none() is not None
 
 
-async def tell_waiting(conn: AsyncConnection, run_id: RunId, text: str) -> bool:
+async def end_queued(
+    conn: AsyncConnection,
+    run: Run,
+    *,
+    state: RunState,
+    outcome: Mapping[str, JsonValue],
+    now: datetime,
+) -> bool:
+    """Take a run that nobody owns out of the queue; False when it has changed since it was read."""
+    await conn.execute(LOCK_REQUEST, {"run_id": run.id})
+    values = {"run_id": run.id, "epoch": run.epoch, "state": str(state), "now": now}
+    found = await conn.execute(END_QUEUED, {**values, "outcome": dict(outcome)})
+    return found.one_or_none() is not None
+
+
+async def next_of(conn: AsyncConnection, database: str) -> RunId | None:
+    """The queued run whose turn it is on a database, or None."""
+    if not database:
+        return None
+    return (await conn.execute(NEXT_OF, {"database": database})).scalar_one_or_none()
+
+
+async def tell_waiting(conn: AsyncConnection, run_id: RunId, text: str, *, now: datetime) -> bool:
     """Note why a queued run waits; False when that was noted before."""
-    row = await conn.execute(WAITING, {"run_id": run_id, "text": text})
-    return row.one_or_none() is not None
+    values = {"run_id": run_id, "text": text, "since": now.isoformat()}
+    return (await conn.execute(WAITING, values)).one_or_none() is not None
 
 
 async def beat(conn: AsyncConnection, run_ids: Sequence[RunId], *, worker: str) -> None:
@@ -289,6 +335,7 @@ async def write_line(conn: AsyncConnection, run_id: RunId, line: str, *, now: da
 
 
 def _run(row: sa.RowMapping) -> Run:
+    since = row["waiting_since"]
     return Run(
         id=RunId(row["id"]),
         request_id=RequestId(row["request_id"]),
@@ -298,5 +345,6 @@ def _run(row: sa.RowMapping) -> Run:
         epoch=row["epoch"],
         begun=row["begun"],
         cancel_by=row["cancel_by"],
-        waiting=row["waiting"],
+        waiting=row["waiting"] or "",
+        waiting_since=datetime.fromisoformat(since) if since else None,
     )

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.words import ExplainedError
 from jobs import runs
-from jobs.away import patiently
+from jobs.away import StoreAwayError, patiently
 from jobs.limits import Limits
 from jobs.operation import Attempt, JobError, Mode
 from jobs.pulse import Leash
@@ -218,7 +218,7 @@ class Steps:
             await self._intend(attempt, mode)
             try:
                 return await self._attempt(attempt, body, mode=mode, time_limit=time_limit)
-            except (FencedError, AttentionError):
+            except (FencedError, AttentionError, StoreAwayError):
                 raise
             except Exception as error:
                 await self._settle(attempt, "failed", error=_error_text(error))

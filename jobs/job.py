@@ -1,0 +1,36 @@
+"""A run in progress, as an operation sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from jobs.operation import Mode
+from jobs.progress import Progress
+from jobs.reader import LiveContext
+from jobs.steps import Body, Steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob(LiveContext):
+    """Implements `jobs.operation.Job` for one life of a run."""
+
+    folder: Path
+    run_key: str
+    steps: Steps
+    progress: Progress
+
+    async def step(
+        self, name: str, body: Body, *, mode: Mode, time_limit: timedelta, attempts: int = 1
+    ) -> JsonValue:
+        """See `jobs.operation.Job.step`."""
+        return await self.steps.step(
+            name, body, mode=mode, time_limit=time_limit, attempts=attempts
+        )
+
+    async def report(self, text: str, *, fraction: float | None = None) -> None:
+        """See `jobs.operation.Job.report`."""
+        self.progress.report(text, fraction=fraction)
