@@ -64,6 +64,7 @@ class Actor:
     ) -> Delivery:
         """Type a slash command, such as `/db backup orders`."""
         person, place = self._writer(user, channel)
+        self._workspace.mark_read(user, channel)
         name, _, rest = text.strip().partition(" ")
         command = self._platform.manifest.commands.get(name)
         if command is None:
@@ -115,10 +116,12 @@ class Actor:
     ) -> Delivery:
         """Act on an element of a message. `shown` is the message as this person still sees it."""
         person, place = self._reader(user, channel)
+        self._need_interactivity()
+        self._workspace.mark_read(user, channel)
         stored = self._workspace.find(channel, ts, viewer=user)
-        if stored is None and shown is None:
+        message = shown or (message_object(self._workspace, stored) if stored else None)
+        if message is None:
             raise CannotError(f"{user} sees no message {ts} in {channel}.")
-        message = shown or message_object(self._workspace, stored, with_metadata=False)  # type: ignore[arg-type]
         block, element = _element(message.get("blocks", []), action_id, block_id)
         mark = self._platform.next_ts()
         payload = payloads.message_click(
@@ -158,6 +161,7 @@ class Actor:
             thread_ts=thread_ts,
         )
         self._workspace.put(message)
+        self._workspace.mark_read(user, channel)
         await self._tell(message, place)
         return message
 
@@ -204,6 +208,7 @@ class Actor:
     ) -> Delivery:
         """Act on an element of a modal or of the home tab."""
         person, view = self._person(user), self._own_view(user, view_id)
+        self._need_interactivity()
         block, element = _element(view.payload["blocks"], action_id, block_id)
         mark = self._platform.next_ts()
         value = _given(element, given)
@@ -241,6 +246,27 @@ class Actor:
             ephemerals=fresh,
             body=outcome.body,
         )
+
+    async def suggest(
+        self, *, user: str, container: Json, block_id: str, action_id: str, value: str
+    ) -> Json:
+        """Ask the app for the options of an `external_select` while somebody types."""
+        payload = payloads.suggestion(
+            self._workspace,
+            person=self._person(user),
+            container=container,
+            block_id=block_id,
+            action_id=action_id,
+            value=value,
+        )
+        summary = f"block_suggestion {action_id}"
+        outcome = await self._dispatcher.send(Kind.INTERACTIVE, payload, summary=summary)
+        body = outcome.body if isinstance(outcome.body, dict) and not outcome.error else {}
+        return {key: body[key] for key in ("options", "option_groups") if key in body}
+
+    def _need_interactivity(self) -> None:
+        if not self._platform.manifest.interactive:
+            raise CannotError("This app is not configured to handle interactive responses.")
 
     def _person(self, user: str) -> Person:
         person = self._workspace.people.get(user)

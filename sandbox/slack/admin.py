@@ -71,6 +71,22 @@ class Admin:
         )
         return changed
 
+    async def join(self, person: Person) -> None:
+        """Somebody new in the workspace; sends `team_join`."""
+        self._workspace.people[person.id] = person
+        self._workspace.changes.bump()
+        mail = "users:read.email" in self._platform.manifest.scopes
+        shown = user_object(person, now=self._platform.now(), with_email=mail)
+        await self._dispatcher.emit({"type": "team_join", "user": shown})
+
+    async def uninstall(self) -> None:
+        """Remove the app: its tokens are dead from now on, and it is told so."""
+        self._platform.revoked = True
+        self._workspace.changes.bump()
+        bot = self._workspace.app.user
+        await self._dispatcher.emit({"type": "tokens_revoked", "tokens": {"bot": [bot]}})
+        await self._dispatcher.emit({"type": "app_uninstalled"})
+
     def change_channel(
         self,
         channel_id: str,

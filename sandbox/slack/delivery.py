@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 import uuid
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Dispatcher:
         self._sockets = sockets
         self._session: aiohttp.ClientSession | None = None
         self._background = Background()
+        self._last: tuple[Kind, Json, str] | None = None
 
     async def close(self) -> None:
         """Give up pending retries and close the connections."""
@@ -69,6 +71,7 @@ class Dispatcher:
     ) -> Outcome:
         """Deliver once and wait for the ack, at most until the deadline."""
         started = time.perf_counter()
+        self._last = (kind, payload, summary)
         socket = self._platform.request_url is None
         try:
             async with asyncio.timeout(self._platform.timings.ack_seconds):
@@ -77,7 +80,8 @@ class Dispatcher:
                 else:
                     outcome = await self._over_http(kind, payload, retry, reason)
         except TimeoutError:
-            outcome = Outcome(status=0, ms=0, error=TIMED_OUT, reason="http_timeout")
+            why = "timeout" if socket else "http_timeout"
+            outcome = Outcome(status=0, ms=0, error=TIMED_OUT, reason=why)
         except (ConnectionError, aiohttp.ClientError, OSError):
             outcome = Outcome(status=0, ms=0, error=FAILED, reason="connection_failed")
         ms = (time.perf_counter() - started) * 1000
@@ -144,6 +148,25 @@ class Dispatcher:
                 reason="http_error" if failed else "",
                 retry_refused=response.headers.get("X-Slack-No-Retry") == "1",
             )
+
+    async def again(self) -> Outcome:
+        """Deliver the last thing that was delivered once more, signed anew.
+
+        A network can do that; an app must not act twice.
+        """
+        if self._last is None:
+            raise LookupError("Nothing has been delivered yet.")
+        kind, payload, summary = self._last
+        return await self.send(kind, payload, summary=f"again: {summary}")
+
+    async def verify(self) -> bool:
+        """Whether the request URL answers Slack's `url_verification` with its challenge."""
+        challenge = secrets.token_hex(12)
+        body: Json = {"token": "stand-in", "challenge": challenge, "type": "url_verification"}
+        outcome = await self.send(Kind.EVENT, body, summary="url_verification")
+        answer = outcome.body
+        got = answer.get("challenge") if isinstance(answer, dict) else answer
+        return outcome.error is None and got == challenge
 
     async def emit(self, event: Json) -> Outcome | None:
         """Tell the app about an event, if it has subscribed to it.

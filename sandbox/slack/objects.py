@@ -30,7 +30,7 @@ def message_object(workspace: Workspace, message: Message, *, with_metadata: boo
         ]
     if message.files:
         found = (workspace.files.get(file_id) for file_id in message.files)
-        wire["files"] = [file_object(file, workspace.team_id) for file in found if file]
+        wire["files"] = [file_object(workspace, file) for file in found if file]
     if with_metadata and message.metadata:
         wire["metadata"] = message.metadata
     return wire | _thread(workspace, message)
@@ -102,8 +102,10 @@ def channel_object(workspace: Workspace, channel: Channel) -> Json:
     }
 
 
-def file_object(file: File, team: str) -> Json:
-    """A file; its address is the page's own, see `sandbox.slack.ui`."""
+def file_object(workspace: Workspace, file: File) -> Json:
+    """A file; the app fetches it with its token, the page from its permalink."""
+    team = workspace.team_id
+    private = f"{workspace.url}/files-pri/{team}-{file.id}"
     return {
         "id": file.id,
         "created": file.created,
@@ -118,8 +120,8 @@ def file_object(file: File, team: str) -> Json:
         "mode": "hosted",
         "is_external": False,
         "is_public": True,
-        "url_private": f"/files-pri/{team}-{file.id}/{file.name}",
-        "url_private_download": f"/files-pri/{team}-{file.id}/download/{file.name}",
-        "permalink": f"/ui/file/{file.id}",
+        "url_private": f"{private}/{file.name}",
+        "url_private_download": f"{private}/download/{file.name}",
+        "permalink": f"{workspace.url}/ui/file/{file.id}",
         "channels": list(file.shared),
     }

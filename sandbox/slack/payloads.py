@@ -150,6 +150,26 @@ def view_click(
     }
 
 
+def suggestion(
+    workspace: Workspace,
+    *,
+    person: Person,
+    container: Json,
+    block_id: str,
+    action_id: str,
+    value: str,
+) -> Json:
+    """`block_suggestion`: what somebody has typed into an `external_select` so far."""
+    payload = _interaction(workspace, "block_suggestion", person, "")
+    del payload["trigger_id"]
+    return payload | {
+        "container": container,
+        "block_id": block_id,
+        "action_id": action_id,
+        "value": value,
+    }
+
+
 def submission(workspace: Workspace, *, person: Person, view: Json, trigger_id: str) -> Json:
     """`view_submission`."""
     return _interaction(workspace, "view_submission", person, trigger_id) | {

@@ -20,7 +20,7 @@ from sandbox.slack.workspace import Workspace
 TRIGGERS_MAX: Final = 10_000
 HOOKS_MAX: Final = 10_000
 HOOK_USES: Final = 5
-UPLOADS_MAX: Final = 200
+UPLOADS_MAX: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,7 @@ class Platform:
     wire: Wire = field(default_factory=Wire)
     scopes_used: set[str] = field(default_factory=set)
     ahead_seconds: float = 0.0
+    revoked: bool = False  # the app was removed from the workspace
     limiter: RateLimiter = field(init=False)
     triggers: Bounded[str, Trigger] = field(default_factory=lambda: Bounded(TRIGGERS_MAX))
     hooks: Bounded[str, Hook] = field(default_factory=lambda: Bounded(HOOKS_MAX))

@@ -38,7 +38,7 @@ HOST: Final = "127.0.0.1"
 # Below Linux's range for outgoing connections, which would take a port from under us.
 PORTS: Final = range(20_000, 32_768)
 PORT_TRIES: Final = 50
-REQUEST_BYTES_MAX: Final = 21_000_000
+REQUEST_BYTES_MAX: Final = 10_500_000
 T = TypeVar("T")
 
 
@@ -129,6 +129,7 @@ class SlackStandIn:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         self._platform.url = f"http://{HOST}:{await _listen(self._runner, port)}"
+        self.workspace.url = self._platform.url
 
     async def close(self) -> None:
         """Stop; nothing of it is left running."""
@@ -203,6 +204,14 @@ class SlackStandIn:
     async def set_flags(self, user: str, **flags: bool) -> Person:
         """deactivated, guest, single_channel_guest, external, unconfirmed, bot."""
         return await self.admin.set_flags(user, **flags)
+
+    async def again(self) -> Outcome:
+        """Deliver the last command, click, form or event once more, signed anew."""
+        return await self._dispatcher.again()
+
+    async def verify_request_url(self) -> bool:
+        """Whether the app echoes the challenge, which Slack asks for when the URL is entered."""
+        return await self._dispatcher.verify()
 
     def messages(self, channel: str, as_user: str | None = None) -> list[Json]:
         """All messages with replies, oldest first, with metadata.

@@ -74,7 +74,9 @@ def _view(workspace: Workspace, view: View) -> Json:
 
 def _channel(workspace: Workspace, channel: Channel, user: str) -> Json:
     is_im = bool(channel.im_with)
+    other: Json = {"user": workspace.app.user} if is_im else {}
     return {
+        **other,
         "id": channel.id,
         "name": workspace.app.name if is_im else channel.name,
         "topic": channel.topic,
@@ -83,10 +85,5 @@ def _channel(workspace: Workspace, channel: Channel, user: str) -> Json:
         "is_archived": channel.archived,
         "is_ext_shared": channel.ext_shared,
         "is_im": is_im,
-        "unread": _unread(workspace, channel.id, user),
+        "unread": workspace.unread(user, channel.id),
     }
-
-
-def _unread(workspace: Workspace, channel: str, user: str) -> int:
-    read = workspace.read.get((user, channel), "")
-    return sum(m.ts > read and m.user != user for m in workspace.messages(channel))

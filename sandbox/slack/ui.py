@@ -24,6 +24,8 @@ from sandbox.slack.workspace import Json
 STATIC: Final = Path(__file__).parent / "static"
 NOT_FOUND: Final = 404
 BAD_REQUEST: Final = 400
+TOO_MANY: Final = 429
+LISTENERS_MAX: Final = 50
 Work = Callable[[Json], Awaitable[Json]]
 
 
@@ -36,6 +38,7 @@ class Ui:
         self._forms = forms
         self._admin = admin
         self.closing = asyncio.Event()
+        self._listening = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Everything below /ui, and the page itself."""
@@ -47,6 +50,7 @@ class Ui:
             "close": self._close,
             "home": self._home,
             "dismiss": self._dismiss,
+            "options": self._options,
         }
         return [
             web.get("/", self._page),
@@ -73,6 +77,15 @@ class Ui:
         return web.json_response(page_state(self._platform, user))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
+        if self._listening >= LISTENERS_MAX:
+            return _problem("Too many pages are open.", TOO_MANY)
+        self._listening += 1
+        try:
+            return await self._stream(request)
+        finally:
+            self._listening -= 1
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_type = "text/event-stream"
         response.headers["Cache-Control"] = "no-store"
@@ -176,6 +189,10 @@ class Ui:
     async def _home(self, body: Json) -> Json:
         outcome = await self._actor.open_home(user=body["user"])
         return {"ok": outcome is not None and outcome.error is None}
+
+    async def _options(self, body: Json) -> Json:
+        names = ("user", "container", "block_id", "action_id", "value")
+        return await self._actor.suggest(**{name: body[name] for name in names})
 
     async def _dismiss(self, body: Json) -> Json:
         await self._admin.dismiss(**_only(body, "user", "channel", "ts"))

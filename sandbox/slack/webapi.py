@@ -83,6 +83,8 @@ class WebApi:
             return
         if not token:
             raise ApiError("not_authed")
+        if self._platform.revoked:
+            raise ApiError("token_revoked")
         known = {self._platform.bot_token: "bot", self._platform.app_token: "app"}
         if token not in known:
             raise ApiError("invalid_auth")

@@ -41,6 +41,9 @@ class Wire:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
     def record(self, *, body: object = "", ms: float, **fields: Any) -> Entry:
         """Append an entry; the body is kept as a preview."""
         self._n += 1

@@ -13,8 +13,10 @@ Json = dict[str, Any]
 
 MESSAGES_MAX: Final = 5000  # per channel
 EPHEMERALS_MAX: Final = 500  # per person
-FILES_MAX: Final = 200
+FILES_MAX: Final = 50
 FAILURES_MAX: Final = 1000
+READ_MARKS_MAX: Final = 1000
+THREADS_MAX: Final = 5000
 SLACKBOT: Final = "USLACKBOT"
 
 
@@ -110,8 +112,10 @@ class Workspace:
         self.stacks: dict[str, list[View]] = {}
         self.homes: dict[str, View] = {}
         self.failures: Bounded[tuple[str, str, str], str] = Bounded(FAILURES_MAX)
+        self.url = ""  # where this Slack is reached; files have addresses below it
         # Up to which message somebody has read a channel, by (person, channel).
-        self.read: Bounded[tuple[str, str], str] = Bounded(FAILURES_MAX)
+        self._read: Bounded[tuple[str, str], str] = Bounded(READ_MARKS_MAX)
+        self._threads: Bounded[tuple[str, str], dict[str, None]] = Bounded(THREADS_MAX)
         self.changes = Changes()
         self._messages: dict[str, Bounded[str, Message]] = {}
         self._ephemerals: dict[str, Bounded[str, Message]] = {}
@@ -131,12 +135,19 @@ class Workspace:
     def put(self, message: Message) -> Message:
         """Store a message, new or changed."""
         self._box(message)[message.ts] = message
+        if message.thread_ts and message.only_for is None:
+            key = (message.channel, message.thread_ts)
+            if key not in self._threads:
+                self._threads[key] = {}
+            self._threads[key][message.ts] = None
         self.changes.bump()
         return message
 
     def drop(self, message: Message) -> None:
         """Remove a message; a second time is no error."""
         self._box(message).pop(message.ts, None)
+        if message.only_for is None:
+            self._threads.pop((message.channel, message.ts), None)
         self.changes.bump()
 
     def find(self, channel: str, ts: str, *, viewer: str | None = None) -> Message | None:
@@ -164,7 +175,22 @@ class Workspace:
 
     def replies(self, channel: str, ts: str) -> list[Message]:
         """The replies of a thread, oldest first, without its root."""
-        return [m for m in self.messages(channel) if m.thread_ts == ts and m.ts != ts]
+        known = self._messages.get(channel)
+        thread = self._threads.get((channel, ts))
+        if not known or not thread:
+            return []
+        return [known[reply] for reply in thread if reply in known]
+
+    def mark_read(self, user: str, channel: str) -> None:
+        """Note that this person has seen everything that now stands in the channel."""
+        found = self._messages.get(channel)
+        if found:
+            self._read[user, channel] = next(reversed(found))
+
+    def unread(self, user: str, channel: str) -> int:
+        """How many messages of others have come since this person last acted there."""
+        since = self._read.get((user, channel), "")
+        return sum(m.ts > since and m.user != user for m in self.messages(channel))
 
     def sees(self, user: str, channel: Channel) -> bool:
         """Members see a channel; full members of the team see every public one."""

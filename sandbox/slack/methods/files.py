@@ -15,7 +15,7 @@ from sandbox.slack.objects import file_object
 from sandbox.slack.platform import Upload
 from sandbox.slack.workspace import Channel, File, Json, Message
 
-FILE_BYTES_MAX: Final = 20_000_000
+FILE_BYTES_MAX: Final = 10_000_000
 
 
 def _announce(call: Call) -> Json:
@@ -41,7 +41,7 @@ def _complete(call: Call) -> Json:
     files = [_stored(call, entry, shared) for entry in wanted]
     for channel in channels:
         _share(call, channel, files)
-    return {"files": [file_object(file, call.workspace.team_id) for file in files]}
+    return {"files": [file_object(call.workspace, file) for file in files]}
 
 
 def _channel_ids(call: Call) -> list[str]:
@@ -97,7 +97,7 @@ def _known(call: Call) -> File:
 
 
 def _info(call: Call) -> Json:
-    return {"file": file_object(_known(call), call.workspace.team_id)}
+    return {"file": file_object(call.workspace, _known(call))}
 
 
 def _delete(call: Call) -> Json:
