@@ -25,7 +25,7 @@ _CONFIRM_CHARS_MAX: Final = 300
 
 # Characters that change how other characters look, or that nobody sees.
 _INVISIBLE: Final = frozenset({"Cf", "Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
-_WANTED: Final = frozenset("\n\t")
+_UNUSUAL: Final = re.compile(r"[^\x20-\x7e\n\t]")
 _FENCE: Final = re.compile(r"`{3,}")
 _GRAVE: Final = "\N{MODIFIER LETTER GRAVE ACCENT}"
 _TORN_ENTITY: Final = re.compile(r"&[a-z]{0,4}$")
@@ -44,12 +44,12 @@ def neutralise(text: str) -> str:
 
     Nothing is removed: U+202E becomes `⟨U+202E⟩`. Newlines and tabs stay.
     """
-    return "".join(
-        char
-        if char in _WANTED or unicodedata.category(char) not in _INVISIBLE
-        else f"⟨U+{ord(char):04X}⟩"
-        for char in text.replace("\r\n", "\n")
-    )
+    return _UNUSUAL.sub(_made_visible, text.replace("\r\n", "\n"))
+
+
+def _made_visible(found: re.Match[str]) -> str:
+    char = found[0]
+    return f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _INVISIBLE else char
 
 
 def escape(text: str) -> str:
