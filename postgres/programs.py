@@ -60,6 +60,8 @@ async def run_program(
     """
     began = time.monotonic()
     account = server_account() if as_server else None
+    if not as_server:  # libpq looks for ~/.pgpass and certificates there
+        environ = {"HOME": str(Path.home()), **(environ or {})}
     process = await _start([os.fspath(part) for part in command], account, environ)
     stdout, stderr = _Tail(None), _Tail(on_line)
     try:
