@@ -91,7 +91,9 @@ class Person:
     """A person as the directory knows them right now.
 
     `groups` are the policy's names for groups, not Slack's ids. `slack_team` and
-    `slack_user` are empty for somebody who came through another door.
+    `slack_user` are empty for somebody who came through another door. `aliases` are
+    further names of the same human being that the policy's `users` may use, in lower
+    case; `name` is only shown, as anybody may call themselves anything.
     """
 
     id: PersonId
@@ -100,6 +102,18 @@ class Person:
     slack_user: str = ""
     flags: frozenset[Flag] = frozenset()
     groups: frozenset[str] = frozenset()
+    aliases: frozenset[str] = frozenset()
+
+    @property
+    def slack(self) -> str:
+        """TEAM/USER, or '' for somebody who came through another door."""
+        return f"{self.slack_team}/{self.slack_user}" if self.slack_user else ""
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """Every name that is this person for sure, in lower case."""
+        known = {self.id, *self.aliases, self.slack, self.slack_user}
+        return frozenset(name.casefold() for name in known if name)
 
 
 class ExplainedError(Exception):

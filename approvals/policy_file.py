@@ -1,0 +1,256 @@
+"""The policy file: its schema, and the way from text to `approvals.rules` values.
+
+Two kinds of mistakes: a file that is not in the policy's language at all
+(`MalformedPolicyError`), and one that says something that must not be, such as a gate of
+0 approvals (`PolicyError`). Neither ever becomes a policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+)
+
+from approvals.compiling import PolicyError, Problem, compile_policy
+from approvals.plans import canonical, sha256
+from approvals.rules import Attribute, Policy
+from approvals.times import duration
+from approvals.words import PolicyHash
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Need = str | Mapping[str, Any]
+
+
+class _Model(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+
+class GateModel(_Model):
+    """Who may agree here, and how many must."""
+
+    id: str = Field(min_length=1)
+    groups: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    approve: StrictInt = 1
+    deny: StrictInt = 1
+    escalate_after: Duration | None = None
+    escalate_groups: tuple[str, ...] = ()
+
+
+class BreakGlassModel(_Model):
+    """Who may run without the votes, and who reviews it afterwards."""
+
+    groups: tuple[str, ...]
+    reviewers: tuple[str, ...]
+    review_within: Duration = timedelta(days=1)
+
+
+class DelegationModel(_Model):
+    """`to` may vote in the seat of `from`, from `from_t` up to `to_t`."""
+
+    absent: str = Field(alias="from")
+    stand_in: str = Field(alias="to")
+    from_t: StrictInt | str
+    to_t: StrictInt | str
+
+
+class SettingsModel(_Model):
+    """What the whole policy says, and each rule may say again for itself."""
+
+    gates: tuple[GateModel, ...] | None = None
+    require: Need | None = None
+    ordered: StrictBool | None = None
+    distinct: StrictBool | None = None
+    self_approve: StrictBool | None = None
+    self_deny: StrictBool | None = None
+    may_always_deny: tuple[str, ...] | None = None
+    change_vote: StrictBool | None = None
+    reason_to_deny: StrictBool | None = None
+    recheck_voters: StrictBool | None = None
+    check_satisfiable: StrictBool | None = None
+    expires_after: Duration | None = None
+    warn_before: Duration | None = None
+    approval_valid_for: Duration | None = None
+    not_before: StrictInt | str | None = None
+    windows: tuple[Any, ...] | None = None
+    freeze: tuple[Any, ...] | None = None
+    break_glass: BreakGlassModel | None = None
+    max_reason: StrictInt | None = None
+    max_ttl: Duration | None = None
+
+
+Bound = Annotated[StrictInt | float, Field()]
+
+
+class BoundModel(_Model):
+    """A comparison of a number, such as `{"gt": 1000}`."""
+
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
+
+
+When = Mapping[str, StrictBool | StrictInt | float | str | tuple[Attribute, ...] | BoundModel]
+
+
+class RuleModel(SettingsModel):
+    """When it applies, and what it asks for."""
+
+    name: str | None = None
+    when: When = Field(default_factory=dict)
+    fallback: StrictBool = False
+
+
+class PolicyModel(SettingsModel):
+    """A whole policy file."""
+
+    rules: tuple[RuleModel, ...] | None = None
+    groups: Mapping[str, str] = Field(default_factory=dict)
+    delegations: tuple[DelegationModel, ...] = ()
+    policy_four_eyes: StrictBool = False
+
+
+class MalformedPolicyError(PolicyError):
+    """It is not written in the policy's language: an unknown key, a text for a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """A policy with the text that says it. `hash` is the SHA-256 of `body`."""
+
+    hash: PolicyHash
+    body: str
+    values: Policy
+
+
+def parse_policy(data: object, *, epoch: datetime | None = None) -> LoadedPolicy:
+    """The policy that `data` (as read from JSON or YAML) says.
+
+    Seconds may stand for a moment only where there is an `epoch` to count from.
+
+    Raises:
+        MalformedPolicyError: it is not in the policy's language.
+        PolicyError: it is, and says something that must not be.
+    """
+    try:
+        model = PolicyModel.model_validate(data)
+    except ValidationError as error:
+        raise MalformedPolicyError([_problem(line) for line in error.errors()]) from None
+    values = compile_policy(model, epoch=epoch)
+    body = canonical(_plain(data))
+    return LoadedPolicy(hash=PolicyHash(sha256(body)), body=body, values=values)
+
+
+def load_policy(path: Path) -> LoadedPolicy:
+    """The policy in a JSON or YAML file.
+
+    Raises:
+        MalformedPolicyError: there is no such file, or it is not in the policy's language.
+        PolicyError: it says something that must not be.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(where=str(path), problem=f"cannot be read ({error})", next_step=_FILE)
+        raise MalformedPolicyError([problem]) from None
+    return parse_policy(read_document(text, name=path.name))
+
+
+_FILE = "Give the path of a policy file, such as policy.yml."
+
+
+def read_document(text: str, *, name: str) -> object:
+    """What a JSON or YAML text says; moments that YAML understood are text again.
+
+    Raises:
+        MalformedPolicyError: it is neither, or says a key twice.
+    """
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses doubles
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        line = " ".join(str(error).split())
+        step = "Mend the place that it names; JSON and YAML are understood."
+        raise MalformedPolicyError([Problem(where=name, problem=line, next_step=step)]) from None
+    return _plain(data)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key said twice is an error and not a silent replacement."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """The mapping, unless it says a key twice."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if doubles := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"{doubles[0]!r} stands twice in one mapping {node.start_mark}")
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime() | date():
+            return value.isoformat()
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case str():
+            return value
+        case Sequence():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _problem(line: Mapping[str, Any]) -> Problem:
+    where = where_of(line["loc"])
+    match line["type"]:
+        case "extra_forbidden":
+            return Problem(
+                where=where,
+                problem="is not a word of the policy language",
+                next_step=f"Correct its spelling or remove it; known here: {_known(line['loc'])}.",
+            )
+        case "missing":
+            return Problem(where=where, problem="is missing", next_step="Add it.")
+        case _:
+            said = str(line["msg"]).removeprefix("Value error, ")
+            given = json.dumps(line.get("input"), default=str)[:80]
+            return Problem(
+                where=where,
+                problem=f"cannot be {given}",
+                next_step=f"{said[:1].upper()}{said[1:]}.",
+            )
+
+
+def where_of(location: Sequence[str | int]) -> str:
+    """`rules[2].gates[0].approve` for a location of pydantic's."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".") or "the policy"
+
+
+def _known(location: Sequence[str | int]) -> str:
+    names = [part for part in location if isinstance(part, str)][:-1]
+    models: Mapping[str, type[BaseModel]] = {
+        "rules": RuleModel,
+        "gates": GateModel,
+        "break_glass": BreakGlassModel,
+        "delegations": DelegationModel,
+    }
+    model = models.get(names[-1], PolicyModel) if names else PolicyModel
+    return ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))

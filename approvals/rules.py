@@ -1,0 +1,159 @@
+"""A policy as values: rules, gates, and what goes with them. Pure.
+
+`approvals.policy_file` makes these from a file; nothing else should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from approvals.times import Window
+from approvals.words import GateId
+
+Attribute = str | int | float | bool
+Attributes = Mapping[str, Attribute]
+
+
+class Compare(StrEnum):
+    """How a rule compares an attribute."""
+
+    IN = "in"
+    GT = "gt"
+    GTE = "gte"
+    LT = "lt"
+    LTE = "lte"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One comparison of a rule's `when`. An attribute that is not there never matches."""
+
+    name: str
+    compare: Compare
+    values: tuple[Attribute, ...]
+
+    def holds(self, attributes: Attributes) -> bool:
+        """Whether `attributes` meet this. Text never equals a number, nor true 1."""
+        actual = attributes.get(self.name)
+        if actual is None:
+            return False
+        if self.compare is Compare.IN:
+            return any(_same(actual, value) for value in self.values)
+        bound = self.values[0]
+        if not _is_number(actual) or not _is_number(bound):
+            return False
+        return _ordered(self.compare, float(actual), float(bound))
+
+    def __str__(self) -> str:
+        if self.compare is Compare.IN:
+            return f"{self.name} is {' or '.join(str(value) for value in self.values)}"
+        return f"{self.name} {_SIGNS[self.compare]} {self.values[0]}"
+
+
+_SIGNS = {Compare.GT: ">", Compare.GTE: ">=", Compare.LT: "<", Compare.LTE: "<="}
+
+
+def _same(left: Attribute, right: Attribute) -> bool:
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _is_number(value: Attribute) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ordered(compare: Compare, actual: float, bound: float) -> bool:
+    return {
+        Compare.GT: actual > bound,
+        Compare.GTE: actual >= bound,
+        Compare.LT: actual < bound,
+        Compare.LTE: actual <= bound,
+    }[compare]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Who may agree here, and how many must. `users` are identities in lower case.
+
+    `deny` votes against close the request; 0: this gate cannot be denied.
+    """
+
+    id: GateId
+    groups: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    approve: int = 1
+    deny: int = 1
+    escalate_after: timedelta | None = None
+    escalate_groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """`stand_in` may vote in the seat of `absent`, from `start` up to `end`."""
+
+    absent: str
+    stand_in: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakGlass:
+    """Who may run without the votes, and who reviews it afterwards."""
+
+    groups: frozenset[str]
+    reviewers: frozenset[str]
+    review_within: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When it applies, which gates it asks for, and how votes are taken.
+
+    `ways` are the sets of gates (by position) of which one must be met whole: a single
+    set of all gates, unless the policy says `require`. No gates: no approval needed.
+    """
+
+    name: str
+    when: tuple[Condition, ...]
+    fallback: bool
+    gates: tuple[Gate, ...]
+    ways: tuple[frozenset[int], ...]
+    ordered: bool
+    distinct: bool
+    self_approve: bool
+    self_deny: bool
+    may_always_deny: frozenset[str]
+    change_vote: bool
+    reason_to_deny: bool
+    recheck_voters: bool
+    check_satisfiable: bool
+    expires_after: timedelta
+    warn_before: timedelta | None
+    approval_valid_for: timedelta | None
+    not_before: datetime | None
+    windows: tuple[Window, ...]
+    freeze: tuple[Window, ...]
+    break_glass: BreakGlass | None
+    max_reason: int
+    max_ttl: timedelta | None
+
+    def matches(self, attributes: Attributes) -> bool:
+        """Whether every condition holds."""
+        return all(condition.holds(attributes) for condition in self.when)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """All rules in the order in which they are tried, fallback rules last."""
+
+    rules: tuple[Rule, ...]
+    groups: Mapping[str, str]
+    delegations: tuple[Delegation, ...]
+    four_eyes: bool
+
+    def rule_for(self, attributes: Attributes) -> Rule | None:
+        """The first rule that matches, or None: then nothing is allowed."""
+        return next((rule for rule in self.rules if rule.matches(attributes)), None)
