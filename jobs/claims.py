@@ -107,7 +107,8 @@ async def claim(given: Surroundings, run: Run, grant: Grant, call: Call) -> Clai
     Raises:
         PutOffError: not now. Nothing has changed.
     """
-    fresh = not run.begun and grant.state is State.APPROVED
+    # Executing without having begun: somebody broke the glass.
+    fresh = not run.begun and grant.state in {State.APPROVED, State.EXECUTING}
     people = await _people(given, grant) if fresh else {}
     moved = await _moved(given, call) if fresh else None
     now = given.clock()

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs import runs
-from jobs.away import is_away
+from jobs.away import is_away, unbroken
 from jobs.runs import Claim
 from store import outbox
 from store.connect import Store
@@ -115,7 +115,7 @@ class Progress:
         if latest is None:
             return
         try:
-            await self._write(*latest)
+            await unbroken(self._write(*latest))
         except Exception as error:
             if not is_away(error):
                 raise

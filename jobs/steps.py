@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias, TypeVar, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 import sqlalchemy as sa
 from pydantic import JsonValue
@@ -17,14 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.words import ExplainedError
 from jobs import runs
-from jobs.away import StoreAwayError, patiently
+from jobs.away import StoreAwayError, patiently, unbroken
 from jobs.limits import Limits
 from jobs.operation import Attempt, JobError, Mode
 from jobs.pulse import Leash
 from jobs.runs import FencedError
 from store.connect import Store
 
-T = TypeVar("T")
 Body: TypeAlias = Callable[[Attempt], Awaitable[JsonValue]]
 
 log: Final = logging.getLogger("twokey.jobs")
@@ -341,17 +340,6 @@ def unknown_outcome(name: str, *, run_id: int) -> AttentionError:
             " Until then no other change of this database starts."
         ),
     )
-
-
-async def unbroken(work: Awaitable[T]) -> T:
-    """What `work` returns. A cancellation of the caller is held back until it has ended."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task})
-        raise
 
 
 def _backoff_seconds(number: int, limits: Limits) -> float:
