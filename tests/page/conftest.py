@@ -1,0 +1,58 @@
+"""One Chromium for all tests of this process; a fresh workspace and app for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest_asyncio
+
+from sandbox.slack.server import SlackStandIn, start_slack
+from sandbox.slack.timings import Timings
+from tests.page.browser import Browser, Tab, browser
+from tests.page.desk import Desk, desk
+
+MANIFEST = Path(__file__).parents[2] / "manifest.yml"
+Sit = Callable[..., Awaitable[Tab]]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session", name="chrome")
+async def _chrome() -> AsyncIterator[Browser]:
+    async with browser() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="slack")
+async def _slack() -> AsyncIterator[SlackStandIn]:
+    made = await start_slack(manifest=MANIFEST, timings=Timings(ack_seconds=1.0))
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="app")
+async def _app(slack: SlackStandIn) -> AsyncIterator[Desk]:
+    async with desk(slack) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="sit")
+async def _sit(chrome: Browser, slack: SlackStandIn) -> AsyncIterator[Sit]:
+    """Sit somebody down at a tab of their own. No tab may end with an error or look elsewhere."""
+    tabs: list[Tab] = []
+
+    async def sit(user: str = "U0ANA", place: str = "C0DBOPS") -> Tab:
+        tab = await chrome.open(f"{slack.url}/#{user}/{place}")
+        tabs.append(tab)
+        await tab.until("document.querySelector('.sitter') && !document.querySelector('#banner:not([hidden])')")
+        return tab
+
+    yield sit
+    for tab in tabs:
+        assert tab.errors == []
+        foreign = [u for u in tab.requested if not u.startswith((slack.url, "data:"))]
+        assert foreign == []
+        await tab.close()
+
+
