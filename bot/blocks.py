@@ -38,6 +38,10 @@ class Message:
     text: str
     blocks: tuple[Block, ...]
 
+    def content(self) -> dict[str, Any]:
+        """As Slack's methods take it."""
+        return {"text": self.text, "blocks": [dict(block) for block in self.blocks]}
+
 
 def neutralise(text: str) -> str:
     """`text` with every invisible or direction-changing character made visible.

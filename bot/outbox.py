@@ -311,7 +311,7 @@ class Outbox:
 
     async def _send(self, method: Callable[[Any], Any], message: Message) -> Mapping[str, Any]:
         try:
-            return await call(method({"text": message.text, "blocks": list(message.blocks)}))
+            return await call(method(message.content()))
         except SlackRefusedError as error:
             if error.error not in _BAD_BLOCKS:
                 raise

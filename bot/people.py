@@ -16,7 +16,7 @@ from approvals.words import DirectoryDownError, Flag, Person, PersonId, RefusedE
 from bot.slack import SlackError, SlackRefusedError, call
 
 _ENTRIES_MAX: Final = 10_000
-_LOOKUP_SECONDS_MAX: Final = 2.0
+_LOOKUP_SECONDS_MAX: Final = 1.2  # a listener has 3 s in all
 _UNKNOWN: Final = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
 _Value = TypeVar("_Value")
 
@@ -73,6 +73,14 @@ class People:
                 why=Why.IDENTITY,
             )
         return await self.by_slack(team, user)
+
+    def forget(self, user: str) -> None:
+        """Slack says that an account has changed: ask anew."""
+        self._accounts.forget(user)
+
+    def forget_group(self, group: str) -> None:
+        """Slack says that a group's members have changed: ask anew."""
+        self._members.forget(group)
 
     async def _looked_up(self, user: str) -> tuple[Mapping[str, Any], Mapping[str, frozenset[str]]]:
         try:
@@ -178,15 +186,22 @@ class _Fresh(Generic[_Value]):
         # Shielded: the one who gives up first must not spoil it for the others.
         return await asyncio.shield(asking)
 
+    def forget(self, key: str) -> None:
+        self._answers.pop(key, None)
+        # An answer that is on its way may be older than what we were told.
+        self._asking.pop(key, None)
+
     def _asked(self, key: str, asking: asyncio.Task[_Value]) -> None:
-        del self._asking[key]
+        if self._asking.get(key) is asking:
+            del self._asking[key]
         if not asking.cancelled():
             asking.exception()  # whoever still waits gets it; nobody waiting is no mistake
 
     async def _ask(self, key: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
         asked_at = self.clock()  # it can only have been true since then
         answer = await ask()
-        if len(self._answers) >= _ENTRIES_MAX:
-            self._answers.clear()
-        self._answers[key] = (asked_at, answer)
+        if self._asking.get(key) is asyncio.current_task():  # else it was forgotten meanwhile
+            if len(self._answers) >= _ENTRIES_MAX:
+                self._answers.clear()
+            self._answers[key] = (asked_at, answer)
         return answer

@@ -1,0 +1,76 @@
+"""The store that needs no set-up: a PostgreSQL server of our own under TWOKEY_HOME."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from postgres.server import Server, create, find_binaries, open_server
+from store.connect import CONNECT_SECONDS_MAX
+from store.upgrade import upgrade
+
+DATABASE: Final = "twokey"
+_KEY_BYTES: Final = 32
+_SETTINGS: Final = {"max_connections": "200"}
+
+
+@asynccontextmanager
+async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+    """The DSN of a running, migrated store under `home`.
+
+    The server ends with the block if the block started it; one that runs already is used.
+
+    Raises:
+        PostgresError: there are no programs of PostgreSQL, or the server does not start.
+    """
+    server = await _opened(home / "store", environ)
+    ours = not await server.is_running()
+    await server.start()
+    try:
+        await _create_database(server)
+        dsn = server.dsn(DATABASE)
+        await upgrade(dsn)
+        yield dsn
+    finally:
+        if ours:
+            await server.stop("fast")
+
+
+def kept_key(path: Path) -> str:
+    """A random key that is made once and then read from `path`, which only we can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        made.touch(mode=0o600)
+        made.write_text(secrets.token_hex(_KEY_BYTES), encoding="ascii")
+        # A link appears with its content or not at all, and never replaces another one's.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(made)
+    finally:
+        made.unlink(missing_ok=True)
+    return path.read_text(encoding="ascii").strip()
+
+
+async def _opened(data: Path, environ: Mapping[str, str]) -> Server:
+    binaries = find_binaries(environ)
+    if await asyncio.to_thread(data.exists):
+        return open_server(binaries, data)
+    await asyncio.to_thread(data.parent.mkdir, parents=True, exist_ok=True)
+    return await create(binaries, data, settings=_SETTINGS)
+
+
+async def _create_database(server: Server) -> None:
+    conn = await asyncpg.connect(server.dsn("postgres"), timeout=CONNECT_SECONDS_MAX)
+    try:
+        if not await conn.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
+            await conn.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        await conn.close(timeout=CONNECT_SECONDS_MAX)
