@@ -9,7 +9,8 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 from jobs.operation import RTO, Answer, Context, Kind, Operation, Risk, Table
-from jobs.text import size_text, span_text
+from jobs.text import span_text
+from postgres.sizes import pretty_bytes
 from store.backups import ListedBackup, list_backups
 
 # Taken daily and verified weekly; the rest is time to notice.
@@ -35,7 +36,7 @@ async def answer(context: Context, params: Params) -> Answer:
         lines=tuple(_missing(params.database, listed, context.now, rto)),
         facts=(
             ("Tier", f"{context.database.tier}: back within {span_text(rto)}"),
-            ("Kept", f"{len(listed)}, {size_text(sum(i.backup.size_bytes for i in listed))}"),
+            ("Kept", f"{len(listed)}, {pretty_bytes(sum(i.backup.size_bytes for i in listed))}"),
         ),
         table=Table(columns=COLUMNS, rows=rows) if rows else None,
     )
@@ -47,7 +48,7 @@ def _row(item: ListedBackup, now: datetime) -> tuple[str, ...]:
         backup.id,
         span_text(now - backup.ended_at),
         backup.kind,
-        size_text(backup.size_bytes),
+        pretty_bytes(backup.size_bytes),
         span_text(timedelta(seconds=backup.seconds)),
         _proof(item, now),
         span_text(timedelta(seconds=proof.restore_seconds)) if proof and proof.ok else "-",

@@ -19,6 +19,7 @@ class LiveJob(LiveContext):
     """Implements `jobs.operation.Job` for one life of a run."""
 
     folder: Path
+    request_id: int
     run_key: str
     steps: Steps
     progress: Progress

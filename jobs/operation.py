@@ -191,6 +191,11 @@ class Job(Context, Protocol):
         ...
 
     @property
+    def request_id(self) -> int:
+        """The request that this run carries out."""
+        ...
+
+    @property
     def run_key(self) -> str:
         """Unique for this run and the same after a resume, such as `run-17`."""
         ...

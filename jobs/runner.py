@@ -122,6 +122,7 @@ class Runner:
                     store=given.store,
                     clock=given.clock,
                     folder=folder,
+                    request_id=run.request_id,
                     run_key=f"run-{run.id}",
                     steps=steps,
                     progress=progress,

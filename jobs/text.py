@@ -1,12 +1,10 @@
-"""How spans and sizes are said to people, the same everywhere. Pure."""
+"""How spans and counts are said to people, the same everywhere. Pure."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
-_KILO: Final = 1024
-_SIZES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 # From the largest: the unit, its name, and the smaller one that is said beside it.
 _SPANS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
@@ -20,18 +18,6 @@ def span_text(span: timedelta) -> str:
             beside = rest // smaller
             return f"{whole} {name} {beside} {smaller_name}" if beside else f"{whole} {name}"
     return f"{seconds:.2g} s"
-
-
-def size_text(size_bytes: int) -> str:
-    """A size in powers of 1024, as PostgreSQL counts: 1536 is "1.50 kB"."""
-    size = float(size_bytes)
-    unit = 0
-    while size >= _KILO and unit < len(_SIZES) - 1:
-        size /= _KILO
-        unit += 1
-    # Three digits, but never an exponent and no part of a byte: 1023 is "1023 B".
-    decimals = max(0, 3 - len(str(int(size)))) if unit else 0
-    return f"{size:.{decimals}f} {_SIZES[unit]}"
 
 
 def count_text(count: int, noun: str) -> str:

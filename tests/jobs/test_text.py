@@ -1,4 +1,4 @@
-"""Spans, sizes and counts read the same everywhere."""
+"""Spans and counts read the same everywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobs.text import count_text, size_text, span_text
+from jobs.text import count_text, span_text
 
 
 @pytest.mark.parametrize(
@@ -18,17 +18,6 @@ from jobs.text import count_text, size_text, span_text
 )  # fmt: skip
 def test_a_span_is_said_in_at_most_two_units(seconds: float, text: str) -> None:
     assert span_text(timedelta(seconds=seconds)) == text
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [
-        (0, "0 B"), (1023, "1023 B"), (1024, "1.00 kB"), (1536, "1.50 kB"),
-        (10**9, "954 MB"), (123456789012, "115 GB"), (2**60, "1024 PB"),
-    ],
-)  # fmt: skip
-def test_a_size_has_three_digits_and_powers_of_1024(size_bytes: int, text: str) -> None:
-    assert size_text(size_bytes) == text
 
 
 def test_a_count_agrees_with_its_noun() -> None:
