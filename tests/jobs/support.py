@@ -285,6 +285,9 @@ TABLES = """
     INSERT INTO pin VALUES ('blue');
 """
 
+# A worker that was just killed may still hold a lock on the tables for a moment.
+EMPTY = "TRUNCATE work RESTART IDENTITY"
+
 
 def database(name: str, dsn: str) -> Database:
     """A target of the inventory."""
