@@ -1,0 +1,189 @@
+"""Block Kit as strict as Slack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slack_sdk.web.async_client import AsyncWebClient
+
+from sandbox.slack.blocks import check_blocks, check_view, too_large, with_ids
+from tests.sandbox.support import actions, ask, button, modal, section
+from tests.sandbox.test_messages import OPS, refusal
+
+Json = dict[str, Any]
+
+
+def plain(text: str) -> Json:
+    """Plain text."""
+    return {"type": "plain_text", "text": text}
+
+
+def option(text: str = "One", value: str = "1") -> Json:
+    """An option."""
+    return {"text": plain(text), "value": value}
+
+
+def select(**more: Any) -> Json:
+    """A static select."""
+    return {"type": "static_select", "action_id": "pick", "options": [option()], **more}
+
+
+def table(rows: int, columns: int = 1) -> Json:
+    """A table of equal cells."""
+    cell = {"type": "raw_text", "text": "x"}
+    return {"type": "table", "rows": [[cell] * columns for _ in range(rows)]}
+
+
+def chart(points: int = 3, series: int = 1) -> Json:
+    """A line chart."""
+    data = [{"label": str(n), "value": n} for n in range(points)]
+    lines = [{"name": f"s{n}", "data": data} for n in range(series)]
+    return {
+        "type": "data_visualization",
+        "title": "Size",
+        "chart": {"type": "line", "series": lines},
+    }
+
+
+CONFIRM = {
+    "title": plain("Sure?"),
+    "text": plain("It runs at once."),
+    "confirm": plain("Yes"),
+    "deny": plain("No"),
+}
+
+GOOD: list[list[Json]] = [
+    [],
+    [section(), {"type": "divider"}, {"type": "header", "text": plain("Title")}],
+    [actions(button(confirm=CONFIRM, style="primary"), button("deny", style="danger"))],
+    [actions(select(), {"type": "users_select", "action_id": "who"})],
+    [{**section(), "accessory": {"type": "overflow", "action_id": "o", "options": [option()]}}],
+    [{"type": "context", "elements": [{"type": "mrkdwn", "text": "x"}]}],
+    [{"type": "section", "fields": [plain("x")] * 10}],
+    [{"type": "image", "image_url": "https://x.example/a.png", "alt_text": "a chart"}],
+    [{"type": "markdown", "text": "**x**"}],
+    [table(100, 20)],
+    [chart(20, 6), chart()],
+    [section()] * 50,
+]
+
+# The block, what is wrong with it, and where.
+BAD: list[tuple[list[Any], str, str]] = [
+    ([section()] * 51, "no more than 50 items allowed", "/blocks"),
+    ([{"type": "nonsense"}], "unsupported type: nonsense", "/blocks/0/type"),
+    (["text"], "must be an object", "/blocks/0"),
+    ([{"type": "section"}], "missing required field: text", "/blocks/0"),
+    ([section("")], "must be more than 0 characters", "/blocks/0/text/text"),
+    ([section("x" * 3001)], "must be less than 3001 characters", "/blocks/0/text/text"),
+    ([{"type": "section", "fields": [plain("x" * 2001)]}], "less than 2001", "/fields/0/text"),
+    ([{"type": "section", "fields": [plain("x")] * 11}], "no more than 10 items", "/fields"),
+    ([{**section(), "colour": "red"}], "invalid additional property: colour", "/blocks/0"),
+    ([{"type": "header", "text": plain("x" * 151)}], "less than 151", "/blocks/0/text/text"),
+    (
+        [{"type": "header", "text": {"type": "mrkdwn", "text": "x"}}],
+        "must be one of: plain_text",
+        "/blocks/0/text/type",
+    ),
+    ([actions(*[button(f"b{n}") for n in range(26)])], "no more than 25", "/elements"),
+    ([{"type": "actions", "elements": []}], "no less than 1", "/elements"),
+    ([actions(button(), button())], "action_id `approve` already exists", "/elements"),
+    (
+        [{**section(), "block_id": "a"}, {**section(), "block_id": "a"}],
+        "block_id `a` already exists",
+        "/blocks/1/block_id",
+    ),
+    ([actions(button("x" * 256))], "less than 256", "/elements/0/action_id"),
+    ([actions(button(value="x" * 2001))], "less than 2001", "/elements/0/value"),
+    ([actions(button(text=plain("x" * 76)))], "less than 76", "/elements/0/text/text"),
+    ([actions(button(style="red"))], "must be one of: primary, danger", "/elements/0/style"),
+    (
+        [actions(button(confirm={**CONFIRM, "text": plain("x" * 301)}))],
+        "less than 301",
+        "/confirm/text/text",
+    ),
+    ([actions(button(confirm={"title": plain("x")}))], "missing required field", "/confirm"),
+    ([actions(ask()["element"])], "unsupported type: plain_text_input", "/elements/0/type"),
+    ([actions(select(options=[option()] * 101))], "no more than 100", "/elements/0/options"),
+    ([actions(select(options=None))], "exactly one of: options, option_groups", "/blocks/0"),
+    ([actions(select(options=[option("x" * 76)]))], "less than 76", "/options/0/text/text"),
+    (
+        [{"type": "context", "elements": [plain("x")] * 11}],
+        "no more than 10",
+        "/blocks/0/elements",
+    ),
+    ([{"type": "image", "image_url": "https://x.example/a.png"}], "field: alt_text", "/blocks/0"),
+    ([{"type": "image", "alt_text": "a"}], "missing required field: image_url", "/blocks/0"),
+    ([{"type": "markdown", "text": "x" * 7000}] * 2, "less than 12001", "/blocks"),
+    ([table(101)], "no more than 100", "/blocks/0/rows"),
+    ([table(1, 21)], "no more than 20", "/blocks/0/rows/0"),
+    ([table(1), table(1)], "only one table", "/blocks"),
+    ([chart(21)], "no more than 20", "/chart/series/0/data"),
+    ([chart(1, 7)], "no more than 6", "/chart/series"),
+    ([chart(), chart(), chart()], "no more than 2", "/blocks"),
+]
+
+
+@pytest.mark.parametrize("blocks", GOOD)
+def test_what_slack_takes(blocks: list[Json]) -> None:
+    assert check_blocks(blocks, surface="message") == []
+
+
+@pytest.mark.parametrize(("blocks", "problem", "where"), BAD)
+def test_what_slack_refuses_and_where(blocks: list[Any], problem: str, where: str) -> None:
+    found = check_blocks(blocks, surface="message")
+    assert any(problem in line and f"{where}]" in line for line in found), found
+
+
+async def test_the_answer_points_to_the_problem(client: AsyncWebClient) -> None:
+    blocks = [section(), {"type": "header", "text": plain("x" * 151)}]
+    error = await refusal(client.chat_postMessage(channel=OPS, text="x", blocks=blocks))
+    assert error.response["error"] == "invalid_blocks"
+    expected = "must be less than 151 characters [json-pointer:/blocks/1/text/text]"
+    assert error.response["errors"] == [expected]
+    assert error.response["response_metadata"]["messages"] == [f"[ERROR] {expected}"]
+
+
+async def test_blocks_can_be_validated_without_posting(client: AsyncWebClient) -> None:
+    assert (await client.api_call("blocks.validate", json={"blocks": [section()]}))["ok"]
+    error = await refusal(client.api_call("blocks.validate", json={"blocks": [{"type": "no"}]}))
+    assert error.response["error"] == "invalid_blocks"
+
+
+def test_missing_ids_are_filled_and_given_ones_kept() -> None:
+    bare = {"type": "button", "text": plain("x")}
+    filled = with_ids([actions(bare, button("mine")), {**section(), "block_id": "b0"}])
+    assert [element["action_id"] for element in filled[0]["elements"]] == ["a0.0", "mine"]
+    assert filled[1]["block_id"] == "b0"
+    assert filled[0]["block_id"] not in {"", "b0"}
+
+
+@pytest.mark.parametrize(
+    ("view", "problem"),
+    [
+        (modal(title=plain("x" * 25)), "/view/title/text"),
+        (modal(title=None), "missing required field: title"),
+        (modal(submit=plain("x" * 25)), "/view/submit/text"),
+        (modal(submit=None), "missing required field: submit"),
+        (modal(private_metadata="x" * 3001), "/view/private_metadata"),
+        (modal(callback_id="x" * 256), "/view/callback_id"),
+        (modal(*[section()] * 101), "no more than 100 items"),
+        (modal(table(1)), "unsupported type: table"),
+        (modal(ask(), ask()), "block_id `why` already exists"),
+        ({"type": "home", "blocks": []}, "must be a modal view"),
+        ({**modal(), "blocks": {}}, "must be an array"),
+        (modal(color="red"), "invalid additional property: color"),
+    ],
+)
+def test_what_is_wrong_with_a_modal(view: Json, problem: str) -> None:
+    found = check_view(view, kind="modal")
+    assert any(problem in line for line in found), found
+
+
+def test_a_modal_without_questions_needs_no_submit() -> None:
+    assert check_view(modal(section(), submit=None), kind="modal") == []
+
+
+def test_a_view_of_more_than_250_kb_is_too_large() -> None:
+    assert not too_large(modal(*[section("x" * 2000)] * 100))
+    assert too_large(modal(*[section("x" * 3000)] * 90))
