@@ -101,7 +101,7 @@ def make_private(folder: Path, account: Account | None) -> None:
     """
     owner = account.uid if account else os.geteuid()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_open(folder.parent, account)
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if account and found.st_uid == os.geteuid():
@@ -116,6 +116,19 @@ def make_private(folder: Path, account: Account | None) -> None:
             folder.chmod(0o700)
     except OSError as error:
         raise cannot_make(folder, error) from error
+
+
+def make_open(folder: Path, account: Account | None) -> None:
+    """Make a folder and its missing parents; the account can walk through all new ones.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if account:
+        for part in missing:  # our umask may have closed them
+            part.chmod(0o711)
 
 
 def cannot_make(folder: Path, error: OSError) -> PostgresError:

@@ -59,6 +59,8 @@ class Notes(BaseModel):
     pinned: bool
     sockets: str
     settings: dict[str, str]
+    # An isolated server takes nothing from the configuration in its data folder.
+    isolated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,8 +219,8 @@ def _configuration(layout: Layout, notes: Notes) -> str:
         "lc_messages": "C",
     }
     lines = "".join(f"{name} = {setting(value)}\n" for name, value in ours.items())
-    include = setting(str(layout.data / "postgresql.conf"))
-    return f"# Written by Twokey; changes are lost.\ninclude_if_exists = {include}\n{lines}"
+    inherited = f"include_if_exists = {setting(str(layout.data / 'postgresql.conf'))}\n"
+    return f"# Written by Twokey; changes are lost.\n{'' if notes.isolated else inherited}{lines}"
 
 
 def _locked(handle: int) -> bool:
