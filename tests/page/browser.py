@@ -138,8 +138,9 @@ class Tab:
         return await self.browser.call(method, params, self.session)
 
     async def close(self) -> None:
-        """Close the tab and forget its profile."""
-        self.browser.tabs.pop(self.session, None)
+        """Close the tab and forget its profile; a second time is no error."""
+        if self.browser.tabs.pop(self.session, None) is None:
+            return
         await self.browser.call("Target.disposeBrowserContext", {"browserContextId": self.context})
 
     async def go(self, url: str) -> None:
@@ -257,9 +258,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def _connected(
-    profile: Path, process: asyncio.subprocess.Process
-) -> AsyncIterator[Browser]:
+async def _connected(profile: Path, process: asyncio.subprocess.Process) -> AsyncIterator[Browser]:
     url = await _address(profile / "DevToolsActivePort", process)
     async with (
         aiohttp.ClientSession(trust_env=False) as session,

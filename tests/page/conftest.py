@@ -45,7 +45,9 @@ async def _sit(chrome: Browser, slack: SlackStandIn) -> AsyncIterator[Sit]:
     async def sit(user: str = "U0ANA", place: str = "C0DBOPS") -> Tab:
         tab = await chrome.open(f"{slack.url}/#{user}/{place}")
         tabs.append(tab)
-        await tab.until("document.querySelector('.sitter') && !document.querySelector('#banner:not([hidden])')")
+        await tab.until(
+            "document.querySelector('.sitter') && !document.querySelector('#banner:not([hidden])')"
+        )
         return tab
 
     yield sit
@@ -54,5 +56,3 @@ async def _sit(chrome: Browser, slack: SlackStandIn) -> AsyncIterator[Sit]:
         foreign = [u for u in tab.requested if not u.startswith((slack.url, "data:"))]
         assert foreign == []
         await tab.close()
-
-

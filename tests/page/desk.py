@@ -56,8 +56,13 @@ def card(asked_by: str, state: str = "pending") -> list[Json]:
         _button("deny", "Deny", style="danger"),
         _button("broken", "Break"),
     ]
-    blocks = [head, {"type": "section", "fields": fields}, {"type": "section", "text": plan}]
-    return [*blocks, {"type": "actions", "elements": buttons}] if state == "pending" else blocks
+    blocks: list[Json] = [
+        head,
+        {"type": "section", "fields": fields},
+        {"type": "section", "text": plan},
+    ]
+    actions: Json = {"type": "actions", "elements": buttons}
+    return [*blocks, actions] if state == "pending" else blocks
 
 
 def reason_form() -> Json:
@@ -110,7 +115,10 @@ CHART = {
     "chart": {
         "type": "line",
         "series": [
-            {"name": "minutes", "data": [{"label": "Mon", "value": 3}, {"label": "Tue", "value": 4}]}
+            {
+                "name": "minutes",
+                "data": [{"label": "Mon", "value": 3}, {"label": "Tue", "value": 4}],
+            }
         ],
         "axis_config": {"categories": ["Mon", "Tue"]},
     },

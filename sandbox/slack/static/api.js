@@ -60,8 +60,14 @@ export const api = {
 
 const FIRST_RETRY_MS = 400;
 const LAST_RETRY_MS = 5_000;
+const HIDDEN_MS = 4_000;
 
-/** Calls `changed` on every event and `online(true|false)` as the line comes and goes. Returns stop(). */
+/**
+ * Calls `changed` on every event and `online(true|false)` as the line comes and goes. Returns stop().
+ *
+ * A browser grants six connections to one server for all its tabs together, so a tab that
+ * nobody looks at gives its stream back and asks now and then instead.
+ */
 export function listen(user, { changed, online }) {
   let source = null;
   let timer = null;
@@ -81,9 +87,20 @@ export function listen(user, { changed, online }) {
       wait = Math.min(wait * 1.6, LAST_RETRY_MS);
     };
   };
-  open();
-  return () => {
+  const close = () => {
     clearTimeout(timer);
+    clearInterval(timer);
     source?.close();
+  };
+  const settle = () => {
+    close();
+    if (document.visibilityState === "hidden") timer = setInterval(changed, HIDDEN_MS);
+    else open();
+  };
+  document.addEventListener("visibilitychange", settle);
+  settle();
+  return () => {
+    document.removeEventListener("visibilitychange", settle);
+    close();
   };
 }

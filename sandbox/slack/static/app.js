@@ -61,7 +61,7 @@ function placeIn(state, wanted) {
 // --- the address: #U0ANA/C0DBOPS, with the thread as a third part -----------------------
 
 function readHash() {
-  const [user, place, thread] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [user, place, thread] = location.hash.slice(1).split("/").map((part) => part.replace(/[^\w.]/g, ""));
   const next = { user: user || store.user || FIRST_USER, place: place || store.place, thread: thread || null };
   closeMenu();
   if (next.user !== store.user) sit(next);

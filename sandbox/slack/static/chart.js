@@ -4,7 +4,9 @@ import { h, s } from "./dom.js";
 
 const WIDTH = 600;
 const HEIGHT = 240;
-const EDGE = { top: 14, right: 16, bottom: 42, left: 56 };
+const EDGE = { top: 14, right: 16, left: 56 };
+const FOOT = 26; // the row of categories
+const TITLE = 18; // below it, the title of the axis
 
 /** A figure with its title, the drawing, a legend, and the numbers as a table for screen readers. */
 export function chart(block) {
@@ -65,12 +67,13 @@ function drawAxes(data) {
   const values = series.flatMap((one) => labels.map((label) => valueAt(one, label))).filter((v) => v !== null);
   const low = Math.min(0, ...values);
   const steps = ticks(low, Math.max(low + 1e-9, ...values));
+  const floor = HEIGHT - FOOT;
   const frame = {
-    labels, series, steps, bars: data.type === "bar",
-    y: scale(steps[0], steps[steps.length - 1], HEIGHT - EDGE.bottom, EDGE.top),
+    labels, series, steps, floor, bars: data.type === "bar",
+    y: scale(steps[0], steps[steps.length - 1], floor, EDGE.top),
     x: across(labels.length, data.type === "bar"),
   };
-  const svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${data.type} chart, ${labels.length} points, ${series.map((o) => o.name).join(", ")}` });
+  const svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT + (data.axis_config?.x_label ? TITLE : 0)}`, role: "img", "aria-label": `${data.type} chart, ${labels.length} points, ${series.map((o) => o.name).join(", ")}` });
   svg.append(...grid(frame), ...axisTitles(data.axis_config ?? {}));
   const draw = { bar: drawBars, area: drawArea }[data.type] ?? drawLine;
   series.forEach((one, index) => svg.append(...draw(frame, one, index)));
@@ -85,7 +88,7 @@ function across(count, bars) {
   return { band, at: (i) => (bars ? EDGE.left + band * (i + 0.5) : count === 1 ? EDGE.left + inner / 2 : EDGE.left + band * i) };
 }
 
-function grid({ steps, y, x, labels, bars }) {
+function grid({ steps, y, x, labels, bars, floor }) {
   const lines = steps.map((step) => s("g", {},
     s("line.grid", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(step), y2: y(step), class: step === 0 ? "zero" : "" }),
     s("text.tick", { x: EDGE.left - 8, y: y(step) + 3.5, "text-anchor": "end" }, number(step))));
@@ -93,15 +96,15 @@ function grid({ steps, y, x, labels, bars }) {
   const longest = Math.max(1, ...labels.map((label) => label.length));
   const every = Math.max(1, Math.ceil(Math.min(longest, 14) / room));
   const names = labels.map((label, i) => (i % every === 0
-    ? s("text.tick", { x: x.at(i), y: HEIGHT - EDGE.bottom + 17, "text-anchor": !bars && i === 0 ? "start" : !bars && i === labels.length - 1 ? "end" : "middle" }, label.length > 14 ? `${label.slice(0, 13)}…` : label)
+    ? s("text.tick", { x: x.at(i), y: floor + 17, "text-anchor": !bars && i === 0 ? "start" : !bars && i === labels.length - 1 ? "end" : "middle" }, label.length > 14 ? `${label.slice(0, 13)}…` : label)
     : null));
   return [...lines, ...names.filter(Boolean)];
 }
 
 function axisTitles({ x_label: xLabel, y_label: yLabel }) {
-  const middle = (HEIGHT - EDGE.bottom + EDGE.top) / 2;
+  const middle = (HEIGHT - FOOT + EDGE.top) / 2;
   return [
-    xLabel && s("text.axis", { x: (WIDTH + EDGE.left - EDGE.right) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, xLabel),
+    xLabel && s("text.axis", { x: (WIDTH + EDGE.left - EDGE.right) / 2, y: HEIGHT + TITLE - 7, "text-anchor": "middle" }, xLabel),
     yLabel && s("text.axis", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, yLabel),
   ].filter(Boolean);
 }

@@ -29,7 +29,7 @@ export function composer(where) {
   const blocked = h("div.blocked", { hidden: true });
   const box = h("div.box", {}, input, send);
   const node = h("div.composer", {}, list, box, hint, blocked);
-  const self = { input, list, hint, send, id, where, found: [], at: -1, back: 0, draft: "", busy: false };
+  const self = { input, list, hint, send, id, where, found: [], at: -1, back: 0, sending: 0 };
   input.addEventListener("input", () => refresh(self));
   input.addEventListener("keydown", (event) => keys(event, self));
   input.addEventListener("blur", () => setTimeout(() => close(self), 120));
@@ -49,7 +49,7 @@ function refresh(self) {
   const { input, send } = self;
   input.style.height = "auto";
   input.style.height = `${Math.min(input.scrollHeight, 180)}px`;
-  send.disabled = self.busy || input.value.trim() === "";
+  send.disabled = input.value.trim() === "";
   self.found = suggestions(input.value, input.selectionStart);
   // Of words nothing is chosen beforehand: Enter sends what was typed.
   self.at = self.found.length && self.found[0].kind !== "word" ? 0 : -1;
@@ -165,31 +165,34 @@ function recall(self, step) {
 
 async function submit(self) {
   const text = self.input.value.trim();
-  if (!text || self.busy) return;
+  if (!text) return;
   const history = historyOf(store.user);
   if (history[history.length - 1] !== text) history.push(text);
   history.splice(0, history.length - HISTORY_MAX);
-  setBusy(self, true);
+  sending(self, 1);
   self.input.value = "";
   self.back = 0;
   refresh(self);
   const body = { user: store.user, text, ...self.where() };
   try {
-    const answer = await (text.startsWith("/") ? api.command(body) : api.message(body));
-    if (answer.ok === false && answer.error && !answer.shown) refused(self, text, answer.error);
+    // What became of a command is told by a message that only this person sees.
+    await (text.startsWith("/") ? api.command(body) : api.message(body));
   } catch (error) {
     refused(self, text, error.message);
   }
-  setBusy(self, false);
-  refresh(self);
+  sending(self, -1);
 }
 
 function refused(self, text, why) {
-  if (self.input.value === "" && !text.startsWith("/")) self.input.value = text;
+  if (self.input.value === "") {
+    self.input.value = text;
+    refresh(self);
+    close(self);
+  }
   toast(why, "error");
 }
 
-function setBusy(self, busy) {
-  self.busy = busy;
-  self.send.classList.toggle("is-busy", busy);
+function sending(self, change) {
+  self.sending += change;
+  self.send.classList.toggle("is-busy", self.sending > 0);
 }

@@ -105,7 +105,10 @@ function reconcile(list, wanted) {
 
 const follows = (a, b) =>
   a.user === b.user && a.bot_id === b.bot_id && !a.ephemeral && !b.ephemeral && !a.failed && !b.failed
-  && dayKey(a.ts) === dayKey(b.ts) && Number(b.ts) - Number(a.ts) < GROUP_SECONDS && !a.reply_count;
+  && dayKey(a.ts) === dayKey(b.ts) && Number(b.ts) - Number(a.ts) < GROUP_SECONDS && !a.reply_count && !isCard(b);
+
+// What has a heading or buttons stands for itself.
+const isCard = (message) => (message.blocks ?? []).some((block) => block.type === "header" || block.type === "actions");
 
 const separator = (text) => h("div.day", { role: "separator" }, h("span", {}, text));
 const newMarker = () => h("div.day.new", { role: "separator" }, h("span", {}, "New"));

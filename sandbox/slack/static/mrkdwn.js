@@ -102,7 +102,7 @@ export function inline(text, verbatim = false) {
 
 function token([whole, reference, code, short, bare, style, inner], verbatim) {
   if (reference !== undefined) return referenced(reference);
-  if (code !== undefined) return h("code", { dir: "ltr" }, unescape(links(code)));
+  if (code !== undefined) return h("code", { dir: "ltr", class: /^[█▉▊▋▌▍▎▏▓▒░ ]+$/.test(code) ? "meter" : "" }, unescape(links(code)));
   if (short !== undefined) return emojiNode(short);
   if (bare !== undefined) return verbatim ? null : anchor(unescape(bare), unescape(bare));
   if (style !== undefined) return h(STYLED[style], {}, inline(inner, verbatim));

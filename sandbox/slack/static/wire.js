@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { h, icon, replace } from "./dom.js";
+import { channel, channelName, nameOf, person } from "./store.js";
 import { clockSeconds } from "./times.js";
 
 const ROWS_MAX = 500;
@@ -65,7 +66,20 @@ function add(self, fresh) {
   if (stick) scroller.scrollTop = scroller.scrollHeight;
 }
 
-const isTrouble = (e) => !(e.status >= 200 && e.status < 300) || e.ms >= LATE_MS || e.retry > 0 || /"ok": ?false/.test(String(e.summary));
+// A method that was refused answers 200 and says why in its summary.
+const isRefused = (e) => e.direction === "from_app" && e.kind.includes(".") && !/^ok\b/.test(e.summary || "ok");
+const isTrouble = (e) => !(e.status >= 200 && e.status < 300) || e.ms >= LATE_MS || e.retry > 0 || isRefused(e);
+
+/** Who, where and what, found in a body that may have been cut. */
+function gist(entry) {
+  const body = typeof entry.body === "string" ? entry.body : JSON.stringify(entry.body ?? "");
+  const first = (pattern) => pattern.exec(body)?.[1];
+  const user = person(first(/"user(?:_id|s)?": ?(?:\{"id": ?)?"([UW]\w+)"/));
+  const place = channel(first(/"channel(?:_id)?": ?(?:\{"id": ?)?"([CD]\w+)"/));
+  const text = entry.direction === "from_app" ? first(/"text": ?"((?:[^"\\]|\\.){1,160})/) : null;
+  const said = text ? `“${readable(text).replace(/\\n/g, " ").replace(/\\"/g, '"')}”` : null;
+  return [user && nameOf(user), place && (place.is_im ? `DM ${channelName(place)}` : `#${place.name}`), said].filter(Boolean).join(" · ");
+}
 
 function draw(entry) {
   const out = entry.direction === "to_app";
@@ -86,7 +100,7 @@ function draw(entry) {
     h("td", {}, h("span.status", { class: good ? "good" : "bad" }, status)),
     h("td.number", { class: entry.ms >= LATE_MS ? "late" : entry.ms >= SLOW_MS ? "slow" : "" }, entry.ms >= 100 ? Math.round(entry.ms) : Number(entry.ms).toFixed(1)),
     h("td.number", {}, entry.retry ? h("span.retry", {}, String(entry.retry)) : ""),
-    h("td.summary", { title: entry.summary ?? "" }, entry.summary ?? ""));
+    h("td.summary", { title: entry.summary ?? "" }, entry.summary === "ok" ? null : h("b", {}, entry.summary ?? "", "  "), gist(entry)));
   return [row, detail];
 }
 
