@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 from pydantic import JsonValue
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables import backups, verifications
@@ -136,7 +136,7 @@ async def _last_verifications(
 ) -> Mapping[str, Verification]:
     query = (
         sa.select(verifications)
-        .distinct(verifications.c.backup_id)
+        .ext(distinct_on(verifications.c.backup_id))
         .where(verifications.c.backup_id.in_(ids))
         .order_by(verifications.c.backup_id, verifications.c.at.desc())
     )

@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests of this process; durability off, as nobody keeps its data."""
     binaries = find_binaries(os.environ)
     home = tmp_path_factory.mktemp("pg")
-    _open_to_all(home)
+    open_to_all(home)
     settings = {
         "fsync": "off",
         "synchronous_commit": "off",
@@ -112,7 +112,7 @@ async def _admin(server: Server, statement: str) -> None:
         await conn.close()
 
 
-def _open_to_all(folder: Path) -> None:
+def open_to_all(folder: Path) -> None:
     """As root the server runs as another user, who must be able to walk to its folder."""
     for part in (folder, *folder.parents):
         if part.stat().st_uid == os.getuid() and part.stat().st_mode & 0o005 != 0o005:
