@@ -71,6 +71,7 @@ class Actor:
             return self._refused(UNKNOWN.format(command=name), user, channel)
         if thread_ts is not None:
             return self._refused(NOT_IN_THREADS.format(command=name), user, channel)
+        self._platform.scopes_used.add("commands")
         rest = rest.strip()
         mark = self._platform.next_ts()
         payload = payloads.command_payload(
@@ -284,6 +285,8 @@ class Actor:
         person, place = self._reader(user, channel)
         if place.archived:
             raise CannotError(f"{place.name} is archived.")
+        if place.im_with and self._platform.manifest.messages_read_only:
+            raise CannotError("Sending messages to this app has been turned off.")
         return person, place
 
     def _own_view(self, user: str, view_id: str) -> View:

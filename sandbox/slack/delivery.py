@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 import aiohttp
 
 from sandbox.slack.bounded import Background
+from sandbox.slack.faults import FaultKind
+from sandbox.slack.manifest import EVENT_SCOPES
 from sandbox.slack.platform import Platform
 from sandbox.slack.signing import sign
 from sandbox.slack.sockets import Sockets
@@ -73,17 +75,7 @@ class Dispatcher:
         started = time.perf_counter()
         self._last = (kind, payload, summary)
         socket = self._platform.request_url is None
-        try:
-            async with asyncio.timeout(self._platform.timings.ack_seconds):
-                if socket:
-                    outcome = await self._over_socket(kind, payload, retry, reason)
-                else:
-                    outcome = await self._over_http(kind, payload, retry, reason)
-        except TimeoutError:
-            why = "timeout" if socket else "http_timeout"
-            outcome = Outcome(status=0, ms=0, error=TIMED_OUT, reason=why)
-        except (ConnectionError, aiohttp.ClientError, OSError):
-            outcome = Outcome(status=0, ms=0, error=FAILED, reason="connection_failed")
+        outcome = await self._try(kind, payload, retry, reason)
         ms = (time.perf_counter() - started) * 1000
         self._platform.wire.record(
             at=self._platform.now(),
@@ -97,14 +89,27 @@ class Dispatcher:
             body={"payload": payload, "answer": outcome.body},
         )
         self._platform.workspace.changes.bump()
-        return Outcome(
-            status=outcome.status,
-            ms=round(ms, 1),
-            body=outcome.body,
-            error=outcome.error,
-            reason=outcome.reason,
-            retry_refused=outcome.retry_refused,
+        return replace(outcome, ms=round(ms, 1))
+
+    async def _try(self, kind: Kind, payload: Json, retry: int, reason: str) -> Outcome:
+        """One attempt, with the deadline, and with the faults that were asked for."""
+        socket = self._platform.request_url is None
+        late = Outcome(
+            status=0, ms=0, error=TIMED_OUT, reason="timeout" if socket else "http_timeout"
         )
+        failed = Outcome(status=0, ms=0, error=FAILED, reason="connection_failed")
+        fault = self._platform.faults.take("delivery")
+        if fault and fault.kind is not FaultKind.DROP_AFTER:
+            return failed
+        try:
+            async with asyncio.timeout(self._platform.timings.ack_seconds):
+                send = self._over_socket if socket else self._over_http
+                outcome = await send(kind, payload, retry, reason)
+        except TimeoutError:
+            return late
+        except (ConnectionError, aiohttp.ClientError, OSError):
+            return failed
+        return late if fault else outcome
 
     async def _over_socket(self, kind: Kind, payload: Json, retry: int, reason: str) -> Outcome:
         envelope: Json = {
@@ -175,6 +180,8 @@ class Dispatcher:
         """
         if not self._subscribed(event):
             return None
+        if scope := EVENT_SCOPES[_subscription(event)]:
+            self._platform.scopes_used.add(scope)
         body = self._event_body(event)
         outcome = await self.send(Kind.EVENT, body, summary=event["type"])
         if outcome.error and not outcome.retry_refused:
@@ -195,10 +202,7 @@ class Dispatcher:
                 return
 
     def _subscribed(self, event: Json) -> bool:
-        name = event["type"]
-        if name == "message":
-            name = _MESSAGE_EVENTS[event["channel_type"]]
-        return name in self._platform.manifest.events
+        return _subscription(event) in self._platform.manifest.events
 
     def _event_body(self, event: Json) -> Json:
         workspace = self._platform.workspace
@@ -221,6 +225,12 @@ class Dispatcher:
             ],
             "is_ext_shared_channel": False,
         }
+
+
+def _subscription(event: Json) -> str:
+    """The name under which the manifest subscribes to this event."""
+    name = str(event["type"])
+    return _MESSAGE_EVENTS[event["channel_type"]] if name == "message" else name
 
 
 def encode(kind: Kind, payload: Json) -> tuple[dict[str, str], bytes]:

@@ -28,7 +28,9 @@ class Fault:
     """A fault that waits for its next `times` victims.
 
     `method` is an API method, `response_url`, `upload`, `socket` (the next envelope in Socket
-    Mode), or `*` for every API method. `skip` lets that many calls through first.
+    Mode cuts its connection), `delivery` (the next command, click or event: `drop_after` loses
+    the app's ack, every other kind the delivery itself), or `*` for every API method. `skip`
+    lets that many calls through first.
     """
 
     id: int

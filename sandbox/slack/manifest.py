@@ -88,6 +88,7 @@ class Manifest:
     interactive: bool
     home_tab: bool
     messages_tab: bool
+    messages_read_only: bool
 
 
 def load(path: Path) -> Manifest:
@@ -121,6 +122,7 @@ def parse(raw: Any) -> Manifest:
         interactive=bool(_at(settings, "interactivity", "is_enabled")),
         home_tab=bool(home.get("home_tab_enabled")),
         messages_tab=bool(home.get("messages_tab_enabled")),
+        messages_read_only=bool(home.get("messages_tab_read_only_enabled")),
     )
 
 

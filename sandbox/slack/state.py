@@ -11,6 +11,7 @@ from sandbox.slack.workspace import Channel, Json, Message, View, Workspace
 
 def page_state(platform: Platform, user: str) -> Json:
     """The whole page for `user`."""
+    mute = platform.manifest.messages_read_only
     workspace, now = platform.workspace, platform.now()
     channels = [c for c in workspace.channels.values() if workspace.sees(user, c)]
     home = workspace.homes.get(user)
@@ -20,7 +21,7 @@ def page_state(platform: Platform, user: str) -> Json:
         "team": {"id": workspace.team_id, "name": workspace.team_name},
         "me": person_object(platform, user),
         "people": people,
-        "channels": [_channel(workspace, channel, user) for channel in channels],
+        "channels": [_channel(workspace, c, user, mute_im=mute) for c in channels],
         "commands": [
             {"command": c.name, "description": c.description, "usage_hint": c.usage_hint}
             for c in platform.manifest.commands.values()
@@ -72,7 +73,7 @@ def _view(workspace: Workspace, view: View) -> Json:
     return {**view_object(workspace, view), "failed": view.failed}
 
 
-def _channel(workspace: Workspace, channel: Channel, user: str) -> Json:
+def _channel(workspace: Workspace, channel: Channel, user: str, *, mute_im: bool) -> Json:
     is_im = bool(channel.im_with)
     other: Json = {"user": workspace.app.user} if is_im else {}
     return {
@@ -85,5 +86,6 @@ def _channel(workspace: Workspace, channel: Channel, user: str) -> Json:
         "is_archived": channel.archived,
         "is_ext_shared": channel.ext_shared,
         "is_im": is_im,
+        "is_read_only": is_im and mute_im,
         "unread": workspace.unread(user, channel.id),
     }

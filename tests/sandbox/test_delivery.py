@@ -140,11 +140,18 @@ async def test_a_command_in_a_thread_is_not_delivered(slack: SlackStandIn) -> No
 
 @pytest.mark.parametrize(
     ("user", "channel"),
-    [("U0ANA", "C0NONE"), ("U0BEN", "C0OLD"), ("U0CLEO", "C0SECRET"), ("U0GUS", "C0SHARED")],
+    [
+        ("U0ANA", "D0ANA"),
+        ("U0ANA", "C0NONE"),
+        ("U0BEN", "C0OLD"),
+        ("U0CLEO", "C0SECRET"),
+        ("U0GUS", "C0SHARED"),
+    ],
 )
 async def test_where_one_cannot_write_one_cannot_command(
     slack: SlackStandIn, user: str, channel: str
 ) -> None:
+    slack.direct("U0ANA")
     with pytest.raises(CannotError):
         await slack.command(user, channel, "/db help")
 
@@ -257,6 +264,39 @@ async def test_the_same_click_can_come_twice(bot: Bot) -> None:
         await bot.slack.again()
     assert len(got) == 2
     assert got[0] == got[1]
+
+
+@pytest.mark.parametrize(("kind", "arrived"), [("drop_before", 0), ("drop_after", 1)])
+async def test_a_click_can_be_lost_before_or_after_its_work(
+    bot: Bot, kind: str, arrived: int
+) -> None:
+    got: list[Json] = []
+
+    @bot.app.action("approve")
+    async def approve(ack: Any, body: Json) -> None:
+        got.append(body)
+        await ack()
+
+    async with bot.run():
+        ts = await post_card(bot.app.client)
+        bot.slack.faults.add(method="delivery", kind=kind)
+        assert (await bot.slack.click("U0BEN", OPS, ts, "approve")).error
+    assert len(got) == arrived
+
+
+async def test_using_the_app_shows_which_scopes_it_needs(bot: Bot) -> None:
+    @bot.app.command("/db")
+    async def db(ack: Any) -> None:
+        await ack()
+
+    @bot.app.event("subteam_members_changed")
+    async def changed() -> None:
+        pass
+
+    async with bot.run():
+        await bot.slack.command("U0ANA", OPS, "/db help")
+        await bot.slack.admin.set_group("S0DBA", ())
+    assert bot.slack.scopes_used == {"commands", "usergroups:read"}
 
 
 async def test_an_ephemeral_can_be_replaced_and_removed_through_its_response_url(
