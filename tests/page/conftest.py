@@ -56,3 +56,16 @@ async def _sit(chrome: Browser, slack: SlackStandIn) -> AsyncIterator[Sit]:
         foreign = [u for u in tab.requested if not u.startswith((slack.url, "data:"))]
         assert foreign == []
         await tab.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module", name="looking")
+async def _looking(chrome: Browser) -> AsyncIterator[Tab]:
+    """A tab that many tests look at and none changes."""
+    slack = await start_slack(manifest=MANIFEST)
+    try:
+        tab = await chrome.open(f"{slack.url}/#U0ANA/C0DBOPS")
+        await tab.until("document.querySelector('.sitter')")
+        yield tab
+        await tab.close()
+    finally:
+        await slack.close()
