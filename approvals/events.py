@@ -212,6 +212,11 @@ class SentBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Distrusted:
+    """What is stored is not what we stored: nobody can have agreed to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GlassBroken:
     """Somebody on call runs it now, votes or not."""
 
@@ -248,6 +253,7 @@ Happening = (
     | PolicyChanged
     | Finished
     | SentBack
+    | Distrusted
 )
 Event = Asked | Happening
 

@@ -18,6 +18,7 @@ from approvals.events import (
     Begun,
     ByPerson,
     Cancelled,
+    Distrusted,
     Event,
     Facts,
     Finished,
@@ -109,6 +110,7 @@ _NEEDS: Final[Mapping[type[Event], Move]] = MappingProxyType(
         Begun: Move.START,
         Finished: Move.SUCCEED,
         SentBack: Move.SEND_BACK,
+        Distrusted: Move.REFUSE,
         GlassBroken: Move.BREAK_GLASS,
         Reviewed: Move.REVIEW,
     }
@@ -143,7 +145,7 @@ def diagram() -> str:
     return "\n".join(lines) + "\n"
 
 
-_OURS: Final = (AttributesChanged, PolicyChanged, Begun, Finished, SentBack, Swept)
+_OURS: Final = (AttributesChanged, PolicyChanged, Begun, Finished, SentBack, Distrusted, Swept)
 
 
 def inadmissible(by: Person | None, manner: Manner, *, may_act: bool) -> Refusal | None:
@@ -221,7 +223,7 @@ def _handled(request: Request, event: Happening, facts: Facts, rule: Rule | None
             return asking.change(request, event, facts)
         case Cancelled() | Reopened():
             return _cancel(request, event)
-        case Finished() | SentBack():
+        case Finished() | SentBack() | Distrusted():
             return running.end(request, event, facts)
         case _ if rule is None:
             return Outcome(request=request, refusal=refuse(Why.POLICY, request.id))

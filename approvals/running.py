@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from approvals.events import (
     Begun,
+    Distrusted,
     Facts,
     Finished,
     Glass,
@@ -49,9 +51,23 @@ def begin(request: Request, event: Begun, facts: Facts, rule: Rule) -> Outcome:
     return Outcome(request=replace(checked, begun=True), moves=(Move.START,))
 
 
-def end(request: Request, event: Finished | SentBack, facts: Facts) -> Outcome:
+def end(request: Request, event: Finished | SentBack | Distrusted, facts: Facts) -> Outcome:
     """The request after its run, or after a worker could not begin it."""
-    return _finish(request, event, facts) if isinstance(event, Finished) else _send_back(request)
+    match event:
+        case Finished():
+            return _finish(request, event, facts)
+        case SentBack():
+            return _send_back(request)
+        case Distrusted():
+            refusal = refuse(
+                Why.SIGNATURE,
+                request.id,
+                problem=f"What is stored of request {request.id} is not what people agreed to.",
+                next_step="Tell whoever runs the bot: somebody has written to its tables.",
+            )
+            return Outcome(request=request, refusal=refusal, moves=(Move.REFUSE,))
+        case _:
+            assert_never(event)
 
 
 def _finish(request: Request, event: Finished, facts: Facts) -> Outcome:

@@ -1,0 +1,162 @@
+"""A stored request between two decisions: what it was, and what is to be saved. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from approvals.events import NoteKind, Outcome, Request
+from approvals.machine import FINAL
+from approvals.plans import plan_hash
+from approvals.records import (
+    Detail,
+    VoteRecord,
+    from_glass,
+    marks_of,
+    seal_fields,
+    to_request,
+    to_vote,
+    vote_fields,
+)
+from approvals.rules import Rule
+from approvals.running import ends_at
+from approvals.signing import Signature, VoteKeys
+from approvals.tally import Vote
+from approvals.words import State
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A row of `requests` with the votes that count; `new_votes` are not stored yet."""
+
+    row: Row
+    detail: Detail
+    votes: tuple[VoteRecord, ...]
+    new_votes: tuple[Row, ...] = ()
+
+    @staticmethod
+    def of(row: Row, votes: Sequence[Row], keys: VoteKeys) -> Case:
+        """The case in what was read."""
+        return Case(
+            row=row,
+            detail=Detail.model_validate(row["detail"]),
+            votes=tuple(to_vote(vote, row["id"], keys) for vote in votes),
+        )
+
+    @property
+    def request(self) -> Request:
+        """What decisions look at."""
+        return to_request(self.row, self.detail, self.votes)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether rules and votes still matter to it."""
+        return self.row["state"] in (State.PENDING, State.APPROVED)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still happen to it."""
+        return State(self.row["state"]) not in FINAL
+
+    def is_ours(self, keys: VoteKeys) -> bool:
+        """Whether everything in it is as we stored it: the row, the votes, the plan's text."""
+        seal = Signature(key_id=self.detail.key_id, value=self.detail.seal)
+        return (
+            keys.holds(self._sealed(), seal)
+            and all(vote.is_signed for vote in self.votes)
+            and plan_hash(self.row["plan"]) == self.row["plan_hash"]
+        )
+
+    def after(self, outcome: Outcome, *, rule: Rule | None, now: datetime) -> Case:
+        """The case with what a decision brought, but for its vote and its seal."""
+        request = outcome.request
+        if request is None:
+            return self
+        voided = len(request.votes) < len(self.request.votes)
+        newest = max((vote.id for vote in self.votes), default=self.detail.void_before)
+        ended = now if request.state in FINAL and self.is_open else self.row["ended_at"]
+        detail = self.detail.model_copy(
+            update={
+                "requesters": tuple(sorted(request.requesters)),
+                "begun": request.begun,
+                "told": tuple(sorted(request.told)),
+                "glass": from_glass(request.glass),
+                "void_before": newest if voided else self.detail.void_before,
+                "look_at": look_at(request, rule),
+            }
+        )
+        row = {
+            **self.row,
+            "state": str(request.state),
+            "authors": sorted(request.authors),
+            "plan_hash": request.plan_hash,
+            "policy_hash": request.policy_hash,
+            "attributes": dict(request.attributes),
+            "rule": rule.name if rule else "",
+            "step": request.step,
+            "approved_at": request.approved_at,
+            "approval_expires_at": request.approval_expires_at,
+            "ended_at": ended,
+        }
+        return replace(self, row=row, detail=detail, votes=() if voided else self.votes)
+
+    def with_vote(self, vote: Vote, *, slack: str, keys: VoteKeys) -> Case:
+        """The case with a signed vote."""
+        fields = {
+            "request_id": self.row["id"],
+            "plan_hash": vote.plan_hash,
+            "policy_hash": vote.policy_hash,
+            "step": vote.step,
+            "person": vote.person,
+            "slack": slack,
+            "groups": marks_of(vote),
+            "verdict": str(vote.verdict),
+            "reason": vote.reason,
+            "door": str(vote.door),
+            "at": vote.at,
+        }
+        made = keys.sign(vote_fields(fields))
+        stored = {"id": 0, **fields, "key_id": made.key_id, "signature": made.value}
+        return replace(
+            self,
+            votes=(*self.votes, to_vote(stored, self.row["id"], keys)),
+            new_votes=(*self.new_votes, {**stored, "at": vote.at.isoformat()}),
+        )
+
+    def sealed(self, keys: VoteKeys) -> Case:
+        """The case as it is to be stored."""
+        made = keys.sign(self._sealed())
+        detail = self.detail.model_copy(update={"key_id": made.key_id, "seal": made.value})
+        return replace(self, detail=detail)
+
+    def saved(self) -> Row:
+        """The values of `SAVE_REQUEST` and `INSERT_REQUEST` that come from here."""
+        return {
+            **self.row,
+            "detail": self.detail.model_dump(mode="json"),
+            "votes": [dict(vote) for vote in self.new_votes],
+        }
+
+    def _sealed(self) -> Row:
+        return seal_fields(self.row, self.detail, [vote.signature for vote in self.votes])
+
+
+def look_at(request: Request, rule: Rule | None) -> datetime | None:
+    """When a sweep must look at the request next; None: never."""
+    moments: list[datetime] = []
+    end = ends_at(request)
+    if end is not None:
+        moments.append(end)
+        if rule and rule.warn_before is not None and NoteKind.WARN not in request.told:
+            moments.append(end - rule.warn_before)
+    if request.state is State.PENDING and rule and NoteKind.ESCALATED not in request.told:
+        waits = [gate.escalate_after for gate in rule.gates if gate.escalate_after is not None]
+        moments += [request.asked_at + wait for wait in waits]
+    overdue = NoteKind.REVIEW_OVERDUE in request.told
+    if request.state is State.NEEDS_REVIEW and request.glass and not overdue:
+        moments += [request.glass.review_by] if request.glass.review_by else []
+    return min(moments, default=None)

@@ -1,0 +1,418 @@
+"""The approval service: the deciding code of `approvals.machine` over our store.
+
+Every decision locks the request first, reads after the lock, decides in one pure
+function, and saves state, votes, audit, messages and the queue entry together.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import JsonValue
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from approvals import store as sql
+from approvals.asking import policy_change_refused
+from approvals.bookkeeping import (
+    Book,
+    How,
+    answer_of,
+    answered,
+    audit_detail,
+    messages,
+    no_such,
+    refused,
+)
+from approvals.calls import Ask, Ballot, Decision, RunQueue, Seen
+from approvals.cases import Case
+from approvals.directory import Directory
+from approvals.events import (
+    Asked,
+    AttributesChanged,
+    Begun,
+    Cancelled,
+    Facts,
+    Finished,
+    GlassBroken,
+    Happening,
+    Outcome,
+    PlanChanged,
+    Reopened,
+    Request,
+    Reviewed,
+    SentBack,
+    Swept,
+    Voted,
+    VoteWithdrawn,
+)
+from approvals.machine import decide, inadmissible
+from approvals.plans import call_of, plan_body, plan_hash
+from approvals.policy_file import LoadedPolicy
+from approvals.records import Detail, Ending, RequestRecord
+from approvals.refusals import refuse
+from approvals.rules import Policy
+from approvals.sentences import said
+from approvals.shelf import Shelf
+from approvals.signing import VoteKeys
+from approvals.tally import absent_for, fit
+from approvals.words import (
+    Door,
+    Person,
+    PersonId,
+    RefusedError,
+    RequestId,
+    State,
+    Verdict,
+    Why,
+)
+from store.connect import Store
+
+__all__ = ["Approvals", "Ask", "Ballot", "Clock", "Decision", "RunQueue", "Seen"]
+
+Clock = Callable[[], datetime]
+SYSTEM: Final = "twokey"
+DELIVERIES_KEPT: Final = timedelta(days=2)
+
+
+class Approvals:
+    """Asks, votes and runs, decided and stored. Safe to use from many tasks and hosts."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: VoteKeys,
+        queue: RunQueue,
+        clock: Clock,
+        policy: LoadedPolicy,
+        directory: Directory | None = None,
+    ) -> None:
+        """`directory` looks up the absent whom a voter stands in for; without it nobody can."""
+        self._store = store
+        self._directory = directory
+        self._book = Book(keys=keys, queue=queue, clock=clock, policy=policy)
+        self._shelf = Shelf(keys=keys, policy=policy)
+        self._kept: set[str] = set()
+
+    @property
+    def policy(self) -> LoadedPolicy:
+        """The policy that decisions are made under now."""
+        return self._book.policy
+
+    async def ask(self, ask: Ask) -> Decision:
+        """Store a request, or refuse it. What no rule allows is stored as refused."""
+        await self._keep_policy()
+        now = self._book.clock()
+        body = plan_body(
+            ask.plan, operation=ask.operation, database=ask.database, params=ask.params
+        )
+        attributes = {**ask.attributes, "operation": ask.operation, "database": ask.database}
+        event = Asked(
+            by=ask.by,
+            request_id=RequestId(0),
+            target=ask.database,
+            plan_hash=plan_hash(body),
+            attributes=attributes,
+            reason=ask.reason,
+            ttl=ask.ttl,
+            beneficiary=ask.beneficiary,
+            electorate=ask.electorate,
+        )
+        outcome = decide(None, event, self._facts(now))
+        if outcome.request is None:
+            return refused(outcome.refusal or refuse(Why.POLICY))
+        case = self._new_case(ask, body, outcome, outcome.request, now)
+        return await self._insert(ask, event, case, outcome, now)
+
+    async def vote(self, ballot: Ballot) -> Decision:
+        """Take a vote. The deciding one queues the run in the same transaction."""
+        event: Happening = Voted(
+            by=ballot.by,
+            verdict=str(ballot.verdict),
+            reason=ballot.reason,
+            door=ballot.door,
+            seen_plan=ballot.seen.plan_hash,
+            seen_policy=ballot.seen.policy_hash,
+            seen_step=ballot.seen.step,
+        )
+        if ballot.verdict is Verdict.WITHDRAWN:
+            event = VoteWithdrawn(by=ballot.by, door=ballot.door)
+        people = {**ballot.others, **await self._absent(ballot.by), ballot.by.id: ballot.by}
+        return await self._by_person(
+            ballot.request_id, event, ballot.by, ballot.delivery, people=people
+        )
+
+    async def cancel(
+        self, request_id: RequestId, *, by: Person, door: Door, delivery: str
+    ) -> Decision:
+        """Whoever asked takes the request back, while it does not run."""
+        ending = Ending(by=by.id, text=f"Cancelled through {door}.")
+        return await self._by_person(request_id, Cancelled(by=by), by, delivery, ending=ending)
+
+    async def break_glass(
+        self, request_id: RequestId, *, by: Person, reason: str, door: Door, delivery: str
+    ) -> Decision:
+        """Run a request without its votes, loudly, owing a review."""
+        del door  # the same through every door
+        return await self._by_person(request_id, GlassBroken(by=by, reason=reason), by, delivery)
+
+    async def review(
+        self, request_id: RequestId, *, by: Person, reason: str, door: Door, delivery: str
+    ) -> Decision:
+        """Close what was run behind broken glass."""
+        review = Ending(by=by.id, text=reason, next_step=str(door))
+        event = Reviewed(by=by, reason=reason)
+        return await self._by_person(request_id, event, by, delivery, review=review)
+
+    async def reopen(self, request_id: RequestId, *, by: Person, delivery: str) -> Decision:
+        """Refuse to reopen, in a sentence: whoever still needs it asks again."""
+        return await self._by_person(request_id, Reopened(by=by), by, delivery)
+
+    async def change_plan(
+        self,
+        request_id: RequestId,
+        *,
+        by: Person,
+        plan: Mapping[str, Any],
+        attributes: Mapping[str, str | int] | None = None,
+        delivery: str,
+    ) -> Decision:
+        """Replace the plan: no vote so far counts for it, and `by` becomes an author."""
+        record = await self.load(request_id)
+        if record is None:
+            return no_such(request_id)
+        call = call_of(record.plan)
+        body = plan_body(
+            plan, operation=record.operation, database=record.database, params=call["params"]
+        )
+        event = PlanChanged(by=by, plan_hash=plan_hash(body), attributes=attributes)
+        return await self._by_person(request_id, event, by, delivery, plan=body)
+
+    async def change_attributes(
+        self, request_id: RequestId, attributes: Mapping[str, str | int]
+    ) -> Decision:
+        """Look at the request again, as something else was derived about it."""
+        event = AttributesChanged(attributes=attributes)
+        async with self._store.begin() as conn:
+            return await self._book.happen(conn, request_id, event, How(actor=SYSTEM))
+
+    async def change_policy(
+        self, policy: LoadedPolicy, *, by: Person, approved_by: Sequence[Person | None]
+    ) -> Decision:
+        """Decide under another policy from now on, also about what is open."""
+        manner = self._facts(self._book.clock()).manner
+        refusal = inadmissible(by, manner, may_act=fit(by)) or policy_change_refused(
+            self.policy.values, by, tuple(approved_by)
+        )
+        if refusal:
+            return refused(refusal)
+        noop = policy.hash == self.policy.hash
+        self._shelf.use(policy)
+        self._book = replace(self._book, policy=policy)
+        await self._keep_policy()
+        while await self.sweep() > 0:
+            pass
+        text = "The policy is in force."
+        return Decision(ok=True, noop=noop, why=None, problem=text, next_step="", request=None)
+
+    async def begin(
+        self, conn: AsyncConnection, request_id: RequestId, *, people: Mapping[PersonId, Person]
+    ) -> Decision:
+        """The worker's distrustful check, in its claiming transaction: ok means executing.
+
+        `people` are the requester and the voters as the directory knows them now. Commit
+        also after a refusal: it can have turned the request back.
+        """
+        fresh = {person: found for person, found in people.items() if found.id == person}
+        how = How(actor=SYSTEM, people=fresh, requester_must_be_known=True)
+        return await self._book.happen(conn, request_id, Begun(), how)
+
+    async def finish(
+        self,
+        conn: AsyncConnection,
+        request_id: RequestId,
+        *,
+        ok: bool,
+        summary: str,
+        numbers: Mapping[str, JsonValue],
+    ) -> Decision:
+        """The run has ended, well or not."""
+        how = How(actor=SYSTEM, ending=Ending(by=SYSTEM, text=summary[:2000]), numbers=numbers)
+        return await self._book.happen(conn, request_id, Finished(ok=ok), how)
+
+    async def send_back(
+        self, conn: AsyncConnection, request_id: RequestId, *, problem: str
+    ) -> Decision:
+        """Back to pending, as votes can mend what the worker found. Votes so far are void."""
+        how = How(actor=SYSTEM, ending=Ending(by=SYSTEM, text=problem[:2000]))
+        return await self._book.happen(conn, request_id, SentBack(), how)
+
+    async def sweep(self, *, limit: int = 100) -> int:
+        """End what has expired and tell what is due; how many requests changed.
+
+        Nothing depends on it: every decision looks at the time itself.
+        """
+        now = self._book.clock()
+        async with self._store.begin() as conn:
+            await conn.execute(sql.FORGET_DELIVERIES, {"before": now - DELIVERIES_KEPT})
+            values = {"at": now, "policy_hash": self.policy.hash, "limit": limit}
+            due = list((await conn.execute(sql.DUE, values)).scalars())
+        changed = 0
+        for request_id in due:
+            async with self._store.begin() as conn:
+                decision = await self._book.happen(
+                    conn, RequestId(request_id), Swept(), How(actor=SYSTEM)
+                )
+            changed += not decision.noop
+        return changed
+
+    async def load(self, request_id: RequestId) -> RequestRecord | None:
+        """A request as it is stored, or None."""
+        async with self._store.begin() as conn:
+            found = await self._shelf.read(conn, [request_id])
+        return next(iter(found), None)
+
+    async def recent(
+        self, *, database: str | None = None, open_only: bool = False, limit: int = 20
+    ) -> Sequence[RequestRecord]:
+        """The newest requests first."""
+        async with self._store.begin() as conn:
+            return await self._shelf.recent(
+                conn, database=database, open_only=open_only, limit=limit
+            )
+
+    async def _by_person(
+        self,
+        request_id: RequestId,
+        event: Happening,
+        by: Person,
+        delivery: str,
+        **more: Any,
+    ) -> Decision:
+        key = _delivery_key(delivery, by.id, str(request_id), type(event).__name__)
+        known = {"people": {by.id: by}, **more}
+        how = How(actor=by.id, slack=by.slack, delivery=key, **known)
+        async with self._store.begin() as conn:
+            return await self._book.happen(conn, request_id, event, how)
+
+    async def _insert(
+        self, ask: Ask, event: Asked, case: Case, outcome: Outcome, now: datetime
+    ) -> Decision:
+        subject = f"{ask.operation} {ask.database}"
+        delivery = _delivery_key(ask.delivery or uuid.uuid4().hex, ask.by.id, subject, "Asked")
+        first = self._asked(event, case, outcome)
+        values = {
+            **case.saved(),
+            "delivery": delivery,
+            "answer": answer_of(first),
+            "at": now,
+            "gates": _gates(self.policy.values, case),
+            "messages": messages(case, outcome),
+            "actor": ask.by.id,
+            "action": "ask",
+            "audit": sql.audit_entry("", "", audit_detail(event, None, outcome))["detail"],
+        }
+        async with self._store.begin() as conn:
+            row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
+            if row is None:
+                return await self._asked_before(conn, delivery)
+            stored = replace(case, row={**case.row, "id": row.id})
+            run = await self._book.enqueued(conn, None, stored, now)
+        record = self._book.record(stored, run)
+        if outcome.refusal:
+            return refused(outcome.refusal, record)
+        problem, next_step = said(event, record, noop=False)
+        return replace(first, request=record, problem=problem, next_step=next_step)
+
+    def _asked(self, event: Asked, case: Case, outcome: Outcome) -> Decision:
+        """The answer as a redelivery will get it, which knows the request by its record."""
+        if outcome.refusal:
+            return refused(outcome.refusal)
+        del event, case
+        text = "The request was stored before."
+        return Decision(ok=True, noop=False, why=None, problem=text, next_step="", request=None)
+
+    async def _asked_before(self, conn: AsyncConnection, delivery: str) -> Decision:
+        request_id, answer = await sql.delivered(conn, delivery)
+        records = await self._shelf.read(conn, [request_id])
+        return answered(answer, next(iter(records), None))
+
+    def _new_case(
+        self, ask: Ask, body: str, outcome: Outcome, request: Request, now: datetime
+    ) -> Case:
+        rule = self.policy.values.rule_for(request.attributes)
+        row = {
+            "id": 0,
+            "state": str(State.PENDING),
+            "version": 1,
+            "operation": ask.operation,
+            "database": ask.database,
+            "asked_by": ask.by.id,
+            "asked_by_slack": ask.by.slack,
+            "door": str(ask.door),
+            "reason": ask.reason,
+            "params": dict(ask.params),
+            "plan": body,
+            "asked_at": request.asked_at,
+            "expires_at": request.expires_at,
+            "approved_at": None,
+            "approval_expires_at": None,
+            "not_before": rule.not_before if rule else None,
+            "ended_at": None,
+            "channel": ask.channel,
+            "authors": sorted(request.authors),
+            "plan_hash": request.plan_hash,
+            "policy_hash": request.policy_hash,
+            "attributes": dict(request.attributes),
+            "step": 0,
+        }
+        ending = None
+        if refusal := outcome.refusal:
+            ending = Ending(why=refusal.why, text=refusal.problem, next_step=refusal.next_step)
+        new = Case(row=row, detail=Detail(ending=ending), votes=())
+        return new.after(outcome, rule=rule, now=now).sealed(self._book.keys)
+
+    async def _keep_policy(self) -> None:
+        """Store the policy whole, once, before anything refers to it."""
+        policy = self.policy
+        if policy.hash in self._kept:
+            return
+        values = {"hash": policy.hash, "body": policy.body, "at": self._book.clock()}
+        async with self._store.begin() as conn:
+            await conn.execute(sql.KEEP_POLICY, values)
+        self._kept.add(policy.hash)
+
+    async def _absent(self, by: Person) -> Mapping[PersonId, Person]:
+        """Those in whose seats `by` may sit now, looked up fresh."""
+        now = self._book.clock()
+        found: dict[PersonId, Person] = {}
+        for name in sorted(absent_for(self.policy.values.delegations, by, now)):
+            if self._directory is None:
+                break
+            try:
+                person = await self._directory.by_id(PersonId(name), name if "/" in name else "")
+            except RefusedError:
+                continue
+            found[person.id] = person
+        return found
+
+    def _facts(self, now: datetime) -> Facts:
+        return Facts(at=now, policy=self.policy.values, policy_hash=self.policy.hash)
+
+
+def _gates(policy: Policy, case: Case) -> list[Mapping[str, JsonValue]]:
+    """The gates as they were asked under; decisions look at the policy."""
+    rule = policy.rule_for(case.row["attributes"])
+    return [
+        {"position": number, "id": gate.id, "approve": gate.approve, "deny": gate.deny}
+        for number, gate in enumerate(rule.gates if rule else ())
+    ]
+
+
+def _delivery_key(delivery: str, person: PersonId, subject: str, action: str) -> str:
+    """A delivery is the same one only for the same person doing the same thing."""
+    return f"{delivery}|{action}|{subject}|{person}" if delivery else ""
