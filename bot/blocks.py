@@ -37,6 +37,7 @@ class Message:
 
     text: str
     blocks: tuple[Block, ...]
+    is_problem: bool = False
 
     def content(self) -> dict[str, Any]:
         """As Slack's methods take it."""
@@ -60,6 +61,13 @@ def escape(text: str) -> str:
     """`text` so that Slack shows it and does not act on it: no mention, no link, no trick."""
     safe = neutralise(text)
     return safe.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unescape(text: str) -> str:
+    """Escaped text for a place that shows it as it is, such as a modal's error."""
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
+        text = text.replace(entity, char)
+    return text
 
 
 def one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 
 from approvals.words import BadInputError
+from bot.blocks import unescape
 from jobs.operation import Operation
 
 TEXT_CHARS_MAX: Final = 4000
@@ -48,9 +49,7 @@ def words(text: str) -> list[str]:
         raise BadInputError(
             "The command contains control characters.", next_step="Type it again by hand."
         )
-    plain = text.translate(_QUOTES)
-    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
-        plain = plain.replace(entity, char)
+    plain = unescape(text.translate(_QUOTES))
     try:
         return _split(plain)
     except ValueError:

@@ -1,1 +1,1 @@
-"""What Slack sends, parsed and handed on."""
+"""Slack's side: each module listens to one kind of thing, parses it, calls the desk, replies."""

@@ -57,8 +57,9 @@ class Card:
     approval_expires_at: datetime | None = None
     not_before: datetime | None = None
     ended_at: datetime | None = None
-    note: str = ""  # why it was refused, failed, sent back; who broke the glass
-    summary: str = ""  # what the run brought
+    any_gate: bool = False  # some of the gates are enough
+    note: str = ""  # how it ended, or why it was turned back
+    glass: str = ""  # who ran it without its votes, and why
     run_state: str = ""
 
 

@@ -10,7 +10,11 @@ def problem_message(problem: str, next_step: str) -> Message:
     markup = f"⚠️ {escape(problem)}"
     if next_step:
         markup += f"\n→ {escape(next_step)}"
-    return Message(text=f"{escape(problem)} {escape(next_step)}", blocks=tuple(sections(markup)))
+    return Message(
+        text=f"{escape(problem)} {escape(next_step)}".strip(),
+        blocks=tuple(sections(markup)),
+        is_problem=True,
+    )
 
 
 def plain_message(text: str) -> Message:

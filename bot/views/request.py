@@ -82,6 +82,7 @@ def request_message(card: Card, *, token: str) -> Message:
         *_who(card),
         *_plan(card),
         *_agreement(card),
+        *([section(f"🚨 *{escape(card.glass)}*")] if card.glass else []),
         section(f"*{_HEADINGS[card.state]}*\n{status(card)}", block_id="status"),
         *_buttons(card, token),
     ]
@@ -110,7 +111,7 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
         case State.EXECUTING:
             return "A worker is at it. Progress is in this message's thread."
         case State.DONE | State.CLOSED | State.FAILED:
-            return escape(card.summary or card.note) or "The thread says what happened."
+            return escape(card.note) or "The thread says what happened."
         case State.DENIED:
             return _denied(card)
         case State.CANCELLED | State.REFUSED:
@@ -118,9 +119,9 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
         case State.EXPIRED:
             return "Nobody may run it any more. Ask again if it is still wanted."
         case State.NEEDS_REVIEW:
-            return (
-                f"{escape(card.note)}\n" if card.note else ""
-            ) + f"Somebody else reviews it with `/db review {card.request_id} <what you found>`."
+            note = f"{escape(card.note)}\n" if card.note else ""
+            command = f"`/db review {card.request_id} &lt;what you found&gt;`"
+            return f"{note}Somebody else must review it: {command}"
         case _:
             assert_never(card.state)
 
@@ -219,7 +220,9 @@ def _missing(card: Card) -> str:
         for gate in card.gates
         if not gate.is_met
     ]
-    return f"Needs {' and '.join(missing)}." if missing else "The votes are complete."
+    if not missing:
+        return "The votes are complete."
+    return f"Needs {(' or ' if card.any_gate else ' and ').join(missing)}."
 
 
 def _approved(card: Card) -> str:

@@ -67,6 +67,15 @@ def home_view(cards: Sequence[Card], databases: Sequence[tuple[str, str, str]]) 
     }
 
 
+def refused_home(problem: str, next_step: str) -> Block:
+    """The home tab of somebody who may not use Twokey now."""
+    return {
+        "type": "home",
+        "callback_id": "home",
+        "blocks": [section(f"⚠️ {one_line(problem)}\n→ {one_line(next_step)}")],
+    }
+
+
 def _line(card: Card) -> str:
     where = f" on *{one_line(card.database)}*" if card.database else ""
     state = str(card.state).replace("_", " ")

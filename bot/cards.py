@@ -1,0 +1,144 @@
+"""Cards out of stored requests: loaded, turned into values, sealed, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from approvals.plans import plan_of
+from approvals.records import GateStatus, RequestRecord
+from approvals.service import Approvals
+from approvals.words import BadInputError, PersonId, RequestId, State
+from bot.blocks import Message
+from bot.buttons import Seal, Shown
+from bot.outbox_rows import Row
+from bot.views.answer import answer_message, note_message, progress_message
+from bot.views.card import Card, GateLine, VoteLine, card_hash
+from bot.views.errors import problem_message
+from bot.views.request import request_message
+from jobs.operation import Answer, Plan
+
+PLAN: Final = TypeAdapter(Plan)
+ANSWER: Final = TypeAdapter(Answer)
+# Buttons of a request that has ended only open its details.
+_DETAILS_FOR: Final = timedelta(days=3650)
+
+
+def plan_as_json(plan: Plan) -> Mapping[str, Any]:
+    """A plan as it is stored and hashed."""
+    dumped: Mapping[str, Any] = PLAN.dump_python(plan, mode="json")
+    return dumped
+
+
+def card_of(record: RequestRecord) -> Card:
+    """What the card of a stored request shows."""
+    slack_of = record.slack_of
+    ending = record.detail.ending
+    said = " ".join(filter(None, (ending.text, ending.next_step))) if ending else ""
+    return Card(
+        request_id=record.id,
+        state=record.state,
+        operation=record.operation,
+        database=record.database,
+        asked_by=record.asked_by_slack or record.asked_by,
+        reason=record.reason,
+        plan=PLAN.validate_python(plan_of(record.plan)),
+        rule=record.rule,
+        gates=tuple(_gate(gate, slack_of) for gate in record.gates),
+        any_gate=record.any_gate,
+        votes=tuple(
+            VoteLine(
+                who=vote.slack or vote.person, verdict=vote.verdict, reason=vote.reason, at=vote.at
+            )
+            for vote in record.votes
+        ),
+        asked_at=record.asked_at,
+        expires_at=record.expires_at,
+        approval_expires_at=record.approval_expires_at,
+        not_before=record.not_before,
+        ended_at=record.ended_at,
+        note=said,
+        glass=_glass(record),
+        run_state=record.run_state or "",
+    )
+
+
+def _gate(gate: GateStatus, slack_of: Mapping[PersonId, str]) -> GateLine:
+    return GateLine(
+        id=gate.id,
+        who=gate.who,
+        need=gate.approve,
+        have=tuple(slack_of.get(person, person) for person in gate.have),
+        is_open=gate.open,
+        can_deny=gate.deny > 0,
+    )
+
+
+def _glass(record: RequestRecord) -> str:
+    glass = record.detail.glass
+    if glass is None:
+        return ""
+    return f"{glass.by} ran it without its votes: {glass.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """Draws from what is stored now; implements `bot.outbox.Draw`."""
+
+    approvals: Approvals
+    seal: Seal
+
+    async def __call__(self, row: Row, payload: Mapping[str, Any]) -> Message | None:
+        """What a row of the outbox shows; None when its request is gone."""
+        match row.topic:
+            case "card":
+                record = await self.approvals.load(RequestId(row.request_id or 0))
+                return None if record is None else self.drawn(record)
+            case "progress":
+                return progress_message(str(payload["text"]), payload.get("fraction"))
+            case "result":
+                return _result(payload)
+            case _:
+                return note_message(str(payload["text"]), str(payload.get("kind", "")))
+
+    def drawn(self, record: RequestRecord) -> Message:
+        """A request's message with its buttons."""
+        card = card_of(record)
+        return request_message(card, token=self.token(record, card))
+
+    def token(self, record: RequestRecord, card: Card) -> str:
+        """The sealed value of the buttons of this card as it is now."""
+        pending = record.state is State.PENDING
+        return self.seal.close(
+            Shown(
+                request_id=record.id,
+                plan_hash=record.plan_hash,
+                policy_hash=record.policy_hash,
+                card_hash=card_hash(card),
+                step=record.step,
+                expires_at=record.expires_at if pending else record.asked_at + _DETAILS_FOR,
+            )
+        )
+
+    async def record(self, request_id: RequestId) -> RequestRecord:
+        """A stored request.
+
+        Raises:
+            BadInputError: there is none of this number.
+        """
+        found = await self.approvals.load(request_id)
+        if found is None:
+            raise BadInputError(
+                f"There is no request {request_id}.", next_step="/db requests lists them."
+            )
+        return found
+
+
+def _result(payload: Mapping[str, Any]) -> Message:
+    if "answer" in payload:
+        return answer_message(ANSWER.validate_python(payload["answer"]))
+    return problem_message(str(payload.get("problem", "")), str(payload.get("next_step", "")))

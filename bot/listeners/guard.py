@@ -1,0 +1,59 @@
+"""The edge of every listener: whatever happens, the person gets an answer and Slack an ack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import uuid4
+
+from approvals.words import ExplainedError
+from bot.blocks import Message
+from bot.metrics import Metrics
+from bot.views.errors import broken_message, problem_message
+from jobs.away import is_away
+from postgres.errors import PostgresError
+
+log: Final = logging.getLogger("twokey.listeners")
+
+# Slack waits 3 s for the ack; the rest is for the way.
+ANSWER_SECONDS_MAX: Final = 2.7
+
+
+async def guarded(
+    where: str, answer: Callable[[], Awaitable[Message]], *, metrics: Metrics, changes: bool
+) -> Message:
+    """What `answer` brings, or what to say when it brings nothing.
+
+    `changes`: something may have been stored before it failed, which is then not denied.
+    """
+    try:
+        with metrics.ack(where):
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                return await answer()
+    except (ExplainedError, PostgresError) as error:
+        return problem_message(error.problem, error.next_step)
+    except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
+        return _failure(where, error, metrics=metrics, changes=changes)
+
+
+def _failure(where: str, error: Exception, *, metrics: Metrics, changes: bool) -> Message:
+    reference = uuid4().hex[:8]
+    log.error("A listener (%s) failed, id %s.", where, reference, exc_info=error)
+    metrics.broke(where)
+    if isinstance(error, TimeoutError):
+        return problem_message(
+            f"This took too long to be finished (id {reference})."
+            + (" Whether it was stored is not certain." if changes else ""),
+            "Look with /db requests, and repeat it if it is not there.",
+        )
+    if is_away(error):
+        return problem_message(
+            f"Twokey's own database does not answer (id {reference})."
+            + (" Whether this was stored is not certain." if changes else ""),
+            "Look with /db requests in a minute, and repeat it if it is not there."
+            if changes
+            else "Try again in a minute.",
+        )
+    return broken_message(reference, stored=changes)
