@@ -35,9 +35,10 @@ class Finished:
 
     @property
     def last_words(self) -> str:
-        """The last line that it said, for people."""
+        """Its error, or the last line that it said, for people."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        return lines[-1] if lines else f"exit code {self.code}"
+        errors = [line.split("error:", 1)[1].strip() for line in lines if "error:" in line]
+        return (errors or lines or [f"exit code {self.code}"])[-1]
 
 
 async def run_program(

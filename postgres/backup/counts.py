@@ -182,8 +182,8 @@ async def _count(conn: Any, row: Mapping[str, Any], deadline: float) -> Table:
             note = NOT_IN_TIME
         except asyncpg.InsufficientPrivilegeError:
             note = "not counted: this user may not read it"
-        except asyncpg.UndefinedTableError:
-            note = "not counted: it was dropped meanwhile"
+        except asyncpg.PostgresError as error:
+            note = f"not counted: {error}"
     return Table(
         name=row["name"],
         rows=rows,

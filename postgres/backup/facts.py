@@ -56,17 +56,16 @@ class TableCount(_Stored):
 
         A copy holds what was committed when the backup ended, which lies between the two
         snapshots. Nothing changed: exactly that many. Only inserts, or only deletes: between
-        the two counts. Both: as far off as the changes allow.
+        the two counts. Both: as far off as the changes allow. Of a table that came, went or
+        was rewritten meanwhile nothing can be said.
         """
-        if self.before is None and self.after is None:
+        if self.before is None or self.after is None or self.rewritten:
             return None
-        before, after = self.before or 0, self.after or 0
+        before, after = self.before, self.after
         low, high = min(before, after), max(before, after)
         if self.inserted and self.deleted:
             low = min(low, max(before - self.deleted, after - self.inserted))
             high = max(high, min(before + self.inserted, after + self.deleted))
-        if self.rewritten:
-            low, high = 0, high + self.inserted
         return max(low, 0), high
 
 
@@ -91,6 +90,7 @@ class BackupFacts(_Stored):
     end_lsn: str
     start_wal: str
     end_wal: str
+    wal_segment_bytes: int
     page_checksums: bool
     # The database of the connection string: critical queries run in it.
     database: str
@@ -188,7 +188,8 @@ def list_backups(folder: Path) -> Listing:
 def complete(partial: Path, facts: BackupFacts) -> None:
     """Write the facts and give the folder its name: from here on it counts, even after a crash."""
     path = partial / FACTS_FILE
-    with path.open("w") as file:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
         file.write(facts.model_dump_json(indent=1))
         file.flush()
         os.fsync(file.fileno())

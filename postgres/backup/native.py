@@ -54,6 +54,7 @@ Compression = Literal["auto", "zstd", "gzip", "none"]
 TIME_LIMIT: Final = timedelta(hours=24)
 COUNTING_LIMIT: Final = timedelta(minutes=10)
 _WORKERS_MAX: Final = 4
+_STATISTICS_SECONDS: Final = 1.1
 _NO_SPACE: Final = "No space left on device"
 _QUOTA: Final = "Disk quota exceeded"
 
@@ -258,6 +259,8 @@ async def _second_look(plan: _Plan, counted: _Counted) -> tuple[TableCount, ...]
         return ()
     if is_quiet(counted.sides, [await snapshot(plan.target)]):
         return compare(counted.sides, counted.sides)
+    # Busy sessions hand in their statistics once a second; `TableCount.bounds` needs them.
+    await asyncio.sleep(_STATISTICS_SECONDS)
     again = await _count(plan, asyncio.Event())
     return () if again.problem else compare(counted.sides, again.sides)
 
@@ -284,14 +287,15 @@ def _measured(manifest: Manifest, segment_bytes: int) -> dict[str, Any]:
         "start_lsn": manifest.start_lsn,
         "end_lsn": manifest.end_lsn,
         "start_wal": wal_file(manifest.timeline, manifest.start_lsn, segment_bytes),
-        "end_wal": wal_file(manifest.timeline, manifest.end_lsn, segment_bytes),
+        "end_wal": wal_file(manifest.timeline, manifest.end_lsn, segment_bytes, is_end=True),
+        "wal_segment_bytes": segment_bytes,
     }
 
 
 def _failure(plan: _Plan, finished: Finished) -> PostgresError:
     said = finished.stderr
     if _NO_SPACE in said or _QUOTA in said:
-        return _disk_error(plan.partial.parent, OSError(finished.last_words))
+        return _disk_error(plan.partial.parent, OSError(_NO_SPACE if _NO_SPACE in said else _QUOTA))
     if "checksum" in said:
         damaged = [line for line in said.splitlines() if "checksum verification failed" in line]
         first = (damaged or [finished.last_words])[0].removeprefix("WARNING:").strip()

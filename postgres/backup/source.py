@@ -110,9 +110,22 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def wal_file(timeline: int, lsn: str, segment_bytes: int) -> str:
-    """The name of the WAL file that holds an LSN such as 1/6B000028."""
+def wal_file(timeline: int, lsn: str, segment_bytes: int, *, is_end: bool = False) -> str:
+    """The name of the WAL file that holds an LSN such as 1/6B000028.
+
+    An end is the first byte that is not needed, so it belongs to the byte before it.
+    """
     high, low = (int(part, 16) for part in lsn.split("/"))
-    number = ((high << 32) + low) // segment_bytes
+    return _name(timeline, ((high << 32) + low - is_end) // segment_bytes, segment_bytes)
+
+
+def wal_files(start: str, end: str, segment_bytes: int) -> tuple[str, ...]:
+    """All names from one WAL file to another one of the same timeline."""
+    timeline, per_log = int(start[:8], 16), (1 << 32) // segment_bytes
+    first, last = (int(name[8:16], 16) * per_log + int(name[16:], 16) for name in (start, end))
+    return tuple(_name(timeline, number, segment_bytes) for number in range(first, last + 1))
+
+
+def _name(timeline: int, number: int, segment_bytes: int) -> str:
     per_log = (1 << 32) // segment_bytes
     return f"{timeline:08X}{number // per_log:08X}{number % per_log:08X}"

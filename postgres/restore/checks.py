@@ -34,6 +34,7 @@ from postgres.restore.report import (
 )
 from postgres.restore.scratch import (
     ScratchServer,
+    missing_wal,
     pg_verifybackup,
     remove_scratch,
     start_scratch,
@@ -167,7 +168,9 @@ async def _restore(
     unpacked = time.monotonic()
     await record.step("Comparing files with PostgreSQL's manifest")
     proof = await pg_verifybackup(binaries, work_folder)
-    record.add(MANIFEST, unpacked, complaints(proof, "pg_verifybackup"), "pg_verifybackup agrees")
+    wrong = [f"WAL {name} is missing" for name in missing_wal(facts, work_folder)]
+    wrong += complaints(proof, "pg_verifybackup")
+    record.add(MANIFEST, unpacked, wrong, "pg_verifybackup agrees")
     starting = await record.step("Starting the copy")
     try:
         server = await start_scratch(binaries, facts, work_folder, settings=settings)

@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from postgres.backup.counts import count_all, databases
+from postgres.backup.counts import Table, count_all, databases
 from postgres.backup.facts import TableCount
 from postgres.connect import connection
 from postgres.errors import PostgresError
@@ -52,38 +52,40 @@ async def check_rows(scratch: ScratchServer, record: Record) -> None:
     if facts.counting_problem:
         record.add(ROWS, began, [], f"nothing to compare with: {facts.counting_problem}")
         return
-    there = set(await databases(scratch.target))
     wanted = {table.database for table in facts.tables}
-    sides = await count_all(
-        scratch.target, sorted(wanted & there), seconds_max=COUNTING_LIMIT.total_seconds()
-    )
-    found = {
-        (side.database, table.name): table.rows for side in sides for table in side.tables.values()
-    }
+    try:
+        names = sorted(wanted & set(await databases(scratch.target)))
+        sides = await count_all(scratch.target, names, seconds_max=COUNTING_LIMIT.total_seconds())
+    except PostgresError as error:
+        record.add(ROWS, began, [error.problem], "")
+        return
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        record.add(ROWS, began, [f"the copy gave up while it was counted: {error}"], "")
+        return
+    found = {(side.database, table.name): table for side in sides for table in side.tables.values()}
     findings = [text for table in facts.tables if (text := _row_finding(table, found))]
-    rows = sum(rows or 0 for rows in found.values())
+    rows = sum(table.rows or 0 for table in found.values())
     skipped = sum(table.bounds() is None for table in facts.tables)
     fine = f"{rows:,} rows in {len(found)} tables agree with the counts of the backup"
-    record.add(ROWS, began, findings, fine + (f"; {skipped} not counted" if skipped else ""))
+    more = f"; {skipped} of them could not be compared" if skipped else ""
+    record.add(ROWS, began, findings, fine + more)
 
 
-def _row_finding(table: TableCount, found: Mapping[tuple[str, str], int | None]) -> str | None:
+def _row_finding(table: TableCount, found: Mapping[tuple[str, str], Table]) -> str | None:
     """What is wrong with the rows of one table, or None."""
-    bounds, name = table.bounds(), f"{table.database} {table.table}"
-    key = (table.database, table.table)
-    if bounds is None:
-        return None
-    if key not in found:
+    name = f"{table.database} {table.table}"
+    copy = found.get((table.database, table.table))
+    if copy is None:
         both = table.before is not None and table.after is not None
         return f"{name} is missing" if both else None
-    rows = found[key]
-    low, high = bounds
-    if rows is None:
-        return f"{name} could not be counted"
-    if low <= rows <= high:
+    if copy.rows is None:
+        return f"{name} was {copy.note}"
+    bounds = table.bounds()
+    if bounds is None or bounds[0] <= copy.rows <= bounds[1]:
         return None
+    low, high = bounds
     wanted = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return f"{name} has {rows:,} rows instead of {wanted}"
+    return f"{name} has {copy.rows:,} rows instead of {wanted}"
 
 
 async def check_queries(scratch: ScratchServer, queries: Sequence[Query], record: Record) -> None:
@@ -148,9 +150,7 @@ async def check_pages(scratch: ScratchServer, record: Record) -> None:
         ],
         time_limit=PAGES_LIMIT,
     )
-    record.add(
-        PAGES, began, complaints(done, "pg_checksums"), "all pages carry the right one"
-    )
+    record.add(PAGES, began, complaints(done, "pg_checksums"), "all pages carry the right one")
 
 
 def complaints(done: Finished, program: str) -> list[str]:

@@ -25,6 +25,7 @@ from typing import Final
 
 from postgres.account import OPEN_HOME, make_open, reachable, server_account
 from postgres.backup.facts import BackupFacts, FileFact, read_facts
+from postgres.backup.source import wal_files
 from postgres.binaries import Binaries
 from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
@@ -155,6 +156,13 @@ async def unpack(
     except OSError as error:
         raise _disk_error(folder, error) from error
     return read
+
+
+def missing_wal(facts: BackupFacts, work_folder: Path) -> list[str]:
+    """The WAL files that a start from this backup needs and that were not in it."""
+    folder = _folder(work_folder) / "data" / "pg_wal"
+    needed = wal_files(facts.start_wal, facts.end_wal, facts.wal_segment_bytes)
+    return [name for name in needed if not (folder / name).is_file()]
 
 
 async def pg_verifybackup(binaries: Binaries, work_folder: Path) -> Finished:

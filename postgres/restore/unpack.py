@@ -16,6 +16,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
@@ -83,7 +84,8 @@ class _Pump:
             return
         except Exception as error:  # noqa: BLE001  (raised again in the other thread)
             self.error = error
-        self._put(b"")
+        with suppress(_StoppedError):
+            self._put(b"")
 
     def _put(self, chunk: bytes) -> None:
         while not self.stopped():
