@@ -85,4 +85,6 @@ async def unbroken(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if not task.done():
             await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen: being told to stop comes before how the work ended
         raise

@@ -47,7 +47,7 @@ class Worker:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.given: Final = Surroundings(
             store=store,
-            queue=PgQueue(store, poll=limits.poll),
+            queue=PgQueue(store, poll=limits.poll, redeliver_after=limits.stale / 2),
             approvals=approvals,
             directory=directory,
             operations=operations,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -23,16 +23,19 @@ def work_target(server: Server) -> str:
 
 
 @pytest.fixture
-async def bench(store: Store, work_target: str, tmp_path: Path) -> Bench:
+async def bench(store: Store, work_target: str, tmp_path: Path) -> AsyncIterator[Bench]:
     conn = await asyncpg.connect(work_target)
     await conn.execute(EMPTY)
-    await conn.close()
-    return Bench(
-        store=store,
-        target_dsn=work_target,
-        home=tmp_path,
-        approvals=SmallApprovals(store),
-    )
+    try:
+        yield Bench(
+            store=store,
+            target_dsn=work_target,
+            target=conn,
+            home=tmp_path,
+            approvals=SmallApprovals(store),
+        )
+    finally:
+        await conn.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ import sqlalchemy as sa
 from approvals.words import RunId
 from jobs.engine import Verdict
 from store.connect import connect
-from tests.jobs.support import Bench, SmallApprovals
+from tests.jobs.support import QUICK, Bench, SmallApprovals
 
 ROOT = Path(__file__).parents[2]
+DYING = replace(QUICK, concurrency=1, stale=timedelta(minutes=5))
 IN_RUN: contextvars.ContextVar[bool] = contextvars.ContextVar("IN_RUN", default=False)
 
 
@@ -41,8 +44,12 @@ class Nursery:
         )
         self._pids: list[int] = []
 
-    def start(self, bench: Bench, *, die_at: int = 0, databases: int = 0) -> int:
-        """The pid of a new worker; it kills itself before its `die_at`th statement of a run."""
+    def start(self, bench: Bench, *, die_at: int = 0) -> int:
+        """The pid of a new worker.
+
+        With `die_at` it takes one run at a time, leaves those of dead workers alone, and
+        kills itself before its `die_at`th statement about a run.
+        """
         wanted = {
             "store": bench.store.dsn,
             "target": bench.target_dsn,
@@ -85,7 +92,7 @@ async def work(wanted: dict[str, Any]) -> None:
         approvals=SmallApprovals(store),
         names=tuple(wanted["names"]),
     )
-    worker = bench.worker()
+    worker = bench.worker(DYING if wanted["die_at"] else QUICK)
     if wanted["die_at"]:
         _die_at(worker, wanted["die_at"])
     stop = asyncio.Event()

@@ -232,7 +232,8 @@ def _body(conn: asyncpg.Connection, job: Job, step: Step) -> Callable[[Attempt],
         try:
             for part in range(first, step.parts):
                 await _sleep(step)
-                await attempt.save(part + 1)
+                if step.parts > 1:
+                    await attempt.save(part + 1)
         except asyncio.CancelledError:
             await asyncio.sleep(step.cleanup)
             await _note(conn, job, step.name, "cleaned up")
@@ -310,6 +311,7 @@ class Bench:
     home: Path
     approvals: SmallApprovals
     people: People = field(default_factory=People)
+    target: asyncpg.Connection | None = None
     names: tuple[str, ...] = ("orders", "users", "stock")
     operations: dict[str, Operation] = field(default_factory=lambda: {"work": WORK})
 
@@ -357,12 +359,10 @@ class Bench:
             )
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """Rows of the store."""
-        conn = await self.store.direct()
-        try:
-            return list(await conn.fetch(query, *args))
-        finally:
-            await conn.close()
+        """Rows of the store, with a connection of its pool."""
+        async with self.store.engine.connect() as conn:
+            raw = await conn.get_raw_connection()
+            return list(await raw.driver_connection.fetch(query, *args))  # type: ignore[union-attr]
 
     async def one(self, query: str, *args: object) -> Any:
         """The first column of the first row of the store."""
@@ -381,17 +381,15 @@ class Bench:
 
     async def noted(self, *, step: str | None = None, run_id: RunId | None = None) -> list[str]:
         """What was noted in the target, in order: 'step what'."""
-        conn = await asyncpg.connect(self.target_dsn)
-        try:
-            rows = await conn.fetch(
-                "SELECT step || ' ' || what AS noted FROM work"
-                " WHERE ($1::text IS NULL OR step = $1) AND ($2::text IS NULL OR run = $2)"
-                " ORDER BY id",
-                step,
-                None if run_id is None else f"run-{run_id}",
-            )
-        finally:
-            await conn.close()
+        if self.target is None or self.target.is_closed():
+            self.target = await asyncpg.connect(self.target_dsn)
+        rows = await self.target.fetch(
+            "SELECT step || ' ' || what AS noted FROM work"
+            " WHERE ($1::text IS NULL OR step = $1) AND ($2::text IS NULL OR run = $2)"
+            " ORDER BY id",
+            step,
+            None if run_id is None else f"run-{run_id}",
+        )
         return [row["noted"] for row in rows]
 
     async def until(self, run_id: RunId, *states: str, seconds: float = 15) -> str:
