@@ -152,8 +152,6 @@ class _Work:
                 self.wrong(
                     f"{place}.deny", f"is {gate.deny}", "Write 0 (cannot be denied) or more."
                 )
-            if not gate.groups and not gate.users and not gate.escalate_groups:
-                self.wrong(place, "names nobody", "Name groups or users who may agree here.")
             if bool(gate.escalate_groups) != (gate.escalate_after is not None):
                 self.wrong(place, "escalates by halves", "Give escalate_after and escalate_groups.")
             yield Gate(

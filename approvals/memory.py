@@ -228,7 +228,7 @@ class MemoryWorld:
             "plan_change": self._plan_changed,
             "attrs_change": lambda e: AttributesChanged(attributes=self._attributes(e)),
             "execute": lambda e: Begun(plan_hash=e.plan, artifact=e.artifact, target=e.target),
-            "finish": lambda e: Finished(ok=e.ok),
+            "finish": lambda e: Finished(ok=e.succeeded),
             "break_glass": self._glass_broken,
             "review": lambda e: Reviewed(by=self._by(e), reason=e.reason),
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +28,6 @@ from approvals.policy_file import (
     read_document,
     where_of,
 )
-from approvals.rules import Attribute
 from approvals.words import BadInputError, Flag, State
 
 # A Monday: scenarios count their seconds from here.
@@ -39,6 +39,7 @@ ORDERS_MAX: Final = 5040
 Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 Seconds = Annotated[StrictInt, Field(ge=0, le=3660 * 86400)]
 
 
@@ -95,23 +96,48 @@ class EventModel(_Model):
     signature: str = "valid"
     as_user: str | None = None
     set_policy: Any = None
-    reason: str = ""
+    reason: Text = ""
     verdict: Any = None
     # On requests and runs
     plan: str | None = None
     target: str | None = None
-    attrs: Mapping[str, Attribute] | None = None
+    attrs: Mapping[str, Any] | None = None
     beneficiary: str | None = Field(default=None, alias="for")
     ttl: StrictInt | None = None
     artifact: str | None = None
     ok: StrictBool = True
+    outcome: Literal["done", "failed"] | None = Field(
+        default=None, validation_alias=AliasChoices("outcome", "result")
+    )
     # On changes of what is around
     set: Mapping[str, Any] | None = None
     people: Mapping[str, Any] | None = None
     remove: Names = ()
+    who: str | None = Field(default=None, validation_alias=AliasChoices("who", "person"))
+    groups: tuple[str, ...] | None = None
+    flags: tuple[Flag, ...] | None = None
+    aliases: tuple[str, ...] | None = None
+    display_name: str | None = None
     approved_by: Names = ()
     up: StrictBool = True
     events: tuple[EventModel, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether a run that finishes did its work."""
+        return self.ok and self.outcome != "failed"
+
+    @property
+    def changed_people(self) -> Mapping[str, Any]:
+        """Who changes, and what is new about them; None: they leave."""
+        found = {**(self.set or {}), **(self.people or {}), **dict.fromkeys(self.remove)}
+        who = self.who or self.by
+        said = {
+            name: getattr(self, name)
+            for name in ("groups", "flags", "aliases", "display_name")
+            if getattr(self, name) is not None
+        }
+        return {**found, who: said} if who and said else found
 
     @model_validator(mode="after")
     def _complete(self) -> EventModel:

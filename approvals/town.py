@@ -59,10 +59,8 @@ class Town:
 
     def change(self, event: EventModel) -> None:
         """Change people: what is not said of somebody stays; null makes them leave."""
-        for name, changes in {**(event.set or {}), **(event.people or {})}.items():
+        for name, changes in event.changed_people.items():
             self._set(name, changes)
-        for name in event.remove:
-            self._set(name, None)
 
     def manner(self, event: EventModel) -> Manner:
         """How a scenario's decision reached us."""

@@ -271,7 +271,7 @@ class StoreWorld:
             case "finish":
                 async with self.store.begin() as conn:
                     return await service.finish(
-                        conn, request_id, ok=event.ok, summary="played", numbers={}
+                        conn, request_id, ok=event.succeeded, summary="played", numbers={}
                     )
         assert by
         door = Door(event.channel)
