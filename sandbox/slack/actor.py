@@ -16,7 +16,7 @@ from sandbox.slack.people import Person
 from sandbox.slack.platform import Platform
 from sandbox.slack.replies import Replies
 from sandbox.slack.viewstate import read_value, view_object
-from sandbox.slack.workspace import SLACKBOT, Channel, Json, Message, View
+from sandbox.slack.workspace import SLACKBOT, Channel, Json, Message, View, Workspace
 
 CLICK_FAILED: Final = "This app didn't respond. Try again?"
 NOT_IN_THREADS: Final = "{command} is not supported in threads. Sorry!"
@@ -235,11 +235,7 @@ class Actor:
         return self._delivery(outcome, user, mark, error=error)
 
     def _delivery(self, outcome: Outcome, user: str, mark: str, *, error: str | None) -> Delivery:
-        fresh = tuple(
-            message_object(self._workspace, message)
-            for message in self._workspace.ephemerals(user)
-            if message.ts > mark and message.user != SLACKBOT
-        )
+        fresh = told_since(self._workspace, user, mark)
         return Delivery(
             status=outcome.status,
             ms=outcome.ms,
@@ -294,6 +290,15 @@ class Actor:
         if view is None or view.user != user:
             raise CannotError(f"{user} has no view {view_id} open.")
         return view
+
+
+def told_since(workspace: Workspace, user: str, mark: str) -> tuple[Json, ...]:
+    """What the app has told this person alone after the timestamp `mark`."""
+    return tuple(
+        message_object(workspace, message)
+        for message in workspace.ephemerals(user)
+        if message.ts > mark and message.user != SLACKBOT
+    )
 
 
 def _element(blocks: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json]:

@@ -25,6 +25,7 @@ from sandbox.slack.workspace import Json
 TIMED_OUT: Final = "operation_timeout"
 FAILED: Final = "dispatch_failed"
 BODY_BYTES_MAX: Final = 1_000_000
+CONNECTIONS_MAX: Final = 1000
 _MESSAGE_EVENTS: Final = {
     "channel": "message.channels",
     "group": "message.groups",
@@ -135,7 +136,11 @@ class Dispatcher:
         """POST a signed body to the app's request URL."""
         if self._session is None:
             # trust_env stays off: a proxy has no business between two programs on one machine.
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            # A connection per delivery: one that was kept open would break with the app's restart.
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            )
         signed = sign(
             self._platform.signing_secret, body, timestamp=int(self._platform.clock().timestamp())
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.slack import payloads
-from sandbox.slack.actor import Delivery
+from sandbox.slack.actor import Delivery, told_since
 from sandbox.slack.blocks import elements_of
 from sandbox.slack.delivery import Dispatcher, Kind, Outcome
 from sandbox.slack.errors import ApiError, CannotError
@@ -45,11 +45,12 @@ class Forms:
             view=view_object(self._workspace, view),
             trigger_id=self._platform.new_trigger(user, view=view_id),
         )
+        mark = self._platform.next_ts()
         summary = f"view_submission {view.payload.get('callback_id', '')}"
         outcome = await self._dispatcher.send(Kind.INTERACTIVE, payload, summary=summary)
-        return self._apply(view, outcome)
+        return self._apply(view, outcome, mark)
 
-    def _apply(self, view: View, outcome: Outcome) -> Delivery:
+    def _apply(self, view: View, outcome: Outcome, mark: str) -> Delivery:
         errors: Mapping[str, str] = {}
         error = FAILED if outcome.error else None
         if error is None:
@@ -64,6 +65,7 @@ class Forms:
             ms=outcome.ms,
             error=error,
             errors=errors,
+            ephemerals=told_since(self._workspace, view.user, mark),
             body=outcome.body,
         )
 

@@ -515,6 +515,18 @@ async def test_a_form_is_sent_with_what_was_entered_and_closes(bot: Bot) -> None
     assert bot.slack.views("U0ANA") == []
 
 
+async def test_what_is_told_about_a_form_belongs_to_its_delivery(bot: Bot) -> None:
+    @bot.app.view("form")
+    async def sent(ack: Any, client: AsyncWebClient) -> None:
+        await client.chat_postEphemeral(channel=OPS, user="U0ANA", text="too late")
+        await ack()
+
+    async with bot.run():
+        view_id = await open_form(bot)
+        delivery = await bot.slack.submit("U0ANA", view_id, {"why": {"text": "x"}})
+    assert [m["text"] for m in delivery.ephemerals] == ["too late"]
+
+
 async def test_a_form_with_an_empty_field_is_not_sent(bot: Bot) -> None:
     async with bot.run():
         view_id = await open_form(bot, modal(ask(min_length=5), {**ask("b"), "optional": True}))

@@ -144,9 +144,11 @@ async def test_an_ephemeral_is_seen_by_one_person_and_not_in_the_history(
     assert not (await client.conversations_history(channel=OPS))["messages"]
 
 
-@pytest.mark.parametrize("user", ["U0GUSX", "U0DEE"])
-async def test_an_ephemeral_needs_a_member(client: AsyncWebClient, user: str) -> None:
-    error = await refusal(client.chat_postEphemeral(channel=OPS, user=user, text="x"))
+@pytest.mark.parametrize(
+    ("channel", "user"), [(OPS, "U0NOBODY"), (OPS, "U0DEE"), ("C0SHARED", "U0CLEO")]
+)
+async def test_an_ephemeral_needs_a_member(client: AsyncWebClient, channel: str, user: str) -> None:
+    error = await refusal(client.chat_postEphemeral(channel=channel, user=user, text="x"))
     assert error.response["error"] == "user_not_in_channel"
 
 

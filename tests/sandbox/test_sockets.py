@@ -119,10 +119,11 @@ async def test_a_connection_that_is_told_to_go_gets_nothing_new(
     await slack.sockets.disconnect("refresh_requested")
     assert (await old.receive_json(timeout=2))["reason"] == "refresh_requested"
     new = await connect(slack, session)
-    sending = asyncio.create_task(slack.command("U0ANA", OPS, "/db help"))
-    envelope = await new.receive_json(timeout=2)
-    await new.send_json({"envelope_id": envelope["envelope_id"]})
-    assert (await sending).ok
+    for _ in range(2):
+        sending = asyncio.create_task(slack.command("U0ANA", OPS, "/db help"))
+        envelope = await new.receive_json(timeout=2)
+        await new.send_json({"envelope_id": envelope["envelope_id"]})
+        assert (await sending).ok
     assert (await old.receive(timeout=2)).type is aiohttp.WSMsgType.CLOSE
     await new.close()
 

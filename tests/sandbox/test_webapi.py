@@ -115,6 +115,15 @@ async def test_query_form_and_json_are_one(
         assert (await response.json())["ok"] is True
 
 
+async def test_a_token_can_stand_in_the_form_and_never_in_the_log(
+    slack: SlackStandIn, session: aiohttp.ClientSession
+) -> None:
+    form = {"token": slack.bot_token, "channel": OPS, "text": "x"}
+    async with session.post(slack.api_url + "chat.postMessage", data=form) as response:
+        assert (await response.json())["ok"] is True
+    assert slack.bot_token not in slack.wire[-1].body
+
+
 @pytest.mark.parametrize(("body", "code"), [("{", "invalid_json"), ("[]", "json_not_object")])
 async def test_a_broken_body_is_refused(
     slack: SlackStandIn, session: aiohttp.ClientSession, body: str, code: str
