@@ -199,13 +199,15 @@ class Runner:
         await runs.end(conn, mine, state=ended.state, outcome=ended.outcome, now=now)
         await runs.write_line(conn, run.id, f"{ended.state}: {ended.summary}", now=now)
         if ended.state is not RunState.NEEDS_ATTENTION:
-            await self._given.approvals.finish(
+            ruling = await self._given.approvals.finish(
                 conn,
                 run.request_id,
                 ok=ended.state is RunState.DONE,
                 summary=ended.summary,
                 numbers=ended.numbers,
             )
+            if not ruling.ok:
+                log.error("Request %d did not end with its run: %s", run.request_id, ruling.problem)
         await outbox.post(
             conn,
             topic="result",

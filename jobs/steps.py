@@ -86,7 +86,8 @@ def decide(stored: Stored | None, *, mode: Mode, attempts: int) -> Return | Begi
         return Begin(1, None)
     if stored.state == "done":
         return Return(stored.result)
-    if stored.state == "failed" and stored.error and stored.attempt >= attempts:
+    tries = 1 if mode is Mode.ONCE else attempts
+    if stored.state == "failed" and stored.error and stored.attempt >= tries:
         return Fail(stored.error)
     again = stored.attempt + 1
     match mode:

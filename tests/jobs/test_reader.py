@@ -1,0 +1,72 @@
+"""A look at a target: read-only, short, and with clear words when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from jobs.operation import JobError
+from jobs.reader import LiveContext, Readers
+from store.connect import Store
+from tests.jobs.support import clock, database
+
+
+@pytest.fixture
+async def readers() -> AsyncIterator[Readers]:
+    made = Readers(statement_timeout=timedelta(seconds=0.3))
+    yield made
+    await made.close()
+
+
+async def test_rows_come_as_mappings(readers: Readers, work_target: str) -> None:
+    rows = await readers.of(database("orders", work_target)).rows("SELECT $1::int AS one", 1)
+    assert [dict(row) for row in rows] == [{"one": 1}]
+
+
+async def test_nothing_can_be_written(readers: Readers, work_target: str) -> None:
+    with pytest.raises(JobError, match="read-only transaction"):
+        await readers.of(database("orders", work_target)).rows("CREATE TABLE t ()")
+
+
+async def test_a_slow_query_is_ended_and_said_so(readers: Readers, work_target: str) -> None:
+    with pytest.raises(JobError, match=r"orders took longer than 0\.3 s") as slow:
+        await readers.of(database("orders", work_target)).rows("SELECT pg_sleep(5)")
+    assert slow.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("postgresql://u@127.0.0.1:1/x", "orders cannot be reached"),
+        ("postgresql://u@/x?host=/nonexistent", "orders cannot be reached"),
+    ],
+)
+async def test_a_server_that_is_away_is_named(readers: Readers, broken: str, says: str) -> None:
+    with pytest.raises(JobError, match=says):
+        await readers.of(database("orders", broken)).rows("SELECT 1")
+
+
+async def test_a_database_that_does_not_exist_is_named(readers: Readers, work_target: str) -> None:
+    missing = work_target.replace("work_target", "missing", 1)
+    with pytest.raises(JobError, match="no such database"):
+        await readers.of(database("orders", missing)).rows("SELECT 1")
+
+
+async def test_a_connection_that_was_cut_is_made_anew(readers: Readers, work_target: str) -> None:
+    reader = readers.of(database("orders", work_target))
+    before = await reader.rows("SELECT pg_backend_pid() AS pid")
+    other = Readers()
+    await other.of(database("orders", work_target)).rows(
+        "SELECT pg_terminate_backend($1)", before[0]["pid"]
+    )
+    await other.close()
+    after = await reader.rows("SELECT pg_backend_pid() AS pid")
+    assert after != before
+
+
+async def test_an_operation_without_a_database_says_so(readers: Readers, store: Store) -> None:
+    context = LiveContext(target=None, readers=readers, store=store, clock=clock)
+    with pytest.raises(JobError, match="without a database"):
+        _ = context.database
