@@ -135,7 +135,8 @@ TABLE = {
 class Desk:
     """The listeners, and what they have been told."""
 
-    def __init__(self, app: AsyncApp) -> None:
+    def __init__(self, app: AsyncApp, client: AsyncWebClient) -> None:
+        self.client = client
         self.denied: list[Json] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -226,7 +227,7 @@ async def desk(slack: SlackStandIn) -> AsyncIterator[Desk]:
             )  # fmt: skip
 
         app = AsyncApp(client=client, authorize=authorize, signing_secret=slack.signing_secret)
-        made = Desk(app)
+        made = Desk(app, client)
 
         async def handle(request: web.Request) -> web.Response:
             return await to_aiohttp_response(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sandbox.slack.server import SlackStandIn, start_slack
 from tests.page.browser import Tab
 from tests.page.conftest import MANIFEST, Sit
-from tests.page.desk import Desk
+from tests.page.desk import Desk, reason_form
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
@@ -182,15 +184,37 @@ async def test_hostile_text_stays_text(sit: Sit, app: Desk) -> None:
     assert "javascript:" not in links
 
 
-async def test_a_row_of_text_that_turns_around_does_not_turn_what_follows(
-    sit: Sit, app: Desk
+async def test_a_name_that_turns_text_around_turns_only_itself(
+    sit: Sit, app: Desk, slack: SlackStandIn
 ) -> None:
+    people = slack.workspace.people
+    people["U0OLE"] = replace(people["U0OLE"], real_name="\u202eelO")
     ana = await sit("U0ANA")
-    await send(ana, "\u202eevil")
-    await send(ana, "plain")
-    await ana.shows("plain", within=".message:last-child")
-    isolated = "getComputedStyle(document.querySelector('.message .text')).unicodeBidi"
-    assert await ana.eval(isolated) == "isolate"
+    await send(ana, "<@U0OLE> may not")
+    edges = """(() => {
+        const name = document.querySelector('.message .para .mention');
+        const rest = document.createRange();
+        rest.selectNodeContents(name.nextSibling);
+        return rest.getBoundingClientRect().left - name.getBoundingClientRect().right;
+    })()"""
+    await ana.until("document.querySelector('.message .para .mention')")
+    assert await ana.eval(edges) >= -1
+
+
+async def test_what_was_typed_outlives_an_update_of_the_view(
+    sit: Sit, app: Desk, slack: SlackStandIn
+) -> None:
+    ben = await sit("U0BEN")
+    await send(ben, "/db backup orders")
+    await ben.click(".btn.danger", text="Deny")
+    await ben.type("The freeze has begun", into=".modal textarea")
+    form = reason_form() | {"title": {"type": "plain_text", "text": "Deny, again"}}
+    await app.client.views_update(view_id=slack.views("U0BEN")[0]["id"], view=form)
+    await ben.shows("Deny, again", within="dialog.modal h2")
+    assert await ben.eval("document.querySelector('.modal textarea').value") == (
+        "The freeze has begun"
+    )
+    assert await ben.eval("document.activeElement.tagName") == "TEXTAREA"
 
 
 async def test_tables_and_charts_are_drawn_with_their_numbers_for_screen_readers(

@@ -19,10 +19,8 @@ export function confirmed(confirm) {
         h(`button.btn.${danger ? "danger" : "primary"}`, { type: "button", onclick: () => dialog.close("yes") }, textObject(confirm.confirm ?? { text: "Yes" })),
       ),
     );
-    const before = document.activeElement;
     dialog.addEventListener("close", () => {
       dialog.remove();
-      if (before?.isConnected) before.focus();
       resolve(dialog.returnValue === "yes");
     });
     document.body.append(dialog);

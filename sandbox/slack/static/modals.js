@@ -9,7 +9,7 @@ import { collect } from "./elements.js";
 import { textObject } from "./mrkdwn.js";
 import { app, store } from "./store.js";
 
-const shown = { dialog: null, view: null, json: "", errors: {}, problem: null, busy: false, before: null };
+const shown = { dialog: null, view: null, json: "", errors: {}, problem: null, busy: false };
 
 /** Show what the server says is on top of this person's stack. */
 export function renderModals() {
@@ -28,7 +28,6 @@ export function renderModals() {
 
 function openDialog() {
   if (shown.dialog) return;
-  shown.before = document.activeElement;
   shown.dialog = h("dialog.modal", { "aria-labelledby": "modal-title" });
   shown.dialog.addEventListener("cancel", (event) => {
     event.preventDefault();
@@ -40,11 +39,10 @@ function openDialog() {
 
 function closeDialog() {
   if (!shown.dialog) return;
-  const { dialog, before } = shown;
+  const { dialog } = shown;
   Object.assign(shown, { dialog: null, view: null, json: "", errors: {}, problem: null, busy: false });
-  dialog.close();
+  dialog.close(); // gives the keyboard back to where it was
   dialog.remove();
-  if (before?.isConnected) before.focus();
 }
 
 function draw(kept, depth) {
