@@ -17,6 +17,7 @@ from sandbox.slack.rules import (
     shape,
     string,
     text,
+    whole,
 )
 
 ID_CHARS_MAX: Final = 255
@@ -69,7 +70,7 @@ _TYPED: Final[Mapping[str, Rule]] = {
     "placeholder": plain(150),
     "dispatch_action_config": anything,
 }
-_MANY: Final[Mapping[str, Rule]] = {"max_selected_items": number}
+_MANY: Final[Mapping[str, Rule]] = {"max_selected_items": whole}
 _STATIC: Final[Mapping[str, Rule]] = {
     "options": items(_OPTION, most=100),
     "option_groups": items(_OPTION_GROUP, most=100),
@@ -117,7 +118,7 @@ ELEMENTS: Final[Mapping[str, Spec]] = {
     "datetimepicker": _picker("initial_date_time"),
     "static_select": _picker("initial_option", **_STATIC),
     "multi_static_select": _picker("initial_options", **_STATIC, **_MANY),
-    "external_select": _picker("initial_option", min_query_length=number),
+    "external_select": _picker("initial_option", min_query_length=whole),
     "users_select": _picker("initial_user"),
     "multi_users_select": _picker("initial_users", **_MANY),
     "channels_select": _picker("initial_channel", response_url_enabled=boolean),
@@ -132,8 +133,8 @@ ELEMENTS: Final[Mapping[str, Spec]] = {
             **_TYPED,
             "initial_value": string(3000),
             "multiline": boolean,
-            "min_length": number,
-            "max_length": number,
+            "min_length": whole,
+            "max_length": whole,
         },
         required=("type",),
     ),

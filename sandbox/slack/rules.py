@@ -60,6 +60,12 @@ def number(problems: Problems, value: Any, at: str) -> None:
         problems.add("must be a number", at)
 
 
+def whole(problems: Problems, value: Any, at: str) -> None:
+    """A whole number that is not negative."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        problems.add("must be an integer", at)
+
+
 def anything(problems: Problems, value: Any, at: str) -> None:
     """Whatever it is."""
     del problems, value, at

@@ -164,7 +164,9 @@ class Ui:
         return {"ok": True, "message": message_object(self._platform.workspace, message)}
 
     async def _action(self, body: Json) -> Json:
-        container = body.get("container") or {}
+        container = body["container"]
+        if not isinstance(container, dict):
+            raise CannotError("container is an object.")
         given = {key: body[key] for key in VALUE_KEYS if key in body} or None
         common = {"user": body["user"], "action_id": body["action_id"], "given": given}
         common["block_id"] = body.get("block_id")
@@ -175,8 +177,11 @@ class Ui:
         return _told(await self._actor.click(channel=channel, ts=ts, **common))
 
     async def _submit(self, body: Json) -> Json:
+        values = body.get("values") or {}
+        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+            raise CannotError("values are by block_id and action_id.")
         delivery = await self._forms.submit(
-            user=body["user"], view_id=body["view_id"], values=body.get("values") or {}
+            user=body["user"], view_id=body["view_id"], values=values
         )
         return {**_told(delivery), "errors": dict(delivery.errors)}
 
@@ -223,7 +228,12 @@ def _told(delivery: Delivery) -> Json:
 
 
 def _only(body: Json, *names: str) -> dict[str, Any]:
-    return {name: body[name] for name in names if body.get(name) is not None}
+    """These fields, where they are there; each is text."""
+    found = {name: body[name] for name in names if body.get(name) is not None}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise CannotError(f"{name} must be text.")
+    return found
 
 
 def _problem(text: str, status: int) -> web.Response:

@@ -101,7 +101,7 @@ def complaints(blocks: list[Json], values: Json) -> dict[str, str]:
 def _length_problem(element: Json, value: str) -> str | None:
     if element["type"] != "plain_text_input":
         return None
-    least, most = int(element.get("min_length", 0)), int(element.get("max_length", 3000))
+    least, most = element.get("min_length", 0), element.get("max_length", 3000)
     if len(value) < least:
         return f"Please enter at least {least} characters."
     if len(value) > most:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from slack_sdk.web.async_client import AsyncWebClient
 
-from sandbox.slack.blocks import check_blocks, check_view, too_large, with_ids
+from sandbox.slack.blocks import BLOCKS, check_blocks, check_view, too_large, with_ids
+from sandbox.slack.elements import ELEMENTS
+from sandbox.slack.viewstate import complaints, values_of
 from tests.sandbox.support import actions, ask, button, modal, section
 from tests.sandbox.test_messages import OPS, refusal
 
@@ -187,3 +191,46 @@ def test_a_modal_without_questions_needs_no_submit() -> None:
 def test_a_view_of_more_than_250_kb_is_too_large() -> None:
     assert not too_large(modal(*[section("x" * 2000)] * 100))
     assert too_large(modal(*[section("x" * 3000)] * 90))
+
+
+NAMES = sorted({name for spec in (*BLOCKS.values(), *ELEMENTS.values()) for name in spec.fields})
+KINDS = st.sampled_from([*BLOCKS, *ELEMENTS, "plain_text", "mrkdwn", "raw_text", "line", "bar"])
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4) | KINDS
+
+
+def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Something that resembles a block, an element or a text."""
+    fields = st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    return st.builds(lambda kind, rest: {"type": kind, **rest}, KINDS, fields)
+
+
+ANYTHING = st.recursive(LEAVES, lambda inner: objects(inner) | st.lists(inner, max_size=3))
+
+
+@given(blocks=st.lists(objects(ANYTHING), max_size=3))
+def test_no_json_makes_the_check_stumble(blocks: list[Any]) -> None:
+    check_view(modal(*blocks), kind="modal")
+    if not check_blocks(blocks, surface="message"):
+        filled = with_ids(blocks)
+        assert check_blocks(filled, surface="message") == []
+        complaints(filled, values_of(filled, {}))
+
+
+SHORT = st.text(min_size=1, max_size=3)
+TEXTS = st.builds(plain, SHORT)
+BUTTONS = st.builds(lambda text: {"type": "button", "text": text}, TEXTS)
+BLOCKISH = st.one_of(
+    st.builds(section, SHORT),
+    st.builds(lambda some: {"type": "actions", "elements": some}, st.lists(BUTTONS, min_size=1)),
+    st.builds(ask, SHORT, action_id=SHORT, min_length=st.integers(0, 9)),
+    st.builds(lambda block_id: {"type": "divider", "block_id": block_id}, SHORT | st.just("b1")),
+)
+
+
+@given(blocks=st.lists(BLOCKISH, max_size=4))
+def test_filled_ids_never_clash(blocks: list[Any]) -> None:
+    if not check_blocks(blocks, surface="modal"):
+        filled = with_ids(blocks)
+        assert check_blocks(filled, surface="modal") == []
+        assert all(block["block_id"] for block in filled)
+        complaints(filled, values_of(filled, {}))
