@@ -306,7 +306,8 @@ def bolt_app(
         )
 
     app = AsyncApp(
-        client=client,
+        # Ours has the token already; Bolt's own is used by nobody.
+        client=web_client(None, base_url=client.base_url, session=session),
         authorize=authorize,
         user_facing_authorize_error_message=_FOREIGN,
         request_verification_enabled=False,

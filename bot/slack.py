@@ -69,7 +69,9 @@ def open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS_MAX))
 
 
-def web_client(token: str, *, base_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
+def web_client(
+    token: str | None, *, base_url: str, session: aiohttp.ClientSession
+) -> AsyncWebClient:
     """A client that never retries by itself: its default would post a message twice."""
     client = AsyncWebClient(token=token, base_url=base_url, session=session, retry_handlers=[])
     # slack_sdk honours HTTPS_PROXY and ignores NO_PROXY, also for this very machine.
@@ -137,3 +139,22 @@ def _retry_after(headers: Mapping[str, Any]) -> timedelta:
     if not (text.isascii() and text.isdigit()):
         return _RETRY_AFTER_DEFAULT
     return min(timedelta(seconds=int(text[:9])), _RETRY_AFTER_MAX)
+
+
+async def scopes_of_token(client: AsyncWebClient) -> frozenset[str]:
+    """What the token may do, as Slack says with every answer.
+
+    Raises:
+        SlackError: as `call`.
+    """
+    answers: list[AsyncSlackResponse] = []
+
+    async def asked() -> AsyncSlackResponse:
+        answers.append(await client.auth_test())
+        return answers[-1]
+
+    await call(asked())
+    named = {name.lower(): str(value) for name, value in answers[0].headers.items()}
+    return frozenset(
+        scope.strip() for scope in named.get("x-oauth-scopes", "").split(",") if scope.strip()
+    )

@@ -62,7 +62,7 @@ MONSTER = replace(
         VoteLine(who="T/U0BEN", verdict=Verdict.DENY, reason=HUGE, at=NOON) for _ in range(60)
     ),
     note=HUGE,
-    summary=HUGE,
+    glass=HUGE,
 )
 
 

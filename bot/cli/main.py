@@ -1,0 +1,96 @@
+"""The `twokey` command."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from approvals.words import ExplainedError
+from bot.app import assembled
+from bot.cli.audit import audit_app
+from bot.cli.doctor import doctor
+from bot.cli.output import complain, log_to_stderr, run, say, stop_at_signals
+from bot.cli.policy import policy_app
+from bot.cli.sandbox import sandbox_app
+from bot.cli.store import store_app
+from bot.inventory import load_inventory
+from bot.settings import load_settings
+from bot.storage import open_store
+from postgres.errors import PostgresError
+
+BAD_INPUT = 2
+
+app = typer.Typer(
+    help="Database operations that turn only with two keys.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(policy_app, name="policy")
+app.add_typer(audit_app, name="audit")
+app.add_typer(store_app, name="store")
+app.add_typer(sandbox_app, name="sandbox")
+app.command()(doctor)
+
+
+@app.command()
+def serve() -> None:
+    """Bot, worker and scheduler in one process."""
+    run(_work(bot=True, worker=True))
+
+
+@app.command("bot")
+def bot_alone() -> None:
+    """Only the bot: takes requests and votes, delivers messages, runs nothing."""
+    run(_work(bot=True, worker=False))
+
+
+@app.command("worker")
+def worker_alone() -> None:
+    """Only a worker: runs what was granted. Start as many as you like on one store."""
+    run(_work(bot=False, worker=True))
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
+    tour: Annotated[bool, typer.Option("--tour", help="Play the story unattended.")] = False,
+) -> None:
+    """The main job on this machine alone: Slack stand-in, bot, worker and PostgreSQL."""
+    # Imported here: the sandbox is for this command, not for one that serves people.
+    importlib.import_module("bot.cli.demo").demo(port=port, tour=tour)
+
+
+def main() -> None:
+    """Run the command line; a problem is told in two sentences and ends with 2."""
+    try:
+        app()
+    except (ExplainedError, PostgresError) as error:
+        complain(error.problem, error.next_step)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _work(*, bot: bool, worker: bool) -> None:
+    log_to_stderr()
+    stop = asyncio.Event()
+    stop_at_signals(stop)
+    settings = load_settings()
+    inventory = load_inventory(settings.config)
+    async with (
+        open_store(settings, os.environ) as store,
+        assembled(settings, inventory, store=store) as twokey,
+    ):
+        if not bot:
+            say(f"Twokey works as {twokey.worker.name}")
+        await twokey.run(stop, bot=bot, worker=worker, listening=_listening)
+
+
+def _listening(url: str) -> None:
+    say(f"Twokey listens on {url}")

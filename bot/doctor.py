@@ -1,0 +1,158 @@
+"""Looks at everything that Twokey needs, and says for each finding how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from typing import Final
+
+from approvals.policy_file import LoadedPolicy, load_policy
+from approvals.words import ExplainedError
+from bot.app import utc_now
+from bot.doctor_slack import examine_slack
+from bot.finding import Finding
+from bot.http import readiness
+from bot.inventory import Inventory, load_inventory
+from bot.settings import Settings, load_settings
+from bot.storage import vote_keys
+from jobs.operation import Database
+from jobs.reader import Readers
+from postgres.binaries import find_binaries
+from postgres.errors import PostgresError
+from store.connect import connect
+
+LIMIT: Final = timedelta(seconds=5)
+PROGRAMS: Final = ("pg_basebackup", "pg_verifybackup", "pg_ctl", "initdb")
+PRIVILEGES: Final = """
+    SELECT rolsuper OR pg_has_role(current_user, 'pg_monitor', 'USAGE') AS may_monitor,
+           rolsuper OR rolreplication                                   AS may_replicate,
+           current_setting('server_version')                            AS version,
+           quote_ident(current_user)                                    AS role
+      FROM pg_roles
+     WHERE rolname = current_user
+"""
+
+
+async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Everything, in the order in which one would mend it."""
+    try:
+        settings = load_settings()
+        inventory = load_inventory(settings.config, environ)
+    except ExplainedError as error:
+        return [_bad("settings", error.problem, error.next_step)]
+    found = [
+        _good("settings", "read"),
+        _good("inventory", f"{len(inventory.databases)} database(s) in {inventory.path}"),
+    ]
+    policy, finding = _policy(inventory)
+    found += [finding, _key(settings), _tools(environ)]
+    found += await _store(settings)
+    found += [finding async for finding in _databases(inventory)]
+    groups = {**inventory.groups, **(policy.values.groups if policy else {})}
+    return [*found, *[finding async for finding in examine_slack(settings, inventory, groups)]]
+
+
+def _policy(inventory: Inventory) -> tuple[LoadedPolicy | None, Finding]:
+    try:
+        policy = load_policy(inventory.policy)
+    except ExplainedError as error:
+        return None, _bad("policy", error.problem, error.next_step)
+    rules = len(policy.values.rules)
+    return policy, _good("policy", f"{rules} rule(s), hash {policy.hash[:12]}")
+
+
+def _key(settings: Settings) -> Finding:
+    try:
+        vote_keys(settings)
+    except (ExplainedError, OSError) as error:
+        fix = getattr(error, "next_step", "Set TWOKEY_VOTE_KEY.")
+        return _bad("vote key", str(error), fix)
+    return _good("vote key", "there")
+
+
+def _tools(environ: Mapping[str, str]) -> Finding:
+    try:
+        binaries = find_binaries(environ)
+        missing = [name for name in PROGRAMS if not binaries.program(name).exists()]
+    except PostgresError as error:
+        return _bad("backup tools", error.problem, error.next_step)
+    if missing:
+        return _bad(
+            "backup tools",
+            f"{binaries.folder} lacks {', '.join(missing)}.",
+            "Point TWOKEY_PG_BIN to a folder with all of PostgreSQL's programs.",
+        )
+    return _good("backup tools", f"PostgreSQL {binaries.version} in {binaries.folder}")
+
+
+async def _store(settings: Settings) -> list[Finding]:
+    if settings.store is None:
+        return [_good("store", f"embedded, under {settings.home}: for trying things out")]
+    store = connect(settings.store.get_secret_value(), size=1)
+    try:
+        checks = await readiness(store, now=utc_now())
+    finally:
+        await store.close()
+    fixes = {
+        "store": "Check TWOKEY_STORE, and that its server is up and lets this host in.",
+        "schema": "Run: twokey store upgrade",
+        "outbox": "Look at the Slack findings below, and that a bot runs.",
+    }
+    return [
+        Finding(name=check.name, ok=check.ok, says=check.says, fix=fixes[check.name])
+        for check in checks
+    ]
+
+
+async def _databases(inventory: Inventory) -> AsyncIterator[Finding]:
+    readers = Readers(statement_timeout=LIMIT)
+    try:
+        for _, database in sorted(inventory.databases.items()):
+            yield await _database(database, readers)
+            yield _folder(database)
+    finally:
+        await readers.close()
+
+
+async def _database(database: Database, readers: Readers) -> Finding:
+    name = f"database {database.name}"
+    try:
+        async with asyncio.timeout(2 * LIMIT.total_seconds()):
+            [row] = await readers.of(database).rows(PRIVILEGES)
+    except ExplainedError as error:
+        return _bad(name, error.problem, error.next_step)
+    except TimeoutError:
+        return _bad(name, "It does not answer.", "Check its server and the way to it.")
+    role = row["role"]
+    lacking = {
+        f"GRANT pg_monitor TO {role};": not row["may_monitor"],
+        f"ALTER ROLE {role} REPLICATION;": not row["may_replicate"],
+    }
+    if any(lacking.values()):
+        statements = " ".join(statement for statement, lacks in lacking.items() if lacks)
+        return _bad(
+            name, f"The user {role} lacks privileges there.", f"As a superuser: {statements}"
+        )
+    return _good(name, f"PostgreSQL {row['version']}, privileges in order")
+
+
+def _folder(database: Database) -> Finding:
+    name, folder = f"backups of {database.name}", database.backup_folder
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.access(parent, os.W_OK):
+        return _good(name, f"{folder} can be written")
+    return _bad(
+        name,
+        f"{folder} cannot be written by this user.",
+        f"Create {folder} for the user that runs the worker. A bot alone does not need it.",
+    )
+
+
+def _good(name: str, says: str) -> Finding:
+    return Finding(name=name, ok=True, says=says)
+
+
+def _bad(name: str, says: str, fix: str) -> Finding:
+    return Finding(name=name, ok=False, says=says, fix=fix)
