@@ -1,0 +1,216 @@
+"""The demo's world: two clusters, a Slack to talk to, and Twokey between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+import yaml
+
+from approvals.words import BadInputError
+from bot.app import Twokey, assembled, utc_now
+from bot.inventory import Inventory, load_inventory
+from bot.outbox import Pace
+from bot.settings import Settings
+from bot.storage import open_store
+from postgres.server import find_binaries
+from sandbox.clusters import DemoCluster, start_cluster
+from sandbox.slack.server import PortTakenError, SlackStandIn, start_slack
+from store.connect import Store
+from store.outbox import post
+
+ROOT: Final = Path(__file__).parents[2]
+STOP_SECONDS_MAX: Final = 30.0
+CHANNEL: Final = "C0ORDERS"
+
+# The stand-in keeps its messages in memory: a card of an earlier start is nowhere any more.
+OPEN_REQUESTS: Final = sa.text("""
+    SELECT id FROM requests WHERE state IN ('pending', 'approved', 'executing') ORDER BY id
+""")
+FORGET_POSTS: Final = sa.text("DELETE FROM posts")
+
+
+@dataclass(kw_only=True)
+class World:
+    """Everything that runs. `restart` starts Twokey anew on the same store."""
+
+    slack: SlackStandIn
+    store: Store
+    settings: Settings
+    inventory: Inventory
+    clusters: tuple[DemoCluster, ...]
+    twokey: Twokey
+    _stop: asyncio.Event
+    _task: asyncio.Task[None]
+
+    async def restart(self) -> None:
+        """End Twokey as SIGTERM would, and start it again; Slack and store stay."""
+        await self.halt()
+        self.twokey, self._stop, self._task = await _running(
+            self.settings, self.inventory, self.store, self.slack
+        )
+
+    async def halt(self) -> None:
+        """End Twokey; what it was doing is handed back to the store."""
+        self._stop.set()
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            await self._task
+
+    async def ended(self) -> None:
+        """Wait until Twokey ends by itself, which is an error's doing."""
+        await self._task
+
+
+@asynccontextmanager
+async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
+    """Start all of it under `home`; nothing of it is left when the block ends.
+
+    Raises:
+        BadInputError: a demo runs here already, or the port is taken.
+        PostgresError: there are no programs of PostgreSQL, or a server does not start.
+    """
+    await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_alone(home))
+        clusters = await _clusters(home, stack)
+        slack = await _slack(port, stack)
+        settings = _settings(home, slack)
+        inventory = _inventory(home, clusters)
+        store = await stack.enter_async_context(open_store(settings, os.environ))
+        await _forget_posts(store)
+        twokey, stop, task = await _running(settings, inventory, store, slack)
+        world = World(
+            slack=slack, store=store, settings=settings, inventory=inventory,
+            clusters=clusters, twokey=twokey, _stop=stop, _task=task,
+        )  # fmt: skip
+        try:
+            yield world
+        finally:
+            await world.halt()
+
+
+async def _running(
+    settings: Settings, inventory: Inventory, store: Store, slack: SlackStandIn
+) -> tuple[Twokey, asyncio.Event, asyncio.Task[None]]:
+    """Twokey, once it takes requests."""
+    made: asyncio.Future[Twokey] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+
+    async def life() -> None:
+        pace = Pace(give_up=settings.outbox_give_up)
+        async with assembled(settings, inventory, store=store, pace=pace) as twokey:
+
+            def listening(url: str) -> None:
+                slack.set_request_url(f"{url}/slack/events")
+                made.set_result(twokey)
+
+            await twokey.run(stop, listening=listening)
+
+    task = asyncio.create_task(life())
+    await asyncio.wait({made, task}, return_when=asyncio.FIRST_COMPLETED)
+    if not made.done():
+        await task
+    return made.result(), stop, task
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep a second demo out of this folder; the lock goes with the process."""
+    with (home / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInputError(
+                f"A demo runs in {home} already.",
+                next_step="Use that one, or end it with Ctrl-C, or set TWOKEY_HOME elsewhere.",
+            ) from None
+        yield
+
+
+async def _clusters(home: Path, stack: contextlib.AsyncExitStack) -> tuple[DemoCluster, ...]:
+    binaries = await asyncio.to_thread(find_binaries, os.environ)
+    made = []
+    for name in ("orders", "reports"):
+        cluster = await start_cluster(binaries, home / "clusters", name)
+        stack.push_async_callback(cluster.server.stop, "fast")
+        made.append(cluster)
+    return tuple(made)
+
+
+async def _slack(port: int, stack: contextlib.AsyncExitStack) -> SlackStandIn:
+    try:
+        slack = await start_slack(manifest=ROOT / "manifest.yml", port=port)
+    except PortTakenError as error:
+        raise BadInputError(
+            f"{error}",
+            next_step="Choose another one: make demo ARGS='--port 0' takes any free one.",
+        ) from error
+    stack.push_async_callback(slack.close)
+    return slack
+
+
+def _settings(home: Path, slack: SlackStandIn) -> Settings:
+    """The settings that an operator would have put into the environment."""
+    return Settings.model_validate(
+        {
+            "config": home / "twokey.yml",
+            "home": home,
+            "http_port": 0,
+            "store": None,
+            "slack_bot_token": slack.bot_token,
+            "slack_signing_secret": slack.signing_secret,
+            "slack_api_url": slack.api_url,
+            "slack_app_token": None,
+        }
+    )
+
+
+def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
+    """Write the inventory that one would write for these clusters, and read it."""
+    traits = {
+        "orders": {
+            "environment": "production",
+            "tier": "critical",
+            "critical_queries": [
+                {"name": "there are orders", "sql": "SELECT 1 FROM orders LIMIT 1"},
+                {
+                    "name": "every payment has its order",
+                    "sql": "SELECT count(*) FROM payments p LEFT JOIN orders o"
+                    " ON o.id = p.order_id WHERE o.id IS NULL",
+                    "expect": "0",
+                },
+            ],
+        },
+        "reports": {"environment": "staging", "tier": "standard"},
+    }
+    (home / "policy.yml").write_text((ROOT / "policy.example.yml").read_text(encoding="utf-8"))
+    databases = {
+        cluster.name: {
+            "dsn": cluster.dsn,
+            "channel": CHANNEL,
+            "backup_folder": str(home / "backups" / cluster.name),
+            **traits[cluster.name],
+        }
+        for cluster in clusters
+    }
+    content = {"policy": "policy.yml", "databases": databases}
+    (home / "twokey.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return load_inventory(home / "twokey.yml")
+
+
+async def _forget_posts(store: Store) -> None:
+    async with store.begin() as conn:
+        await conn.execute(FORGET_POSTS)
+        for request_id in (await conn.execute(OPEN_REQUESTS)).scalars().all():
+            await post(
+                conn, topic="card", request_id=request_id, channel=CHANNEL, payload={},
+                now=utc_now(),
+            )  # fmt: skip
