@@ -334,3 +334,12 @@ async def test_keys_alone_are_enough_to_approve(sit: Sit, app: Desk) -> None:
     await ben.press("Enter")
     await ben.shows("approved by @Ben Berger", within=".fields")
     assert await ben.eval("!!document.activeElement.closest('.message')")
+
+
+async def test_an_empty_channel_says_how_to_begin(sit: Sit, app: Desk) -> None:
+    ana = await sit("U0ANA")
+    await ana.shows("You sit here as Ana Arnold", within=".beginning")
+    await ana.click(".beginning .try", text="/db help")
+    assert await ana.eval("document.activeElement.value") == "/db help"
+    await ana.press("Enter")
+    await ana.shows("help is not known", within=".message.ephemeral")

@@ -16,7 +16,7 @@ function historyOf(user) {
 
 let count = 0;
 
-/** A composer; `where()` gives {channel, thread_ts?}. Returns {node, render({placeholder, blocked})}. */
+/** A composer; `where()` gives {channel, thread_ts?}. Returns {node, render({placeholder, blocked}), fill(text)}. */
 export function composer(where) {
   count += 1;
   const id = `complete-${count}`;
@@ -42,7 +42,13 @@ export function composer(where) {
     blocked.hidden = !why;
     replace(blocked, why ?? "");
   };
-  return { node, render, input };
+  const fill = (text) => {
+    input.value = text;
+    input.focus();
+    refresh(self);
+    close(self);
+  };
+  return { node, render, input, fill };
 }
 
 function refresh(self) {

@@ -204,7 +204,7 @@ function replies(message, openThread) {
 }
 
 function tools(message, inThread, openThread) {
-  const thread = !inThread && !message.ephemeral && !message.failed
+  const thread = !inThread && !message.ephemeral && !refusal(message)
     ? h("button", { type: "button", title: "Reply in thread", "aria-label": "Reply in thread", onclick: () => openThread(message.thread_ts ?? message.ts) }, icon("thread")) : null;
   const copy = h("button", { type: "button", title: "Copy text", "aria-label": "Copy text", onclick: () => copyText(message) }, icon("copy"));
   return h("div.tools", {}, thread, copy);

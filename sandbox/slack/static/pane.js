@@ -114,11 +114,11 @@ function drawNotice(self, me) {
 }
 
 function beginning(self, c, count) {
-  if (self.begun?.dataset.of !== `${store.user}/${store.place}/${count > 0}`) self.begun = drawBeginning(c, count);
+  if (self.begun?.dataset.of !== `${store.user}/${store.place}/${count > 0}`) self.begun = drawBeginning(self, c, count);
   return self.begun;
 }
 
-function drawBeginning(c, count) {
+function drawBeginning(self, c, count) {
   const isApp = c?.is_im && otherOf(c) === app().user_id;
   const sign = c?.is_im ? avatar(person(otherOf(c)), "l") : h("span.avatar.l.of-channel", {}, icon(SIGN[kindOf(c ?? {})], 26));
   const command = store.state.commands[0];
@@ -126,8 +126,14 @@ function drawBeginning(c, count) {
     h("h2", {}, c ? (c.is_im ? channelName(c) : `#${channelName(c)}`) : "Nothing here"),
     h("p", {}, isApp ? `What ${app().name} tells you alone.` : c?.is_im ? "The start of your conversation." : `The start of #${channelName(c)}.`, " ",
       topicOf(c) ? `${topicOf(c)}.` : null),
-    count === 0 && command && !c?.is_archived ? h("p.try", {}, "Nothing has been written here yet. Try ", h("code", {}, `${command.command} help`)) : null);
+    count === 0 && command && c && !c.is_archived ? firstSteps(self, `${command.command} help`) : null);
 }
+
+// What somebody who has just opened the page can do.
+const firstSteps = (self, command) => h("ul.first", {},
+  h("li", {}, "Try ", h("button.try", { type: "button", onclick: () => self.box.fill(command) }, command), ": press Enter to send it."),
+  h("li", {}, "You sit here as ", h("b", {}, nameOf(person(store.user))), ". Press the name at the bottom left to be somebody else, in this tab or in another one."),
+  h("li", {}, "The wire log at the top right tells what goes back and forth between Slack and the app."));
 
 // --- App Home ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ export function avatar(p, size = "m") {
   const mine = id === app().user_id;
   const box = h(`span.avatar.${size}`, { "aria-hidden": "true", vars: { "--face": `#${COLOR.test(p?.color ?? "") ? p.color : "64748b"}` } });
   if (mine) box.classList.add("of-app");
+  if (id === "USLACKBOT") box.classList.add("of-slack");
   box.append(mine ? icon("key", { s: 14, m: 22, l: 32 }[size]) : initials(nameOf(p)));
   if (p?.deleted) box.classList.add("gone");
   return box;
