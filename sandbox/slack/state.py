@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sandbox.slack.objects import message_object
 from sandbox.slack.people import group_object, user_object
 from sandbox.slack.platform import Platform
 from sandbox.slack.viewstate import view_object
 from sandbox.slack.workspace import Channel, Json, Message, View, Workspace
+
+PAGE_MESSAGES_MAX: Final = 500  # per channel; the page is drawn again at every change
 
 
 def page_state(platform: Platform, user: str) -> Json:
@@ -26,7 +30,9 @@ def page_state(platform: Platform, user: str) -> Json:
             {"command": c.name, "description": c.description, "usage_hint": c.usage_hint}
             for c in platform.manifest.commands.values()
         ],
-        "messages": {c.id: seen_messages(workspace, c.id, user) for c in channels},
+        "messages": {
+            c.id: seen_messages(workspace, c.id, user, most=PAGE_MESSAGES_MAX) for c in channels
+        },
         "views": [_view(workspace, view) for view in workspace.stacks.get(user, [])],
         "home": _view(workspace, home) if home else None,
         "app": {
@@ -51,13 +57,23 @@ def person_object(platform: Platform, user: str) -> Json:
 
 
 def seen_messages(
-    workspace: Workspace, channel: str, user: str | None, *, with_metadata: bool = False
+    workspace: Workspace,
+    channel: str,
+    user: str | None,
+    *,
+    with_metadata: bool = False,
+    most: int | None = None,
 ) -> list[Json]:
-    """A channel as `user` sees it, oldest first; None: without anybody's ephemerals."""
+    """A channel as `user` sees it, oldest first; None: without anybody's ephemerals.
+
+    `most` keeps the newest ones only.
+    """
     found = list(workspace.messages(channel))
     if user is not None:
         found += [m for m in workspace.ephemerals(user) if m.channel == channel]
     found.sort(key=lambda message: message.ts)
+    if most is not None:
+        found = found[-most:]
     return [_message(workspace, m, user, with_metadata=with_metadata) for m in found]
 
 

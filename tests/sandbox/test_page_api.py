@@ -9,6 +9,8 @@ import pytest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.slack.server import SlackStandIn
+from sandbox.slack.state import PAGE_MESSAGES_MAX
+from sandbox.slack.workspace import Message
 from tests.sandbox.support import Bot, actions, button, modal
 from tests.sandbox.test_messages import OPS
 
@@ -65,6 +67,17 @@ async def test_the_state_is_what_one_person_sees(page: Page, client: AsyncWebCli
     cleo = await page.get("/ui/state?user=U0CLEO")
     assert "C0SECRET" not in {c["id"] for c in cleo["channels"]}
     assert "C0SECRET" not in cleo["messages"]
+
+
+async def test_the_page_gets_the_newest_messages_of_a_busy_channel(
+    page: Page, slack: SlackStandIn
+) -> None:
+    for number in range(PAGE_MESSAGES_MAX + 1):
+        slack.workspace.put(
+            Message(channel=OPS, ts=f"{number:06d}.0", user="U0ANA", text=str(number))
+        )
+    shown = (await page.get("/ui/state?user=U0ANA"))["messages"][OPS]
+    assert (len(shown), shown[0]["text"]) == (PAGE_MESSAGES_MAX, "1")
 
 
 async def test_a_guest_and_a_stranger_see_only_their_channels(page: Page) -> None:
