@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from postgres.account import Account, identity_of, server_account
 from postgres.errors import PostgresError
 from postgres.process import clean_environment, end_with_parent
 
 _KEPT_BYTES_MAX: Final = 64_000
-_CHUNK_BYTES: Final = 16_384
 _LINE_CHARS_MAX: Final = 2_000
-# How long a program has to obey SIGTERM, and its last words to arrive after it has ended.
+# How long a program has to obey a signal, and its last words to arrive after it has ended.
 _GRACE_SECONDS: Final = 3.0
 
 
@@ -63,22 +63,23 @@ async def run_program(
     account = server_account() if as_server else None
     if not as_server:  # libpq looks for ~/.pgpass and certificates there
         environ = {"HOME": str(Path.home()), **(environ or {})}
-    process = await _start([os.fspath(part) for part in command], account, environ)
-    stdout, stderr = _Tail(None), _Tail(on_line)
+    running = _Running(_Tail(None), _Tail(on_line))
     try:
         async with asyncio.timeout(time_limit.total_seconds()):
-            await _listen(process, stdout, stderr)
+            await _start(running, [os.fspath(part) for part in command], account, environ)
+            await running.ended.wait()
+            await _happens(running.closed)
     except TimeoutError:
         raise PostgresError(
             f"{Path(command[0]).name} did not end within {_words(time_limit)} and was stopped.",
             next_step="See whether the database or the disk is overloaded, then try again.",
         ) from None
     finally:
-        await _end(process)
+        await asyncio.shield(running.end())
     return Finished(
-        code=process.returncode if process.returncode is not None else -1,
-        stdout=stdout.text(),
-        stderr=stderr.text(),
+        code=running.code,
+        stdout=running.stdout.text(),
+        stderr=running.stderr.text(),
         seconds=time.monotonic() - began,
     )
 
@@ -108,21 +109,75 @@ class _Tail:
         return bytes(self.kept[-_KEPT_BYTES_MAX:]).decode(errors="replace")
 
 
+class _Running(asyncio.SubprocessProtocol):
+    """A program from its start to its end.
+
+    Not asyncio's streams: there a program that has ended counts as running for as long as a
+    grandchild holds its output open.
+    """
+
+    def __init__(self, stdout: _Tail, stderr: _Tail) -> None:
+        self.stdout, self.stderr = stdout, stderr
+        self.ended, self.closed = asyncio.Event(), asyncio.Event()
+        self.transport: asyncio.SubprocessTransport | None = None
+
+    @property
+    def code(self) -> int:
+        code = self.transport.get_returncode() if self.transport else None
+        return -1 if code is None else code
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        (self.stdout if fd == 1 else self.stderr).add(data)
+
+    def process_exited(self) -> None:
+        self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)
+        self.closed.set()
+
+    async def end(self) -> None:
+        """End the whole group, unless the program has ended by itself."""
+        if self.transport is None:
+            return
+        if not self.ended.is_set():
+            self._signal(signal.SIGTERM)
+            await _happens(self.ended)
+            self._signal(signal.SIGKILL)  # also for a grandchild that did not obey
+            await _happens(self.ended)
+        self.transport.close()
+        await _happens(self.closed)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.transport:
+            with suppress(ProcessLookupError):
+                os.killpg(self.transport.get_pid(), number)
+
+
 async def _start(
-    command: list[str], account: Account | None, environ: Mapping[str, str] | None
-) -> Process:
+    running: _Running,
+    command: list[str],
+    account: Account | None,
+    environ: Mapping[str, str] | None,
+) -> None:
+    start = asyncio.get_running_loop().subprocess_exec(
+        lambda: running,
+        *command,
+        stdin=subprocess.DEVNULL,
+        cwd="/",
+        env=clean_environment(Path(command[0]).parent, environ),
+        start_new_session=True,
+        preexec_fn=end_with_parent(signal.SIGTERM),
+        **identity_of(account),
+    )
+    starting = asyncio.ensure_future(start)
     try:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd="/",
-            env=clean_environment(Path(command[0]).parent, environ),
-            start_new_session=True,
-            preexec_fn=end_with_parent(signal.SIGTERM),
-            **identity_of(account),
-        )
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:  # half a start cannot be ended: wait for the whole
+        await asyncio.wait([starting])
+        raise
     except OSError as error:
         raise PostgresError(
             f"{command[0]} cannot be started: {error.strerror or error}.",
@@ -130,42 +185,11 @@ async def _start(
         ) from error
 
 
-async def _listen(process: Process, stdout: _Tail, stderr: _Tail) -> None:
-    readers = [
-        asyncio.ensure_future(_read(stream, tail))
-        for stream, tail in ((process.stdout, stdout), (process.stderr, stderr))
-        if stream
-    ]
-    try:
-        await process.wait()
-        # Not without a limit: a grandchild may hold the pipe open.
-        await asyncio.wait(readers, timeout=_GRACE_SECONDS)
-    finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
-
-
-async def _read(stream: asyncio.StreamReader, tail: _Tail) -> None:
-    while chunk := await stream.read(_CHUNK_BYTES):
-        tail.add(chunk)
-
-
-async def _end(process: Process) -> None:
-    """End the whole group; nothing to do for one that has ended by itself."""
-    if process.returncode is not None:
-        return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await process.wait()
-                break
-        except TimeoutError:
-            continue
+async def _happens(event: asyncio.Event) -> None:
+    """Wait for it, but not for long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await event.wait()
 
 
 def _words(limit: timedelta) -> str:

@@ -42,6 +42,7 @@ from postgres.restore.scratch import (
 )
 from postgres.restore.unpack import DamagedError
 from postgres.sizes import pretty_bytes
+from postgres.together import together
 
 __all__ = [
     "Check",
@@ -198,7 +199,15 @@ async def _unpack(
 async def _run_checks(
     scratch: ScratchServer, critical_queries: Sequence[Query], record: Record
 ) -> None:
-    await check_integrity(scratch, record)
+    # Side by side: amcheck keeps one processor busy for each table, and large tables are few.
+    asking = Record(record.on_step)
+    async with together() as group:
+        group.create_task(check_integrity(scratch, record))
+        group.create_task(_ask(scratch, critical_queries, asking))
+    record.checks.extend(asking.checks)
+    await check_pages(scratch, record)
+
+
+async def _ask(scratch: ScratchServer, critical_queries: Sequence[Query], record: Record) -> None:
     await check_rows(scratch, record)
     await check_queries(scratch, critical_queries, record)
-    await check_pages(scratch, record)

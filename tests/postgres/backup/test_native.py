@@ -190,13 +190,13 @@ async def test_passwords_are_on_no_command_line(
     shop: Shop, binaries: Binaries, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    real = asyncio.create_subprocess_exec
+    real = asyncio.BaseEventLoop.subprocess_exec
 
-    async def spy(*command: str, **options: object) -> asyncio.subprocess.Process:
+    async def spy(loop: object, factory: object, *command: str, **options: object) -> object:
         seen.extend(command)
-        return await real(*command, **options)  # type: ignore[arg-type]
+        return await real(loop, factory, *command, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "subprocess_exec", spy)
     dsn = shop.server.dsn("shop", tcp=True)
     await take_backup(binaries, dsn, home, backup_id="b")
     password = dsn.split(":")[2].split("@")[0]
