@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -294,3 +295,6 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+    # Helpers that outlive it would still write into the profile. The group is Chromium's own.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
