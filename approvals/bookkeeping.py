@@ -18,6 +18,7 @@ from approvals.events import (
     Distrusted,
     Event,
     Facts,
+    Finished,
     GlassBroken,
     Happening,
     Manner,
@@ -80,7 +81,7 @@ class Book:
             return answered(found.answer, self.record(before))
         facts = self._facts(before, found, how, now)
         case, entries = self._reconsidered(before, facts)
-        if before.is_undecided and not before.is_ours(self.keys):
+        if _must_be_ours(before, event) and not before.is_ours(self.keys):
             event = Distrusted()
         outcome = decide(case.request, event, facts)
         entries += _entries(event, case.request, outcome, how)
@@ -186,6 +187,11 @@ class Book:
             now=now,
         )
         return run, "queued"
+
+
+def _must_be_ours(case: Case, event: Event) -> bool:
+    """Whether anything could be granted by what is stored. That a run ended is a fact."""
+    return case.is_undecided or (case.is_open and not isinstance(event, Finished | Swept))
 
 
 def gone(person: PersonId) -> Person:

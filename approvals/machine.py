@@ -209,11 +209,12 @@ def _impossible(request: Request, event: Happening, rule: Rule | None) -> Refusa
             return None  # breaking the glass made it executing; a worker begins it once
         case Reviewed() if request.glass is not None and request.state is State.EXECUTING:
             return refuse(Why.NOT_YET, request.id, next_step="Review it when its run has ended.")
+        case Distrusted():
+            return running.distrusted(request)
         case _:
             pass
-    if request.state is State.EXPIRED:
-        return refuse(Why.EXPIRED, request.id)
     why = Why.NOT_APPROVED if isinstance(event, Begun) else Why.CLOSED
+    why = Why.EXPIRED if request.state is State.EXPIRED else why
     return refuse(why, request.id, state=request.state)
 
 

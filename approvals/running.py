@@ -59,15 +59,19 @@ def end(request: Request, event: Finished | SentBack | Distrusted, facts: Facts)
         case SentBack():
             return _send_back(request)
         case Distrusted():
-            refusal = refuse(
-                Why.SIGNATURE,
-                request.id,
-                problem=f"What is stored of request {request.id} is not what people agreed to.",
-                next_step="Tell whoever runs the bot: somebody has written to its tables.",
-            )
-            return Outcome(request=request, refusal=refusal, moves=(Move.REFUSE,))
+            return Outcome(request=request, refusal=distrusted(request), moves=(Move.REFUSE,))
         case _:
             assert_never(event)
+
+
+def distrusted(request: Request) -> Refusal:
+    """Why nothing that is stored of a request counts."""
+    return refuse(
+        Why.SIGNATURE,
+        request.id,
+        problem=f"What is stored of request {request.id} is not what people agreed to.",
+        next_step="Tell whoever runs the bot: somebody has written to its tables.",
+    )
 
 
 def _finish(request: Request, event: Finished, facts: Facts) -> Outcome:

@@ -24,17 +24,15 @@ class Bench(Generic[P]):
 
 
 def assign(benches: Sequence[Bench[P]]) -> tuple[tuple[P, ...], ...]:
-    """Who sits on which bench, with as many seats filled as can be."""
+    """Who sits on which bench in the order in which they came, with as many as can be seated."""
     seats = [number for number, bench in enumerate(benches) for _ in range(bench.seats)]
     wanted = _wishes(benches)
     holder: dict[int, P] = {}
     for person in wanted:
         _sit(person, seats, wanted, holder, set())
     return tuple(
-        tuple(
-            holder[seat] for seat, bench in enumerate(seats) if bench == number and seat in holder
-        )
-        for number in range(len(benches))
+        tuple(sorted(_on(number, seats, holder), key=list(bench.people).index))
+        for number, bench in enumerate(benches)
     )
 
 
@@ -42,6 +40,10 @@ def filled(benches: Sequence[Bench[P]]) -> bool:
     """Whether every seat can be taken at once by different people."""
     taken = sum(len(row) for row in assign(benches))
     return taken == sum(bench.seats for bench in benches)
+
+
+def _on(bench: int, seats: Sequence[int], holder: Mapping[int, P]) -> list[P]:
+    return [person for seat, person in holder.items() if seats[seat] == bench]
 
 
 def _wishes(benches: Sequence[Bench[P]]) -> dict[P, set[int]]:
