@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from sandbox.slack.server import SlackStandIn, start_slack
 from sandbox.slack.timings import Timings
+
+# Flushed, as somebody may read it through a pipe while this goes on running.
+SAY: Final[Callable[[str], None]] = partial(print, flush=True)
 
 
 async def serve(
@@ -16,7 +21,7 @@ async def serve(
     request_url: str | None = None,
     *,
     timings: Timings | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = SAY,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Run a stand-in until `stop` is set, or for ever, and say how to reach it.
