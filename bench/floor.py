@@ -31,9 +31,7 @@ def floor_app(secret: str) -> web.Application:
         await ack("Noted.")
 
     async def events(request: web.Request) -> web.Response:
-        return await to_aiohttp_response(
-            await bolt.async_dispatch(await to_bolt_request(request))
-        )
+        return await to_aiohttp_response(await bolt.async_dispatch(await to_bolt_request(request)))
 
     app = web.Application()
     app.router.add_post("/slack/events", events)

@@ -1,0 +1,48 @@
+"""`python -m bench [NAME…]`: run the benchmarks, print the table, and keep it in docs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.table import Result, as_markdown
+
+NAMES = ("ack", "start", "backup", "audit", "votes")
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+TEXT = """# Benchmarks
+
+`make bench` runs all of this on one machine in one run and writes this page. Machines are noisy: read the ratios, not the digits.
+
+Last run: {at}, Python {python}, {cores} cores shared with the load generator and the servers, durability on.
+
+{table}
+"""
+
+
+async def main(names: list[str]) -> None:
+    """Measure `names`, or all of them; only a complete run is kept."""
+    results: list[Result] = []
+    for name in names or NAMES:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        results += await importlib.import_module(f"bench.{name}").measure()
+    table = as_markdown(results)
+    print(table)
+    if not names:
+        PAGE.write_text(
+            TEXT.format(
+                at=f"{datetime.now(UTC):%Y-%m-%d}",
+                python=platform.python_version(),
+                cores=os.cpu_count(),
+                table=table,
+            ),
+            encoding="utf-8",
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
