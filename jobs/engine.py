@@ -212,18 +212,23 @@ class PgQueue:
             if not is_away(error):
                 log.exception("Looking at run %d failed.", run_id)
             verdict = Later(timedelta(seconds=pause_seconds(job.attempts)))
-        with contextlib.suppress(Exception):  # it is delivered again, and the claim decides
-            await self._settle(job, verdict)
         if isinstance(verdict, Start):
-            await verdict.body()
+            await asyncio.gather(self._settle(job, verdict), _live(run_id, verdict))
+        else:
+            await self._settle(job, verdict)
 
     async def _settle(self, job: QueueJob, verdict: Verdict) -> None:
-        async with self._store.begin() as conn:
-            queries = await _queries(conn)
-            if isinstance(verdict, Later):
-                await queries.retry_job(job, verdict.delay, None)
-            else:
-                await queries.log_jobs([(job, "successful", None)])
+        """Take the delivery out of the queue, or put it off.
+
+        If that fails it is delivered again, and the claim decides again.
+        """
+        with contextlib.suppress(Exception):
+            async with self._store.begin() as conn:
+                queries = await _queries(conn)
+                if isinstance(verdict, Later):
+                    await queries.retry_job(job, verdict.delay, None)
+                else:
+                    await queries.log_jobs([(job, "successful", None)])
 
     async def _listen(self) -> None:
         """Set `_woken` at each notification; connect again for ever."""
@@ -251,6 +256,14 @@ class PgQueue:
 def dedupe_key(run_id: RunId) -> str:
     """What keeps a run from being queued twice."""
     return f"run-{run_id}"
+
+
+async def _live(run_id: RunId, start: Start) -> None:
+    """Let a run's body live; one that breaks must not end the worker with all others."""
+    try:
+        await start.body()
+    except Exception:
+        log.exception("Run %d broke outside its operation; it will be recovered.", run_id)
 
 
 async def _queries(conn: AsyncConnection) -> Queries:

@@ -81,6 +81,7 @@ class TargetLock:
             except Exception as error:
                 if not is_away(error):
                     raise
+                self._drop(error)
                 held = False
             if held:
                 deadline, failures = asked + grace.total_seconds(), 0
@@ -91,14 +92,14 @@ class TargetLock:
         """Ping the session that holds the lock, or take the lock with a new one."""
         if self._conn is None:
             return await self.acquire()
-        try:
-            await self._conn.fetchval(PING)
-        except BaseException:
-            log.warning("The session of the lock of %s was lost.", self._database)
-            self._conn.terminate()
-            self._conn = None
-            raise
+        await self._conn.fetchval(PING)
         return True
+
+    def _drop(self, error: Exception) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            log.warning("The session of the lock of %s was lost: %s", self._database, error)
+            conn.terminate()
 
 
 async def _close(conn: asyncpg.Connection[Any]) -> None:

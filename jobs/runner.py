@@ -49,31 +49,47 @@ class Runner:
             held_by = None if run is None else await runs.holder(conn, run)
         if run is None or run.state is not RunState.QUEUED:
             return Drop()
-        grant = await given.approvals.load(run.request_id)
+        lock = TargetLock(given.store, run.database, name=given.worker)
+        verdict: Verdict = Drop()
+        try:
+            verdict = await self._consider(run, lock, held_by)
+        finally:
+            if not isinstance(verdict, Start):
+                await lock.release()
+        return verdict
+
+    async def _consider(self, run: Run, lock: TargetLock, held_by: Run | None) -> Verdict:
+        given = self._given
+        grant, is_ours = await self._load_and_lock(run, None if held_by else lock)
         if grant is None:
             return Drop()
+        if held_by is not None:
+            return await claims.put_off(given, run, grant, claims.busy(held_by))
+        if not is_ours:
+            return await claims.put_off(given, run, grant, claims.locked(run.database))
         try:
-            if held_by is not None:
-                raise claims.busy(held_by)
-            return await self._lock_and_claim(run, grant)
+            return await self._claim(run, grant, lock)
         except PutOffError as later:
             return await claims.put_off(given, run, grant, later)
         except claims.UnfitError as unfit:
             await claims.give_up(given, run, grant, unfit.problem)
             return Drop()
 
-    async def _lock_and_claim(self, run: Run, grant: Grant) -> Verdict:
-        call = claims.call_of(self._given, run, grant)
-        lock = TargetLock(self._given.store, run.database, name=self._given.worker)
-        if run.database and not await lock.acquire():
-            raise claims.locked(run.database)
+    async def _load_and_lock(self, run: Run, lock: TargetLock | None) -> tuple[Grant | None, bool]:
+        """The request, and whether the lock was free; side by side, as each takes a while."""
+        acquiring = asyncio.create_task(lock.acquire()) if lock and run.database else None
         try:
-            mine = await claims.claim(self._given, run, grant, call)
-        except BaseException:
-            await lock.release()
-            raise
+            grant = await self._given.approvals.load(run.request_id)
+            return grant, acquiring is None or await acquiring
+        finally:
+            if acquiring is not None and not acquiring.done():
+                acquiring.cancel()
+                await asyncio.gather(acquiring, return_exceptions=True)
+
+    async def _claim(self, run: Run, grant: Grant, lock: TargetLock) -> Verdict:
+        call = claims.call_of(self._given, run, grant)
+        mine = await claims.claim(self._given, run, grant, call)
         if mine is None:
-            await lock.release()
             return Drop()
 
         async def body() -> None:
