@@ -11,7 +11,7 @@ import asyncpg
 from postgres.dsn import Target
 from postgres.errors import PostgresError
 
-CONNECT_SECONDS_MAX: Final = 15.0
+CONNECT_SECONDS_MAX: Final = 15
 CLOSE_SECONDS_MAX: Final = 5.0
 
 

@@ -21,7 +21,7 @@ from postgres.programs import Finished, run_program
 
 _INITDB_LIMIT: Final = timedelta(minutes=5)
 _COPY_LIMIT: Final = timedelta(hours=6)
-_SECONDS_MAX: Final = 30.0
+_SECONDS_MAX: Final = 30
 _SLOT_CHARS_MAX: Final = 63
 _FIRST_WITH_BUILTIN_LOCALES: Final = 17
 

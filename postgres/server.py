@@ -166,7 +166,7 @@ class Server:
         """
         seconds = time_limit.total_seconds()
         try:
-            conn = await asyncpg.connect(self.dsn(), timeout=seconds)
+            conn = await asyncpg.connect(self.dsn(), timeout=int(seconds))
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
             raise PostgresError(
                 f"The standby on {self.data} cannot be reached: {error}.",
