@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from approvals.calls import Ask
 from approvals.events import NoteKind, Outcome, Request
 from approvals.machine import FINAL
 from approvals.plans import plan_hash
 from approvals.records import (
     Detail,
+    Ending,
     VoteRecord,
     from_glass,
     marks_of,
@@ -143,6 +145,41 @@ class Case:
 
     def _sealed(self) -> Row:
         return seal_fields(self.row, self.detail, [vote.signature for vote in self.votes])
+
+
+def asked_case(ask: Ask, body: str, outcome: Outcome, request: Request, rule: Rule | None) -> Case:
+    """The case of a new request, which has no id yet; `body` is the text of its plan."""
+    row = {
+        "id": 0,
+        "state": str(State.PENDING),
+        "version": 1,
+        "operation": ask.operation,
+        "database": ask.database,
+        "asked_by": ask.by.id,
+        "asked_by_slack": ask.by.slack,
+        "door": str(ask.door),
+        "reason": ask.reason,
+        "params": dict(ask.params),
+        "plan": body,
+        "asked_at": request.asked_at,
+        "expires_at": request.expires_at,
+        "not_before": rule.not_before if rule else None,
+        "channel": ask.channel,
+        # `after` writes the rest.
+        "authors": sorted(request.authors),
+        "plan_hash": request.plan_hash,
+        "policy_hash": request.policy_hash,
+        "attributes": dict(request.attributes),
+        "step": 0,
+        "approved_at": None,
+        "approval_expires_at": None,
+        "ended_at": None,
+    }
+    ending = None
+    if refusal := outcome.refusal:
+        ending = Ending(why=refusal.why, text=refusal.problem, next_step=refusal.next_step)
+    new = Case(row=row, detail=Detail(ending=ending), votes=())
+    return new.after(outcome, rule=rule, now=request.asked_at)
 
 
 def look_at(request: Request, rule: Rule | None) -> datetime | None:

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from approvals.policy_models import (
+    BreakGlassModel,
+    GateModel,
+    PolicyModel,
+    RuleModel,
+    SettingsModel,
+)
 from approvals.rules import (
     BreakGlass,
     Compare,
@@ -19,15 +26,6 @@ from approvals.rules import (
 )
 from approvals.times import Window, moment, window
 from approvals.words import BadInputError, GateId
-
-if TYPE_CHECKING:
-    from approvals.policy_file import (
-        BreakGlassModel,
-        GateModel,
-        PolicyModel,
-        RuleModel,
-        SettingsModel,
-    )
 
 EXPIRES_AFTER: Final = timedelta(days=7)
 REASON_CHARS_MAX: Final = 4000

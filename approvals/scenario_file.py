@@ -23,11 +23,11 @@ from pydantic import (
 from approvals.compiling import PolicyError
 from approvals.policy_file import (
     MalformedPolicyError,
-    PolicyModel,
     parse_policy,
     read_document,
     where_of,
 )
+from approvals.policy_models import PolicyModel
 from approvals.words import BadInputError, Flag, State
 
 # A Monday: scenarios count their seconds from here.

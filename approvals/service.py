@@ -28,7 +28,7 @@ from approvals.bookkeeping import (
     refused,
 )
 from approvals.calls import Ask, Ballot, Decision, RunQueue, Seen
-from approvals.cases import Case
+from approvals.cases import Case, asked_case
 from approvals.directory import Directory
 from approvals.events import (
     Asked,
@@ -42,7 +42,6 @@ from approvals.events import (
     Outcome,
     PlanChanged,
     Reopened,
-    Request,
     Reviewed,
     SentBack,
     Swept,
@@ -52,7 +51,7 @@ from approvals.events import (
 from approvals.machine import decide, inadmissible
 from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
-from approvals.records import Detail, Ending, RequestRecord
+from approvals.records import Ending, RequestRecord
 from approvals.refusals import refuse
 from approvals.rules import Policy
 from approvals.sentences import said
@@ -65,7 +64,6 @@ from approvals.words import (
     PersonId,
     RefusedError,
     RequestId,
-    State,
     Verdict,
     Why,
 )
@@ -125,7 +123,8 @@ class Approvals:
         outcome = decide(None, event, self._facts(now))
         if outcome.request is None:
             return refused(outcome.refusal or refuse(Why.POLICY))
-        case = self._new_case(ask, body, outcome, outcome.request, now)
+        rule = self.policy.values.rule_for(attributes)
+        case = asked_case(ask, body, outcome, outcome.request, rule).sealed(self._book.keys)
         return await self._insert(ask, event, case, outcome, now)
 
     async def vote(self, ballot: Ballot) -> Decision:
@@ -340,41 +339,6 @@ class Approvals:
         request_id, answer = await sql.delivered(conn, delivery)
         records = await self._shelf.read(conn, [request_id])
         return answered(answer, next(iter(records), None))
-
-    def _new_case(
-        self, ask: Ask, body: str, outcome: Outcome, request: Request, now: datetime
-    ) -> Case:
-        rule = self.policy.values.rule_for(request.attributes)
-        row = {
-            "id": 0,
-            "state": str(State.PENDING),
-            "version": 1,
-            "operation": ask.operation,
-            "database": ask.database,
-            "asked_by": ask.by.id,
-            "asked_by_slack": ask.by.slack,
-            "door": str(ask.door),
-            "reason": ask.reason,
-            "params": dict(ask.params),
-            "plan": body,
-            "asked_at": request.asked_at,
-            "expires_at": request.expires_at,
-            "approved_at": None,
-            "approval_expires_at": None,
-            "not_before": rule.not_before if rule else None,
-            "ended_at": None,
-            "channel": ask.channel,
-            "authors": sorted(request.authors),
-            "plan_hash": request.plan_hash,
-            "policy_hash": request.policy_hash,
-            "attributes": dict(request.attributes),
-            "step": 0,
-        }
-        ending = None
-        if refusal := outcome.refusal:
-            ending = Ending(why=refusal.why, text=refusal.problem, next_step=refusal.next_step)
-        new = Case(row=row, detail=Detail(ending=ending), votes=())
-        return new.after(outcome, rule=rule, now=now).sealed(self._book.keys)
 
     async def _keep_policy(self) -> None:
         """Store the policy whole, once, before anything refers to it."""
