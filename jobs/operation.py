@@ -178,7 +178,7 @@ class Attempt(Protocol):
         ...
 
     async def save(self, checkpoint: JsonValue) -> None:
-        """Store how far the step is. Raises `Fenced` if another worker took over."""
+        """Store how far the step is. Raises `FencedError` if another took over."""
         ...
 
 

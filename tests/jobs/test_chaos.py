@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -121,7 +122,7 @@ async def test_a_paused_worker_that_wakes_up_is_fenced_and_its_step_stopped(
     run_id = await bench.grant(Step(name="slow", seconds=3), Step(name="promote", mode=Mode.ONCE))
     pid = nursery.start(bench)
     await bench.until_noted("slow begin 0")
-    nursery.kill(pid, signal.SIGSTOP)
+    await _pause_between_transactions(bench, nursery, pid)
     async with working(bench.worker()):
 
         async def waits_for_the_lock() -> bool:
@@ -134,14 +135,11 @@ async def test_a_paused_worker_that_wakes_up_is_fenced_and_its_step_stopped(
         nursery.kill(pid, signal.SIGCONT)
         await bench.until(run_id, "done")
         nursery.kill(pid)
-    assert await bench.noted() == [
-        "slow begin 0",
-        "slow cleaned up",
-        "slow begin 0",
-        "slow end",
-        "promote begin 0",
-        "promote end",
-    ]
+    # The woken body is stopped; had its time run out meanwhile, its end counts for nothing.
+    first, woken, *rest = await bench.noted()
+    assert first == "slow begin 0"
+    assert woken in {"slow cleaned up", "slow end"}
+    assert rest == ["slow begin 0", "slow end", "promote begin 0", "promote end"]
 
 
 async def test_many_workers_and_deaths_many_runs_few_databases(
@@ -155,10 +153,10 @@ async def test_many_workers_and_deaths_many_runs_few_databases(
             Step(name="once", mode=Mode.ONCE),
             database=bench.names[number % 3],
         )
-        for number in range(45)
+        for number in range(24)
     ]
 
-    for share in (10, 22):
+    for share in (5, 12):
         await eventually(partial(_at_least, bench, share), seconds=20)
         nursery.kill(pids.pop(0))
         pids.append(nursery.start(bench))
@@ -259,6 +257,25 @@ async def test_the_store_goes_down_amid_a_step_and_the_run_ends_well(
     finally:
         await server.stop("immediate")
         shutil.rmtree(folder)
+
+
+async def _pause_between_transactions(bench: Bench, nursery: Nursery, pid: int) -> None:
+    """Pause a worker while it holds no row, as the store would free that only after a minute."""
+    admin = await asyncpg.connect(bench.store.dsn)
+
+    async def paused() -> bool:
+        nursery.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # what it has sent is answered
+        held = await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state <> 'idle' AND pid <> pg_backend_pid()"
+        )
+        if held:
+            nursery.kill(pid, signal.SIGCONT)
+        return not held
+
+    await eventually(paused, seconds=5)
+    await admin.close()
 
 
 async def _own_server(folder: Path) -> Server:
