@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 import sqlalchemy as sa
 
+from approvals import audit
 from approvals.words import RunId
 from jobs import runs
 from jobs.away import is_away
@@ -183,6 +184,16 @@ async def resolve(given: Surroundings, run_id: RunId, finding: Finding, *, by: s
             case _:
                 assert_never(finding)
         await runs.write_line(conn, run_id, f"resolved by {by}: {finding}", now=now)
+        run = await runs.load(conn, run_id)
+        await audit.append(
+            conn,
+            chain="" if run is None else run.database,
+            at=now,
+            actor=by,
+            action="resolve_run",
+            request_id=request_id,
+            detail={"run_id": run_id, "finding": str(finding)},
+        )
     await _tell(given, run_id, finding, by)
     return True
 
