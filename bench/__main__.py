@@ -16,9 +16,11 @@ NAMES = ("ack", "start", "backup", "audit", "votes")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
 
-`make bench` runs all of this on one machine in one run and writes this page. Machines are noisy: read the ratios, not the digits.
+`make bench` runs all of this on one machine in one run and writes this page. Machines are noisy:
+read the ratios, not the digits.
 
-Last run: {at}, Python {python}, {cores} cores shared with the load generator and the servers, durability on.
+Last run: {at}, Python {python}, {cores} cores shared with the load generator and the servers,
+durability on.
 
 {table}
 """

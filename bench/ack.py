@@ -26,7 +26,8 @@ async def measure() -> list[Result]:
             results = await _compare(where, ours)
             peak = _megabytes(pid)
     memory = Result(
-        what="memory of twokey serve, at rest and after 200 concurrent", ours=f"{rest:.0f} MB, {peak:.0f} MB"
+        what="memory of twokey serve, at rest and after 200 concurrent",
+        ours=f"{rest:.0f} MB, {peak:.0f} MB",
     )  # fmt: skip
     return [*results, memory]
 
