@@ -54,7 +54,6 @@ log: Final = logging.getLogger("twokey")
 SWEEP_EVERY: Final = timedelta(seconds=5)
 READ_LIMIT: Final = timedelta(seconds=2)
 _STOPS: Final = 2  # a worker may need one stop limit, and its clean-up another
-_FOREIGN: Final = "Twokey does not serve this workspace. Ask in the workspace it is installed in."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,14 +291,13 @@ def bolt_app(
 ) -> AsyncApp:
     """Bolt with our listeners. The gate has checked the signature, Socket Mode needs none."""
 
-    # Any, as Bolt's type for it leaves out that None means "not here".
-    async def authorize(team_id: str | None, enterprise_id: str | None) -> Any:
-        # Built from what we know since the start: no auth.test per request.
-        if team_id != identity.team:
-            return None
+    async def authorize(enterprise_id: str | None) -> AuthorizeResult:
+        # Built from what we know since the start: no auth.test per request. Who comes from
+        # another workspace is refused by `people`, with an answer; Bolt would answer through
+        # a URL in the payload, before the ack.
         return AuthorizeResult(
             enterprise_id=enterprise_id,
-            team_id=team_id,
+            team_id=identity.team,
             bot_token=client.token,
             bot_id=identity.bot_id,
             bot_user_id=identity.bot_user,
@@ -309,7 +307,6 @@ def bolt_app(
         # Ours has the token already; Bolt's own is used by nobody.
         client=web_client(None, base_url=client.base_url, session=session),
         authorize=authorize,
-        user_facing_authorize_error_message=_FOREIGN,
         request_verification_enabled=False,
         # Without it Bolt polls for the ack every 10 ms, and loses it when a listener raises.
         process_before_response=True,

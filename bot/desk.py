@@ -164,6 +164,7 @@ class Desk:
             ExplainedError: the card is out of date or the request is closed.
         """
         shown = await self._open(pressed)
+        await self.person(pressed.team, pressed.user)
         record = await self.cards.record(shown.request_id)
         if record.state is not State.PENDING:
             await self.redraw(record)
@@ -174,15 +175,16 @@ class Desk:
             )
         return deny_modal(card_of(record), token=pressed.value)
 
-    async def details(self, value: str, page: int = 0) -> Block:
+    async def details(self, pressed: Pressed, page: int = 0) -> Block:
         """The whole plan, also from an old card.
 
         Raises:
-            ExplainedError: the button is not ours.
+            ExplainedError: the button is not ours, or this person may not read it.
         """
-        shown = self.seal.open(value, now=None)
+        shown = self.seal.open(pressed.value, now=None)
+        await self.person(pressed.team, pressed.user)
         record = await self.cards.record(shown.request_id)
-        return details_modal(card_of(record), token=value, page=page)
+        return details_modal(card_of(record), token=pressed.value, page=page)
 
     async def cancel(self, pressed: Pressed) -> Message:
         """Cancel a request, or stop its run.

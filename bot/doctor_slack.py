@@ -81,9 +81,7 @@ def _scopes(granted: frozenset[str]) -> Finding:
 async def _channel(client: AsyncWebClient, database: str, channel: str) -> Finding:
     name = f"channel of {database}"
     try:
-        found: Mapping[str, Any] = (await call(client.conversations_info(channel=channel)))[
-            "channel"
-        ]
+        answer = await call(client.conversations_info(channel=channel))
     except SlackError as error:
         return _bad(
             name,

@@ -20,6 +20,7 @@ from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
 from bot import outbox_rows
 from bot.edge import BODY_BYTES_MAX, Gate, Knock, status
 from bot.metrics import Metrics
+from postgres.ports import free_port
 from store.connect import Store
 from store.upgrade import schema_state
 
@@ -28,7 +29,9 @@ log: Final = logging.getLogger("twokey.http")
 READY_SECONDS_MAX: Final = 3.0
 OUTBOX_AGE_MAX: Final = timedelta(minutes=15)
 _OK: Final = 200
+_NOT_FOUND: Final = 404
 _SHUTDOWN_SECONDS: Final = 5.0
+_PORT_TRIES: Final = 10
 _Value = TypeVar("_Value")
 
 
@@ -66,14 +69,25 @@ def web_app(
 
 
 async def serve_http(app: web.Application, *, host: str, port: int) -> web.AppRunner:
-    """Listen; `runner.addresses` says where. The caller cleans the runner up."""
+    """Listen; `runner.addresses` says where. The caller cleans the runner up.
+
+    Port 0 takes a free one below those that the system uses for outgoing connections.
+
+    Raises:
+        OSError: the port is taken.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError:
-        await runner.cleanup()
-        raise
+    tries = [port] if port else [free_port() for _ in range(_PORT_TRIES)]
+    for last, candidate in enumerate(tries, 1):
+        try:
+            await web.TCPSite(runner, host, candidate).start()
+        except OSError:
+            if last == len(tries):
+                await runner.cleanup()
+                raise
+        else:
+            break
     return runner
 
 
@@ -108,11 +122,12 @@ class _Entrance:
         # Of the headers only this one: the signature does not cover them.
         headers = {"content-type": knock.headers["content-type"]}
         try:
-            return await to_aiohttp_response(
-                await self.bolt.async_dispatch(
-                    AsyncBoltRequest(body=knock.body.decode(), headers=dict(headers))
-                )
+            answer = await self.bolt.async_dispatch(
+                AsyncBoltRequest(body=knock.body.decode(), headers=dict(headers))
             )
+            if answer.status == _NOT_FOUND:  # no listener takes such a payload
+                return web.Response(status=400)
+            return await to_aiohttp_response(answer)
         except Exception:
             # Listeners handle their own failures, so this is a body that Bolt cannot read.
             reference = uuid4().hex[:8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ class Buttons:
 
     async def details(self, body: Body) -> None:
         """Show the whole plan."""
-        await _open(self.client, body, await self.desk.details(pressed(body).value))
+        await _open(self.client, body, await self.desk.details(pressed(body)))
 
     async def cancel(self, body: Body) -> Message:
         """Cancel the request, or stop its run."""
@@ -57,7 +57,8 @@ class Buttons:
     async def turn(self, body: Body) -> None:
         """Another page of the details."""
         view, page = body["view"], int(body["actions"][0]["value"])
-        shown = await self.desk.details(view["private_metadata"], page)
+        opened = replace(pressed(body), value=view["private_metadata"])
+        shown = await self.desk.details(opened, page)
         try:
             await call(
                 self.client.views_update(view_id=view["id"], hash=view["hash"], view=dict(shown))

@@ -82,7 +82,9 @@ async def test_details_hold_the_plan_and_a_query_is_answered_at_once(world: Worl
     await slack.command("U0ANA", CHANNEL, "/db paint orders")
     card = await world.card("Waiting")
     assert (await slack.click("U0GUS", CHANNEL, card["ts"], "details")).ok
-    [view] = slack.views("U0GUS")
+    await world.told("U0GUS", "guest")
+    assert (await slack.click("U0BEN", CHANNEL, card["ts"], "details")).ok
+    [view] = slack.views("U0BEN")
     assert "Open the tin" in texts(view["blocks"])
     typed = await slack.command("U0ANA", CHANNEL, "/db colours orders")
     assert "Colours of orders" in typed.ephemerals[0]["text"]

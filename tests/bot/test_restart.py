@@ -1,0 +1,78 @@
+"""Cards outlive the process that drew them, and any replica answers their buttons."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sandbox.slack.server import SlackStandIn
+from store.connect import Store
+from tests.bot.world import CHANNEL, running
+from tests.conftest import Target
+
+
+async def test_an_old_card_works_after_a_restart(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    async with running(slack, store, tmp_path, target.dsn, http=True, worker=False) as first:
+        await slack.command("U0ANA", CHANNEL, "/db paint orders")
+        card = await first.card("Waiting")
+    async with running(slack, store, tmp_path, target.dsn, http=True) as second:
+        await slack.click("U0BEN", CHANNEL, card["ts"], "approve")
+        await second.told("U0BEN", "stored")
+        await slack.click("U0CLEO", CHANNEL, card["ts"], "approve")
+        await second.card("Done")
+    assert len(second.cards()) == 1
+
+
+async def test_what_was_asked_while_nobody_delivered_is_posted_later(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    async with running(slack, store, tmp_path, target.dsn, http=True, worker=False):
+        slack.faults.add(method="chat.postMessage", kind="500", times=50)
+        await slack.command("U0ANA", CHANNEL, "/db paint orders")
+    slack.faults.clear()
+    async with running(slack, store, tmp_path, target.dsn, http=True, worker=False) as second:
+        await second.card("Waiting")
+        assert len(second.cards()) == 1
+
+
+async def test_two_replicas_share_one_slack_and_draw_one_card(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    async with (
+        running(slack, store, tmp_path, target.dsn, http=False) as one,
+        running(slack, store, tmp_path, target.dsn, http=False),
+    ):
+        for number in range(1, 5):
+            await slack.command("U0ANA", CHANNEL, "/db paint orders")
+            await one.card(f"Request {number} ")
+        cards = one.cards()
+        assert len(cards) == 4
+        await asyncio.gather(
+            *(
+                slack.click(user, CHANNEL, card["ts"], "approve")
+                for card in cards
+                for user in ("U0BEN", "U0CLEO")
+            )
+        )
+        for card in cards:
+            await slack.wait_for(
+                lambda ts=card["ts"]: any(  # type: ignore[misc]
+                    m["ts"] == ts and "Done" in m["text"] for m in slack.messages(CHANNEL)
+                ),
+                seconds=30,
+            )
+
+
+async def test_a_card_that_somebody_still_sees_as_it_was_is_drawn_anew(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    async with running(slack, store, tmp_path, target.dsn, http=True, worker=False) as world:
+        await slack.command("U0ANA", CHANNEL, "/db paint orders")
+        card = await world.card("Waiting")
+        await slack.click("U0ANA", CHANNEL, card["ts"], "cancel")
+        await world.card("Cancelled")
+        pressed = await slack.click("U0BEN", CHANNEL, card["ts"], "approve", shown=card)
+        assert pressed.ok
+        await world.told("U0BEN", "cancelled")
