@@ -234,7 +234,7 @@ class PgQueue:
         """Set `_woken` at each notification; connect again for ever."""
         failures = 0
         while True:
-            conn: asyncpg.Connection[Any] | None = None
+            conn: asyncpg.Connection | None = None
             try:
                 conn = await self._store.direct(application_name="twokey listen")
                 await conn.add_listener(NOTIFY_CHANNEL, lambda *_: self._woken.set())

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -41,7 +41,7 @@ class TargetLock:
         self._store = store
         self._database = database
         self._name = f"lock:{database}:{name}"[:NAME_CHARS_MAX]
-        self._conn: asyncpg.Connection[Any] | None = None
+        self._conn: asyncpg.Connection | None = None
 
     async def acquire(self) -> bool:
         """Take the lock if it is free."""
@@ -74,8 +74,8 @@ class TargetLock:
         while (left := deadline - loop.time()) > 0:
             pause = pause_seconds(failures) if failures else every.total_seconds()
             await asyncio.sleep(min(pause, left))
+            asked = loop.time()
             try:
-                asked = loop.time()
                 async with asyncio.timeout_at(min(asked + PING_SECONDS_MAX, deadline)):
                     held = await self._still_held()
             except Exception as error:
@@ -102,7 +102,7 @@ class TargetLock:
             conn.terminate()
 
 
-async def _close(conn: asyncpg.Connection[Any]) -> None:
+async def _close(conn: asyncpg.Connection) -> None:
     with contextlib.suppress(Exception):  # closing only makes the inevitable quicker
         await conn.close(timeout=PING_SECONDS_MAX)
         return

@@ -25,7 +25,7 @@ class LiveReader:
     def __init__(self, database: Database, *, statement_timeout: timedelta) -> None:
         self._database = database
         self._limit = statement_timeout
-        self._pool: asyncpg.Pool[Any] | None = None
+        self._pool: asyncpg.Pool | None = None
 
     async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """See `jobs.operation.Reader.rows`."""
@@ -58,7 +58,7 @@ class LiveReader:
             async with self._pool.acquire() as conn, conn.transaction(readonly=True):
                 return [dict(row) for row in await conn.fetch(query, *args)]
 
-    def _new_pool(self) -> asyncpg.Pool[Any]:
+    def _new_pool(self) -> asyncpg.Pool:
         limit_ms = str(int(self._limit.total_seconds() * 1000))
         return asyncpg.create_pool(
             self._database.dsn,

@@ -349,6 +349,19 @@ async def test_progress_that_nobody_has_delivered_yet_is_replaced(bench: Bench) 
     assert lines[-1] == "done: Did 4 steps"
 
 
+async def test_a_body_whose_run_was_given_to_another_worker_is_stopped(bench: Bench) -> None:
+    run_id = await bench.grant(Step(name="slow", seconds=20))
+    async with working(bench.worker()):
+        await bench.until_noted("slow begin 0")
+        await bench.fetch(
+            "UPDATE runs SET epoch = epoch + 1, worker = 'other',"
+            " heartbeat_at = now() + interval '1 h'"
+        )
+        await bench.until_noted("slow cleaned up", seconds=3)
+    assert await bench.state(run_id) == "running"
+    assert await bench.one("SELECT count(*) FROM outbox WHERE topic = 'result'") == 0
+
+
 async def test_a_lost_target_lock_stops_the_step_and_another_life_resumes_it(
     bench: Bench,
 ) -> None:
