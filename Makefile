@@ -20,7 +20,7 @@ setup: .venv/.ready ## Create .venv from the lock
 
 lock: .venv/.ready ## Resolve the dependencies again and write uv.lock
 	$(BIN)/uv lock --upgrade
-	$(BIN)/python tools/strip_lock.py uv.lock
+	$(BIN)/python -m tools.strip_lock uv.lock
 
 demo: .venv/.ready ## Slack stand-in, bot, worker and PostgreSQL on this machine; ARGS=--tour plays the story
 	@TWOKEY_HOME="$${TWOKEY_HOME:-$(CURDIR)/.demo}" exec $(BIN)/twokey demo $(ARGS)
@@ -39,7 +39,7 @@ bench: .venv/.ready ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: .venv/.ready ## Write the generated pages of docs/ again
-	@$(BIN)/python tools/generate_docs.py
+	@$(BIN)/python -m tools.generate_docs
 
 format: .venv/.ready ## Format and mend what can be mended
 	$(BIN)/ruff format $(CODE) tests bench tools

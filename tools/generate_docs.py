@@ -1,0 +1,113 @@
+"""Write the generated parts of the docs: `make docs`. A test fails when they are out of date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+import typer
+
+from approvals.machine import diagram
+from bot.cli.main import app
+from bot.metrics import Metrics
+from bot.settings import Settings
+from jobs.operation import Operation
+from jobs.registry import load_operations
+
+ROOT: Final = Path(__file__).parents[1]
+BEGIN: Final = "<!-- states:begin -->\n"
+END: Final = "<!-- states:end -->"
+HEAD: Final = """# Reference
+
+Written by `make docs` from the code; a test fails when it is out of date. Every command prints its
+help with `--help`, takes `--json` where it prints data, and ends with 0 (fine), 1 (a check failed)
+or 2 (bad input).
+"""
+
+
+def pages() -> Mapping[Path, str]:
+    """Each generated page with what it should say."""
+    how = ROOT / "docs" / "how-it-works.md"
+    return {ROOT / "docs" / "reference.md": reference(), how: with_states(how.read_text("utf-8"))}
+
+
+def reference() -> str:
+    """Commands, operations, settings and metrics."""
+    parts = [HEAD, "## Commands", *_commands(), "## Operations", *_operations()]
+    parts += ["## Settings", _settings(), "## Metrics", _metrics()]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def with_states(text: str) -> str:
+    """A page with the diagram of request states between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}```mermaid\n{diagram()}```\n{END}{after}"
+
+
+def _commands() -> Iterator[str]:
+    root = typer.main.get_command(app)
+    for path, command in _walk(root, "twokey"):
+        context = click.Context(command, info_name=path)
+        usage = command.collect_usage_pieces(context)
+        lines = [f"### `{' '.join([path, *usage])}`", "", command.help or ""]
+        options = [record for p in command.params if (record := p.get_help_record(context))]
+        if options:
+            lines += ["", "| option | |", "|---|---|"]
+            lines += [f"| `{name}` | {text} |" for name, text in options if name != "--help"]
+        yield "\n".join(lines).rstrip("|- \n") if not options else "\n".join(lines)
+
+
+def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    children = getattr(command, "commands", {})
+    if not children:
+        yield path, command
+    for name, child in sorted(children.items()):
+        yield from _walk(child, f"{path} {name}")
+
+
+def _operations() -> Iterator[str]:
+    for operation in load_operations("commands").values():
+        yield _operation(operation)
+
+
+def _operation(operation: Operation) -> str:
+    traits = f"A {operation.kind}; risk: {operation.risk}. Example: `{operation.example}`"
+    lines = [
+        f"### `/db {operation.name}`",
+        "",
+        f"{operation.summary}. {traits}",
+        "",
+        "| parameter | | when left out |",
+        "|---|---|---|",
+    ]
+    for name, field in operation.params.model_fields.items():
+        default = "required" if field.is_required() else f"`{field.default}`"
+        if field.default == "":
+            default = ""
+        lines.append(f"| `{name}` | {field.description or ''} | {default} |")
+    return "\n".join(lines)
+
+
+def _settings() -> str:
+    lines = ["| variable | | default |", "|---|---|---|"]
+    for field in Settings.model_fields.values():
+        default = "" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `{field.validation_alias}` | {field.description} | {default} |")
+    return "\n".join(lines)
+
+
+def _metrics() -> str:
+    lines = ["| metric | type | |", "|---|---|---|"]
+    families = sorted(Metrics().registry.collect(), key=lambda family: family.name)
+    lines += [f"| `{f.name}` | {f.type} | {f.documentation} |" for f in families]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{page.relative_to(ROOT)}\n")
