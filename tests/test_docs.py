@@ -37,11 +37,13 @@ def test_every_link_between_our_pages_leads_somewhere() -> None:
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), flags=re.M))
-    for target in re.findall(r"^make ([a-z]+)", README, flags=re.M):
+    targets = set(
+        re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    )
+    for target in re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE):
         assert target in targets
     root = typer.main.get_command(app)
-    for line in re.findall(r"^\.venv/bin/twokey (.+)$", README, flags=re.M):
+    for line in re.findall(r"^\.venv/bin/twokey (.+)$", README, flags=re.MULTILINE):
         command: click.Command = root
         for word in shlex.split(line, comments=True):
             children = getattr(command, "commands", None)
