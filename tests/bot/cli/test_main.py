@@ -8,9 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from approvals import audit
+from approvals.words import BadInputError
+from bot.cli.main import app
+from store.connect import Store
 
 ROOT = Path(__file__).parents[3]
 TWOKEY = Path(sys.executable).with_name("twokey")
@@ -27,13 +35,17 @@ def twokey(*arguments: str, home: Path, **environ: str) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def test_every_command_has_help(tmp_path: Path) -> None:
-    for words in (
-        [], ["serve"], ["bot"], ["worker"], ["doctor"], ["demo"], ["policy", "check"],
-        ["policy", "test"], ["policy", "explain"], ["audit", "verify"], ["audit", "export"],
-        ["store", "upgrade"], ["sandbox", "slack"],
-    ):  # fmt: skip
-        assert twokey(*words, "--help", home=tmp_path).returncode == 0
+@pytest.mark.parametrize(
+    "words",
+    [
+        "", "serve", "bot", "worker", "doctor", "demo", "policy check", "policy test",
+        "policy explain", "audit verify", "audit export", "store upgrade", "sandbox slack",
+    ],
+)  # fmt: skip
+def test_every_command_has_help(words: str) -> None:
+    shown = CliRunner().invoke(app, [*words.split(), "--help"])
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output
 
 
 @pytest.mark.parametrize(
@@ -66,13 +78,47 @@ def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:
 def test_policies_are_checked_and_explained(tmp_path: Path) -> None:
     policy = tmp_path / "p.yml"
     policy.write_text("rules: [{when: {operation: backup}, gates: [{id: dba, groups: [dba]}]}]")
-    checked = twokey("policy", "check", "p.yml", "--json", home=tmp_path)
-    assert json.loads(checked.stdout)["ok"] is True
-    for attributes, status in ((["operation=backup"], 0), (["operation=drop"], 1)):
-        done = twokey("policy", "explain", *attributes, "--policy", "p.yml", home=tmp_path)
-        assert done.returncode == status
+    runner = CliRunner()
+    checked = runner.invoke(app, ["policy", "check", str(policy), "--json"])
+    assert json.loads(checked.output)["ok"] is True
+    for attribute, status in (("operation=backup", 0), ("operation=drop", 1)):
+        done = runner.invoke(app, ["policy", "explain", attribute, "--policy", str(policy)])
+        assert done.exit_code == status
     policy.write_text("rules: [{gates: [{id: dba, groups: [dba], approve: 0}]}]")
-    assert twokey("policy", "check", "p.yml", home=tmp_path).returncode == 2
+    assert isinstance(runner.invoke(app, ["policy", "check", str(policy)]).exception, BadInputError)
+
+
+@pytest.mark.parametrize(
+    ("edit", "status"),
+    [("", 0), ("UPDATE", 1), ("DELETE", 1)],
+)
+async def test_an_exported_audit_is_checked_offline(
+    store: Store, tmp_path: Path, edit: str, status: int
+) -> None:
+    async with store.begin() as conn:
+        for number in range(3):
+            await audit.append(
+                conn, chain="orders", at=datetime.now(UTC), actor="ana", action=f"act {number}",
+                detail={},
+            )  # fmt: skip
+        lines = [line async for line in audit.export(conn)]
+        ends = [json.dumps(asdict(head)) for head in await audit.heads(conn)]
+    match edit:
+        case "UPDATE":
+            lines[1] = lines[1].replace("act 1", "act 9")
+        case "DELETE":
+            del lines[2]
+        case _:
+            pass
+    (tmp_path / "audit.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "heads.jsonl").write_text("\n".join(ends) + "\n")
+    done = CliRunner().invoke(
+        app,
+        ["audit", "verify", str(tmp_path / "audit.jsonl"), "--heads",
+         str(tmp_path / "heads.jsonl"), "--json"],
+    )  # fmt: skip
+    assert done.exit_code == status
+    assert json.loads(done.output)["ok"] is (status == 0)
 
 
 def test_the_doctor_says_what_to_mend_and_ends_with_1(tmp_path: Path) -> None:
