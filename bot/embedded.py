@@ -68,7 +68,8 @@ async def _opened(data: Path, environ: Mapping[str, str]) -> Server:
 
 
 async def _create_database(server: Server) -> None:
-    conn = await asyncpg.connect(server.dsn("postgres"), timeout=CONNECT_SECONDS_MAX)
+    async with asyncio.timeout(CONNECT_SECONDS_MAX):
+        conn = await asyncpg.connect(server.dsn("postgres"))
     try:
         if not await conn.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
             await conn.execute(f"CREATE DATABASE {DATABASE}")

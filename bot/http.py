@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import asyncpg
-import sqlalchemy as sa
 from aiohttp import web
 from slack_bolt.adapter.aiohttp import to_aiohttp_response
 from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot import outbox_rows
 from bot.edge import BODY_BYTES_MAX, Gate, Knock, status
@@ -204,5 +204,5 @@ async def _briefly(asking: Awaitable[_Value]) -> _Value | None:
     try:
         async with asyncio.timeout(READY_SECONDS_MAX):
             return await asking
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, sa.exc.SQLAlchemyError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -160,7 +160,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML where a key that stands twice is an error, not the last one's victory."""
 
 
-def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[object, object]:
+def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, object]:
     seen: set[object] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
