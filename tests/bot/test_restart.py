@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from approvals.words import PlanHash, PolicyHash
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
+from tests.bot.views.cards import texts
 from tests.bot.world import CHANNEL, running
 from tests.conftest import Target
 
@@ -76,3 +84,38 @@ async def test_a_card_that_somebody_still_sees_as_it_was_is_drawn_anew(
         pressed = await slack.click("U0BEN", CHANNEL, card["ts"], "approve", shown=card)
         assert pressed.ok
         await world.told("U0BEN", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"card_hash": "another card"}, "has changed since it was drawn"),
+        ({"plan_hash": PlanHash("0" * 64)}, "not what it was when you looked"),
+        ({"policy_hash": PolicyHash("0" * 64)}, "rules for request 1 have changed"),
+        ({"step": 7}, "moved on to another step"),
+        ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "have expired"),
+    ],
+)
+async def test_a_vote_counts_only_for_what_the_card_shows_now(
+    slack: SlackStandIn,
+    store: Store,
+    target: Target,
+    tmp_path: Path,
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    async with running(slack, store, tmp_path, target.dsn, http=True, worker=False) as world:
+        await slack.command("U0ANA", CHANNEL, "/db paint orders")
+        card = await world.card("Waiting")
+        seal = world.twokey.desk.seal
+        [value] = {
+            element["value"]
+            for block in card["blocks"]
+            if block["type"] == "actions"
+            for element in block["elements"]
+        }
+        old = seal.close(replace(seal.open(value, now=None), **change))
+        shown = json.loads(json.dumps(card).replace(value, old))
+        await slack.click("U0BEN", CHANNEL, card["ts"], "approve", shown=shown)
+        await world.told("U0BEN", says)
+        assert "0 of 2" in texts((await world.card("2 approvals"))["blocks"])
