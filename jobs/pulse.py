@@ -82,7 +82,7 @@ class Pulse:
             if not self._held:
                 continue
             try:
-                async with asyncio.timeout(self._limits.heartbeat.total_seconds()):
+                async with asyncio.timeout(self._limits.stale.total_seconds() / 2):
                     await self._once()
             except Exception as error:
                 if not is_away(error):

@@ -18,6 +18,15 @@ CONNECTIONS_MAX: Final = 2
 CONNECT_SECONDS_MAX: Final = 5.0
 CLOSE_SECONDS_MAX: Final = 5.0
 
+# What a connection says that was closed behind our back; the next one may work.
+_CUT: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    ConnectionResetError,
+)
+
 
 class LiveReader:
     """Reads one database; implements `jobs.operation.Reader`."""
@@ -32,7 +41,7 @@ class LiveReader:
         try:
             try:
                 return await self._rows(query, args)
-            except (asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError):
+            except _CUT:
                 # The server was restarted since the connection was last used.
                 return await self._rows(query, args)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

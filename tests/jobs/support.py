@@ -52,7 +52,7 @@ QUICK = Limits(
     concurrency=4,
     pulse=timedelta(seconds=0.1),
     heartbeat=timedelta(seconds=0.3),
-    stale=timedelta(seconds=1.5),
+    stale=timedelta(seconds=2.5),
     reap=timedelta(seconds=0.2),
     poll=timedelta(seconds=0.2),
     lock_ping=timedelta(seconds=0.1),

@@ -59,7 +59,7 @@ async def test_a_connection_that_was_cut_is_made_anew(readers: Readers, work_tar
     before = await reader.rows("SELECT pg_backend_pid() AS pid")
     other = Readers()
     await other.of(database("orders", work_target)).rows(
-        "SELECT pg_terminate_backend($1)", before[0]["pid"]
+        "SELECT pg_terminate_backend($1, 3000)", before[0]["pid"]
     )
     await other.close()
     after = await reader.rows("SELECT pg_backend_pid() AS pid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from pydantic import JsonValue
 from approvals.words import RunId
 from jobs import runs
 from jobs.away import StoreAwayError
+from jobs.folders import private_folder
 from jobs.limits import Limits
 from jobs.locks import TargetLock
 from jobs.operation import Answer, Attempt, JobError, Mode
@@ -109,6 +111,16 @@ async def test_a_guard_gives_up_when_the_lock_stays_lost_for_its_grace(bench: Be
     await asyncio.wait_for(guard, 5)
     assert 0.3 < loop.time() - lost < 2
     await thief.release()
+
+
+async def test_a_private_folder_goes_with_its_run_also_after_an_error(tmp_path: Path) -> None:
+    mine = Claim(run_id=RunId(7), epoch=2, worker="me")
+    with pytest.raises(ZeroDivisionError):
+        async with private_folder(tmp_path / "runs", mine) as folder:
+            (folder / "deep").mkdir()
+            assert folder.name == "run-7-2"
+            raise ZeroDivisionError
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(
