@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from postgres.layout import Layout
 from postgres.server import Server, create, find_binaries, open_server
 from store.connect import CONNECT_SECONDS_MAX
 from store.upgrade import upgrade
@@ -61,7 +62,8 @@ def kept_key(path: Path) -> str:
 
 async def _opened(data: Path, environ: Mapping[str, str]) -> Server:
     binaries = find_binaries(environ)
-    if await asyncio.to_thread(data.exists):
+    # As root a server may really stand elsewhere, where its account can walk to.
+    if await asyncio.to_thread(Layout.at(data).data.exists):
         return open_server(binaries, data)
     await asyncio.to_thread(data.parent.mkdir, parents=True, exist_ok=True)
     return await create(binaries, data, settings=_SETTINGS)
