@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """One server for all tests of this process; durability off, as nobody keeps its data."""
     binaries = find_binaries(os.environ)
-    home = tmp_path_factory.mktemp("pg")
-    open_to_all(home)
+    home = folder_of_its_own()
     settings = {
         "fsync": "off",
         "synchronous_commit": "off",
@@ -60,6 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield made
     finally:
         asyncio.run(made.stop("immediate"))
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +111,13 @@ async def _admin(server: Server, statement: str) -> None:
         await conn.execute(statement)
     finally:
         await conn.close()
+
+
+def folder_of_its_own() -> Path:
+    """A folder for a server: pytest's own are closed when another run of it begins."""
+    home = Path(tempfile.mkdtemp(prefix="twokey-"))
+    home.chmod(0o755)
+    return home
 
 
 def open_to_all(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from jobs.operation import CriticalQuery, Database, Mode, Tier
 from jobs.reader import LiveReader, Readers
 from postgres.server import Server, create, find_binaries
 from store.connect import Store
-from tests.conftest import open_to_all
+from tests.conftest import folder_of_its_own, open_to_all
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SHOP = """
@@ -31,15 +32,15 @@ SHOP = """
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shop() -> Iterator[Server]:
     """A small cluster with a database `shop`, and nothing that other tests put there."""
-    home = tmp_path_factory.mktemp("shop")
-    open_to_all(home)
+    home = folder_of_its_own()
     made = asyncio.run(_make(home))
     try:
         yield made
     finally:
         asyncio.run(made.stop("immediate"))
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @dataclass(slots=True)
