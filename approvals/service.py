@@ -64,6 +64,7 @@ from approvals.words import (
     PersonId,
     RefusedError,
     RequestId,
+    State,
     Verdict,
     Why,
 )
@@ -271,7 +272,7 @@ class Approvals:
 
     async def load(self, request_id: RequestId) -> RequestRecord | None:
         """A request as it is stored, or None."""
-        async with self._store.begin() as conn:
+        async with self._store.single() as conn:
             found = await self._shelf.read(conn, [request_id])
         return next(iter(found), None)
 
@@ -315,7 +316,10 @@ class Approvals:
             "action": "ask",
             "audit": sql.audit_entry("", "", audit_detail(event, None, outcome))["detail"],
         }
-        async with self._store.begin() as conn:
+        # One statement is all, unless nobody needs to agree and the run is queued with it.
+        # By itself it holds the chain's lock for no longer than the server needs.
+        grants = case.row["state"] == State.APPROVED
+        async with self._store.begin() if grants else self._store.single() as conn:
             row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
             if row is None:
                 return await self._asked_before(conn, delivery)

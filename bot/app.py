@@ -30,6 +30,7 @@ from bot.desk import Desk
 from bot.edge import Gate
 from bot.http import serve_http, web_app
 from bot.inventory import Inventory
+from bot.limits import limits_of
 from bot.listeners import actions, commands, events, views
 from bot.metrics import Metrics
 from bot.outbox import Outbox, Pace
@@ -271,8 +272,7 @@ async def build(
             databases=inventory.databases,
             home=settings.home,
             clock=clock,
-            limits=limits
-            or Limits(concurrency=settings.runs_at_once, stop_grace=settings.stop_limit),
+            limits=limits or limits_of(settings),
         ),
         background=background,
         metrics=metrics,

@@ -50,6 +50,7 @@ class Pace:
 
     between: timedelta = timedelta(seconds=1)
     poll: timedelta = timedelta(seconds=5)
+    look_again: timedelta = timedelta(milliseconds=100)
     first_retry: timedelta = timedelta(seconds=2)
     retry_max: timedelta = timedelta(minutes=5)
     lease: timedelta = timedelta(seconds=60)
@@ -117,9 +118,14 @@ class Outbox:
         failures = 0
         while not stop.is_set():
             self._wake.clear()
+            hands = self._free_hands
             try:
                 wait = await self._claim_and_start(tasks)
                 failures = 0
+                if self._free_hands == hands:
+                    # Whatever woke us has its channel's turn still to come. Many commands
+                    # at once must not make us look as often.
+                    await asyncio.sleep(self._pace.look_again.total_seconds())
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -142,7 +148,7 @@ class Outbox:
         for row in rows:
             self._free_hands -= 1
             tasks.create_task(self._carry(row))
-        due_at = (await outbox_rows.backlog(self._store)).next_due_at
+        due_at = await outbox_rows.next_due_at(self._store)
         if due_at is None or self._free_hands == 0:
             return poll
         return min(max((due_at - self._clock()).total_seconds(), 0.01), poll)

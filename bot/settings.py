@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         validation_alias="TWOKEY_RUNS_AT_ONCE",
         description="Runs of one worker at a time",
     )
+    worker_lost_after: Duration = Field(
+        default=timedelta(seconds=60),
+        validation_alias="TWOKEY_WORKER_LOST_AFTER",
+        description="Silence after which a worker's runs are given to another; at least 2s",
+    )
     slack_bot_token: SecretStr | None = Field(
         default=None, validation_alias="SLACK_BOT_TOKEN", description="Bot token, xoxb-…"
     )
@@ -168,6 +173,13 @@ class Settings(BaseSettings):
     def _positive(cls, limit: timedelta) -> timedelta:
         if limit <= timedelta(0):
             raise ValueError("must be longer than nothing")
+        return limit
+
+    @field_validator("worker_lost_after")
+    @classmethod
+    def _patient_enough(cls, limit: timedelta) -> timedelta:
+        if limit < timedelta(seconds=2):
+            raise ValueError("must be 2s or longer, or a busy worker is taken for a dead one")
         return limit
 
     @field_validator("slack_api_url")

@@ -37,18 +37,24 @@ TIME_LIMIT: Final = timedelta(hours=24)
 RECORD_LIMIT: Final = timedelta(minutes=1)
 ATTEMPTS: Final = 3
 
-# One row. What a user may not see of the sizes of others' databases counts as nothing.
+# One row, and always fresh.
 LOOK: Final = """
     SELECT current_setting('server_version')                    AS version,
            current_setting('server_version_num')::int / 10000   AS major,
            pg_is_in_recovery()                                  AS standby,
            (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
-           (SELECT sum(pg_database_size(oid))
-              FROM pg_database
-             WHERE has_database_privilege(oid, 'CONNECT'))::bigint AS size_bytes,
            (SELECT rolreplication OR rolsuper
               FROM pg_roles WHERE rolname = current_user)       AS may_replicate
 """
+
+# PostgreSQL looks at every file for this, so people are shown a size of up to a minute ago.
+# What a user may not see of the sizes of others' databases counts as nothing.
+SIZE: Final = """
+    SELECT sum(pg_database_size(oid))::bigint AS size_bytes
+      FROM pg_database
+     WHERE has_database_privilege(oid, 'CONNECT')
+"""
+SIZE_AGE_MAX: Final = timedelta(minutes=1)
 
 
 class Params(BaseModel, extra="forbid"):
@@ -61,6 +67,7 @@ class Params(BaseModel, extra="forbid"):
 async def plan(context: Context, params: Params) -> Plan:
     """Look at the server: is it the one we know, may we, how much is it."""
     seen = await _look(context)
+    (size,) = await context.reader.recent_rows(SIZE, age_max=SIZE_AGE_MAX)
     if not seen["may_replicate"]:
         raise JobError(
             f"Twokey's user on {params.database} has no REPLICATION attribute, so it cannot"
@@ -68,7 +75,7 @@ async def plan(context: Context, params: Params) -> Plan:
             next_step="As a superuser there: ALTER ROLE … REPLICATION, and allow it"
             " replication connections in pg_hba.conf.",
         )
-    async with context.store.begin() as conn:
+    async with context.store.single() as conn:
         last = await newest_backup(conn, params.database)
     age = f"{span_text(context.now - last.ended_at)} old" if last else "there is none"
     return Plan(
@@ -80,12 +87,12 @@ async def plan(context: Context, params: Params) -> Plan:
         ),
         facts=(
             ("Server", f"PostgreSQL {seen['version']}{' (standby)' if seen['standby'] else ''}"),
-            ("Size", pretty_bytes(seen["size_bytes"])),
+            ("Size", pretty_bytes(size["size_bytes"])),
             ("Goes to", str(context.database.backup_folder)),
             ("Newest backup", age),
         ),
         warnings=tuple(_warnings(seen)),
-        estimate_seconds=_estimate(last, seen["size_bytes"]),
+        estimate_seconds=_estimate(last, size["size_bytes"]),
         undo="Nothing is changed on the server; a backup that fails is removed.",
         pins=_pins(seen),
     )

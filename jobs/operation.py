@@ -139,6 +139,14 @@ class Reader(Protocol):
         """
         ...
 
+    async def recent_rows(self, query: str, *, age_max: timedelta) -> Sequence[Mapping[str, Any]]:
+        """The rows of a query, at most `age_max` old: for facts that only people read.
+
+        Raises:
+            JobError: as `rows`.
+        """
+        ...
+
 
 class Context(Protocol):
     """What an operation may use to plan a change or to answer a query."""

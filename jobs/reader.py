@@ -15,6 +15,7 @@ from jobs.operation import Database, JobError, Reader
 from store.connect import Store
 
 CONNECTIONS_MAX: Final = 2
+RECENT_MAX: Final = 16  # queries remembered per database
 CONNECT_SECONDS_MAX: Final = 5.0
 CLOSE_SECONDS_MAX: Final = 5.0
 
@@ -35,6 +36,7 @@ class LiveReader:
         self._database = database
         self._limit = statement_timeout
         self._pool: asyncpg.Pool | None = None
+        self._recent: dict[str, tuple[float, asyncio.Task[Sequence[Mapping[str, Any]]]]] = {}
 
     async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """See `jobs.operation.Reader.rows`."""
@@ -47,8 +49,25 @@ class LiveReader:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _explained(self._database.name, error, self._limit) from error
 
+    async def recent_rows(self, query: str, *, age_max: timedelta) -> Sequence[Mapping[str, Any]]:
+        """See `jobs.operation.Reader.recent_rows`. Many who ask at once share one query."""
+        now = asyncio.get_running_loop().time()
+        asked_at, asking = self._recent.get(query, (0.0, None))
+        failed = asking is not None and asking.done() and asking.exception() is not None
+        if asking is None or failed or now - asked_at > age_max.total_seconds():
+            while len(self._recent) >= RECENT_MAX:
+                del self._recent[next(iter(self._recent))]
+            asking = asyncio.create_task(self.rows(query))
+            # Whoever asked may have gone by the time it fails.
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._recent[query] = (now, asking)
+        return await asyncio.shield(asking)
+
     async def close(self) -> None:
         """Close the connections."""
+        for _, asking in self._recent.values():
+            asking.cancel()
+        self._recent.clear()
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -64,7 +83,8 @@ class LiveReader:
             if self._pool is None:
                 self._pool = self._new_pool()
                 await self._pool
-            async with self._pool.acquire() as conn, conn.transaction(readonly=True):
+            # No transaction of our own: one statement in a session that only reads.
+            async with self._pool.acquire() as conn:
                 return [dict(row) for row in await conn.fetch(query, *args)]
 
     def _new_pool(self) -> asyncpg.Pool:
@@ -74,6 +94,7 @@ class LiveReader:
             min_size=0,
             max_size=CONNECTIONS_MAX,
             timeout=CONNECT_SECONDS_MAX,
+            reset=_leave_as_is,
             server_settings={
                 "application_name": "twokey",
                 "default_transaction_read_only": "on",
@@ -134,6 +155,11 @@ class LiveContext:
     def now(self) -> datetime:
         """The time, aware, in UTC."""
         return self.clock()
+
+
+async def _leave_as_is(conn: object) -> None:
+    """Our queries change no session, so there is nothing to reset after each of them."""
+    del conn
 
 
 def _explained(database: str, error: Exception, limit: timedelta) -> JobError:

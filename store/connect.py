@@ -33,6 +33,16 @@ class Store:
         async with self.engine.begin() as conn:
             yield conn
 
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement commits by itself, in one round trip.
+
+        For one statement that is complete alone: what it locks is free again when the server
+        has done it, and does not wait for us to come back and say COMMIT.
+        """
+        async with self.engine.connect() as conn:
+            yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
     async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection[Any]:
         """A connection outside the pool, without a statement timeout; the caller closes it."""
         return await asyncpg.connect(

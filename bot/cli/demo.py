@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Final
 
 import typer
 
@@ -15,16 +14,12 @@ from bot.cli.tour import play
 from bot.cli.world import World, demo_world
 from bot.settings import check_names, load_settings
 
-DEFAULT_PORT: Final = 8065
 
+def demo(*, port: int, tour: bool) -> None:
+    """Start PostgreSQL, a stand-in for Slack and Twokey on this machine, until Ctrl-C.
 
-def demo(
-    port: Annotated[
-        int, typer.Option(help="Port of the page on 127.0.0.1; 0 takes a free one.", min=0)
-    ] = DEFAULT_PORT,
-    tour: Annotated[bool, typer.Option("--tour", help="Play the whole story, then end.")] = False,
-) -> None:
-    """Start PostgreSQL, a stand-in for Slack and Twokey on this machine, until Ctrl-C."""
+    `port` is the page's, 0 for a free one; with `tour` the story is played, and then it ends.
+    """
     check_names(os.environ)
     home = load_settings().home
     if tour:

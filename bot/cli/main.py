@@ -16,6 +16,7 @@ from bot.cli.audit import audit_app
 from bot.cli.doctor import doctor
 from bot.cli.output import complain, log_to_stderr, run, say, stop_at_signals
 from bot.cli.policy import policy_app
+from bot.cli.runs import runs_app
 from bot.cli.sandbox import sandbox_app
 from bot.cli.store import store_app
 from bot.inventory import load_inventory
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(audit_app, name="audit")
+app.add_typer(runs_app, name="runs")
 app.add_typer(store_app, name="store")
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(doctor)
@@ -58,7 +60,7 @@ def worker_alone() -> None:
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 8065,
     tour: Annotated[bool, typer.Option("--tour", help="Play the story unattended.")] = False,
 ) -> None:
     """The main job on this machine alone: Slack stand-in, bot, worker and PostgreSQL."""

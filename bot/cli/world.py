@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 import yaml
@@ -115,7 +115,8 @@ async def _running(
             await twokey.run(stop, listening=listening)
 
     task = asyncio.create_task(life())
-    await asyncio.wait({made, task}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {made, task}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not made.done():
         await task
     return made.result(), stop, task
@@ -175,7 +176,7 @@ def _settings(home: Path, slack: SlackStandIn) -> Settings:
 
 def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
     """Write the inventory that one would write for these clusters, and read it."""
-    traits = {
+    traits: Mapping[str, Mapping[str, object]] = {
         "orders": {
             "environment": "production",
             "tier": "critical",
