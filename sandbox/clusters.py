@@ -12,7 +12,7 @@ import asyncpg
 
 from postgres.server import Binaries, Server, create, open_server
 
-SECONDS_MAX: Final = 60.0
+SECONDS_MAX: Final = 60
 INCREMENTAL_SINCE: Final = 17  # pg_basebackup --incremental, which needs summaries of the WAL
 READY_MARK: Final = "twokey-demo-ready"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 APPLICATION_ROLE: Final = "twokey_app"
-CONNECT_SECONDS_MAX: Final = 5.0
+CONNECT_SECONDS_MAX: Final = 5
 # Nothing that a listener or a worker asks of the store takes this long; a statement
 # that does is stuck, and its transaction must not hold a request's row for ever.
 STATEMENT_SECONDS_MAX: Final = 30
@@ -43,7 +43,7 @@ class Store:
         async with self.engine.connect() as conn:
             yield await conn.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection[Any]:
+    async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection:
         """A connection outside the pool, without a statement timeout; the caller closes it."""
         return await asyncpg.connect(
             self.dsn,
@@ -69,7 +69,7 @@ def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
         "idle_in_transaction_session_timeout": str(2 * STATEMENT_SECONDS_MAX * 1000),
     }
 
-    async def new_connection() -> asyncpg.Connection[Any]:
+    async def new_connection() -> asyncpg.Connection:
         return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS_MAX, server_settings=settings)
 
     engine = create_async_engine(
@@ -79,7 +79,7 @@ def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
         max_overflow=0,
         pool_timeout=10,
     )
-    sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return Store(dsn=dsn, engine=engine, role=role)
 
 
