@@ -146,7 +146,7 @@ async def _verify(job: Job, backup: BackupRecord) -> VerificationReport:
     return await verify_backup(
         binaries,
         Path(backup.folder) / backup.id,
-        job.folder / "scratch",
+        job.folder,
         critical_queries=[(q.name, q.sql, q.expect) for q in job.database.critical_queries],
         on_step=job.report,
     )

@@ -39,6 +39,12 @@ class CuttingStore:
                 await self.kill(conn)
             self.left -= 1
 
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Each statement commits by itself, so there is no death between it and its commit."""
+        async with self.store.single() as conn:
+            yield CuttingConnection(conn, self)  # type: ignore[misc]
+
     async def kill(self, conn: AsyncConnection) -> None:
         self.cut = True
         raw = await conn.get_raw_connection()

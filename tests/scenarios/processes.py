@@ -175,9 +175,10 @@ async def _database(server: Server, name: str, content: str = "") -> None:
     conn = await asyncpg.connect(server.dsn())
     await conn.execute(f'CREATE DATABASE "{name}"')
     await conn.close()
-    conn = await asyncpg.connect(server.dsn(name))
-    await conn.execute(content)
-    await conn.close()
+    if content:
+        conn = await asyncpg.connect(server.dsn(name))
+        await conn.execute(content)
+        await conn.close()
 
 
 def _write_inventory(made: Office) -> None:
