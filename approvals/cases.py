@@ -129,6 +129,10 @@ class Case:
             new_votes=(*self.new_votes, {**stored, "at": vote.at.isoformat()}),
         )
 
+    def numbered(self, number: int) -> Case:
+        """The case of a new request with the number that it was stored under."""
+        return replace(self, row={**self.row, "id": number})
+
     def sealed(self, keys: VoteKeys) -> Case:
         """The case as it is to be stored."""
         made = keys.sign(self._sealed())

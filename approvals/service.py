@@ -64,6 +64,7 @@ from approvals.words import (
     PersonId,
     RefusedError,
     RequestId,
+    RunId,
     State,
     Verdict,
     Why,
@@ -304,7 +305,7 @@ class Approvals:
     ) -> Decision:
         subject = f"{ask.operation} {ask.database}"
         delivery = _delivery_key(ask.delivery or uuid.uuid4().hex, ask.by.id, subject, "Asked")
-        first = self._asked(event, case, outcome)
+        first = self._asked(outcome)
         values = {
             **case.saved(),
             "delivery": delivery,
@@ -316,32 +317,44 @@ class Approvals:
             "action": "ask",
             "audit": sql.audit_entry("", "", audit_detail(event, None, outcome))["detail"],
         }
-        # One statement is all, unless nobody needs to agree and the run is queued with it.
-        # By itself it holds the chain's lock for no longer than the server needs.
-        grants = case.row["state"] == State.APPROVED
-        async with self._store.begin() if grants else self._store.single() as conn:
-            row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
-            if row is None:
-                return await self._asked_before(conn, delivery)
-            stored = replace(case, row={**case.row, "id": row.id})
-            run = await self._book.enqueued(conn, None, stored, now)
+        stored, run = await self._stored(case, values, now)
+        if stored is None:
+            return await self._asked_before(delivery)
         record = self._book.record(stored, run)
         if outcome.refusal:
             return refused(outcome.refusal, record)
         problem, next_step = said(event, record, noop=False)
         return replace(first, request=record, problem=problem, next_step=next_step)
 
-    def _asked(self, event: Asked, case: Case, outcome: Outcome) -> Decision:
+    def _asked(self, outcome: Outcome) -> Decision:
         """The answer as a redelivery will get it, which knows the request by its record."""
         if outcome.refusal:
             return refused(outcome.refusal)
-        del event, case
         text = "The request was stored before."
         return Decision(ok=True, noop=False, why=None, problem=text, next_step="", request=None)
 
-    async def _asked_before(self, conn: AsyncConnection, delivery: str) -> Decision:
-        request_id, answer = await sql.delivered(conn, delivery)
-        records = await self._shelf.read(conn, [request_id])
+    async def _stored(
+        self, case: Case, values: Mapping[str, Any], now: datetime
+    ) -> tuple[Case | None, tuple[RunId | None, str | None]]:
+        """The new case with its number, and its run; None for a delivery that came before.
+
+        One statement is all, unless nobody needs to agree and the run is queued with it.
+        By itself it holds the chain's lock for no longer than the server needs.
+        """
+        if case.row["state"] != State.APPROVED:
+            rows = await self._store.rows(sql.INSERT_REQUEST_ALONE, values)
+            return case.numbered(rows[0]["id"]) if rows else None, (None, None)
+        async with self._store.begin() as conn:
+            row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
+            if row is None:
+                return None, (None, None)
+            stored = case.numbered(row.id)
+            return stored, await self._book.enqueued(conn, None, stored, now)
+
+    async def _asked_before(self, delivery: str) -> Decision:
+        async with self._store.single() as conn:
+            request_id, answer = await sql.delivered(conn, delivery)
+            records = await self._shelf.read(conn, [request_id])
         return answered(answer, next(iter(records), None))
 
     async def _keep_policy(self) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.plans import canonical
 from approvals.words import RequestId
+from store.quick import Statement
 
 _JSON: Final = JSONB()
 _TEXTS: Final = ARRAY(sa.Text())
@@ -89,6 +90,8 @@ INSERT_REQUEST: Final = sa.text("""
     sa.bindparam("step", type_=sa.Integer()),
 )
 
+INSERT_REQUEST_ALONE: Final = Statement(INSERT_REQUEST)
+
 LOCK_REQUEST: Final = sa.text("SELECT * FROM requests WHERE id = :id FOR UPDATE")
 
 # After the lock, in a statement of its own: READ COMMITTED shows a statement what was
@@ -109,9 +112,13 @@ READ_AFTER_LOCK: Final = sa.text("""
 """).bindparams(sa.bindparam("at", type_=_AT))
 
 # Two grants for one database never both find it free: the second waits here, then looks.
-LOCK_TARGET: Final = sa.text(
-    "SELECT pg_advisory_xact_lock(hashtext('twokey'), hashtext(:database))"
-)
+# The inner query has locked its row before the outer one calls the function for it.
+LOCK_REQUEST_AND_TARGET: Final = sa.text("""
+    SELECT r.*,
+           (SELECT pg_advisory_xact_lock(hashtext('twokey'), hashtext(r.database))
+             WHERE r.database <> '') AS target_lock
+      FROM (SELECT * FROM requests WHERE id = :id FOR UPDATE) AS r
+""")
 
 SAVE_REQUEST: Final = sa.text("""
     WITH saved AS (
@@ -243,11 +250,11 @@ async def lock(
     lock_target: bool = False,
 ) -> Evidence | None:
     """Lock a request and read what its decisions need; None when there is none."""
-    row = (await conn.execute(LOCK_REQUEST, {"id": request_id})).mappings().one_or_none()
-    if row is None:
+    statement = LOCK_REQUEST_AND_TARGET if lock_target else LOCK_REQUEST
+    locked = (await conn.execute(statement, {"id": request_id})).mappings().one_or_none()
+    if locked is None:
         return None
-    if lock_target and row["database"]:
-        await conn.execute(LOCK_TARGET, {"database": row["database"]})
+    row = {name: value for name, value in locked.items() if name != "target_lock"}
     found = await conn.execute(
         READ_AFTER_LOCK,
         {
@@ -259,7 +266,7 @@ async def lock(
             "at": at,
         },
     )
-    return Evidence(row=dict(row), **found.mappings().one())
+    return Evidence(row=row, **found.mappings().one())
 
 
 async def delivered(conn: AsyncConnection, delivery: str) -> tuple[int, Mapping[str, Any]]:

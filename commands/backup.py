@@ -31,7 +31,7 @@ from postgres.backup.progress import Progress
 from postgres.errors import PostgresError
 from postgres.server import Binaries, find_binaries
 from postgres.sizes import pretty_bytes
-from store.backups import BackupRecord, newest_backup, record_backup
+from store.backups import BackupRecord, Pace, last_pace, record_backup
 
 TIME_LIMIT: Final = timedelta(hours=24)
 RECORD_LIMIT: Final = timedelta(minutes=1)
@@ -75,8 +75,7 @@ async def plan(context: Context, params: Params) -> Plan:
             next_step="As a superuser there: ALTER ROLE … REPLICATION, and allow it"
             " replication connections in pg_hba.conf.",
         )
-    async with context.store.single() as conn:
-        last = await newest_backup(conn, params.database)
+    last = await last_pace(context.store, params.database)
     age = f"{span_text(context.now - last.ended_at)} old" if last else "there is none"
     return Plan(
         title=f"Back up {params.database} ({params.kind})",
@@ -149,7 +148,7 @@ def _warnings(seen: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _estimate(last: BackupRecord | None, size_bytes: int) -> int | None:
+def _estimate(last: Pace | None, size_bytes: int) -> int | None:
     """As fast as the last one, for today's size; None when there is nothing to go by."""
     if last is None or not last.data_bytes:
         return None

@@ -12,9 +12,22 @@ from pydantic import JsonValue
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connect import Store
+from store.quick import Statement
 from store.tables import backups, verifications
 
 LISTED_MAX: Final = 50
+
+LAST_PACE: Final = Statement(
+    sa.text("""
+        SELECT ended_at, seconds, data_bytes
+          FROM backups
+         WHERE database = :database
+           AND state = 'complete'
+         ORDER BY started_at DESC
+         LIMIT 1
+    """)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,15 @@ class ListedBackup:
     verified: Verification | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """When the last backup ended, and how long it took for how much."""
+
+    ended_at: datetime
+    seconds: float
+    data_bytes: int
+
+
 async def record_backup(conn: AsyncConnection, backup: BackupRecord) -> None:
     """Store a backup that is complete on disk. Recording it again changes nothing."""
     values = {name: getattr(backup, name) for name in BackupRecord.__slots__}
@@ -114,6 +136,12 @@ async def newest_backup(
     query = query.order_by(backups.c.started_at.desc()).limit(1)
     row = (await conn.execute(query)).mappings().one_or_none()
     return BackupRecord(**row) if row else None
+
+
+async def last_pace(store: Store, database: str) -> Pace | None:
+    """What a plan says of the newest backup that is not known to be damaged."""
+    rows = await store.rows(LAST_PACE, {"database": database})
+    return Pace(**rows[0]) if rows else None
 
 
 async def list_backups(conn: AsyncConnection, database: str) -> Sequence[ListedBackup]:

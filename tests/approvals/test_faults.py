@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from approvals.calls import Decision
 from approvals.service import Approvals
 from approvals.words import Door
 from store.connect import Store
+from store.quick import Statement
 from tests.approvals.support import ANA, BEN, CLEO, KEYS, Clock, Queue, a_ballot, an_ask, policy_of
 
 TABLES = ("requests", "gates", "votes", "audit_log", "audit_heads", "outbox", "runs", "deliveries")
@@ -44,6 +45,15 @@ class CuttingStore:
         """Each statement commits by itself, so there is no death between it and its commit."""
         async with self.store.single() as conn:
             yield CuttingConnection(conn, self)  # type: ignore[misc]
+
+    async def rows(self, statement: Statement, values: Mapping[str, object]) -> Any:
+        """As `single`: cut before the statement, or not at all."""
+        if self.left == 0:
+            self.cut = True
+            await self.store.quick.close()
+            raise Cut
+        self.left -= 1
+        return await self.store.rows(statement, values)
 
     async def kill(self, conn: AsyncConnection) -> None:
         self.cut = True

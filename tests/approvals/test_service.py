@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from approvals.service import Approvals
 from approvals.signing import VoteKeys
 from approvals.words import Door, Flag, Person, PersonId, RequestId, State, Verdict, Why
 from store.connect import Store
+from store.quick import Statement
 from tests.approvals.support import (
     ANA,
     BEN,
@@ -319,7 +320,7 @@ async def test_a_withdrawn_vote_stays_as_a_record(store: Store) -> None:
     ]
 
 
-async def test_hot_paths_take_few_statements(store: Store) -> None:
+async def test_hot_paths_take_few_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is one statement, and a vote three: more would show in every click."""
     seen: list[str] = []
     sa.event.listen(
@@ -327,6 +328,13 @@ async def test_hot_paths_take_few_statements(store: Store) -> None:
         "before_cursor_execute",
         lambda _c, _k, statement, *_: seen.append(statement),
     )
+    arguments = Statement.arguments
+
+    def counted(statement: Statement, values: Mapping[str, object]) -> list[object]:
+        seen.append(statement.sql)
+        return arguments(statement, values)
+
+    monkeypatch.setattr(Statement, "arguments", counted)
     approvals = approvals_on(store, policy_of(2))
     await approvals.ask(an_ask())
     seen.clear()

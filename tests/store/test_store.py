@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from postgres.server import Server
 from store.connect import Store, connect
 from store.outbox import post
+from store.quick import Statement
 from store.tables import metadata
 from store.upgrade import schema_state, upgrade
 from tests.conftest import Target
@@ -189,3 +191,25 @@ async def test_a_connection_that_the_server_closed_is_replaced_without_an_error(
     await admin.close()
     async with store.begin() as conn:
         assert (await conn.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one() != pid
+
+
+async def test_a_quick_connection_that_the_server_closed_is_replaced_without_an_error(
+    store: Store,
+) -> None:
+    query = Statement(sa.text("SELECT pg_backend_pid() AS pid"))
+    (row,) = await store.rows(query, {})
+    admin = await asyncpg.connect(store.dsn)
+    await admin.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
+    await admin.close()
+    (again,) = await store.rows(query, {})
+    assert again["pid"] != row["pid"]
+
+
+async def test_a_quick_statement_runs_as_the_application_and_takes_json(store: Store) -> None:
+    query = Statement(
+        sa.text("SELECT current_user AS who, :given ->> 'a' AS found").bindparams(
+            sa.bindparam("given", type_=JSONB)
+        )
+    )
+    (row,) = await store.rows(query, {"given": {"a": "b"}, "more": "is left out"})
+    assert (row["who"], row["found"]) == ("twokey_app", "b")
