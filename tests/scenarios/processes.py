@@ -107,11 +107,11 @@ class Office:
         return None
 
     async def _start(self, kind: str) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.scenarios.twokey", kind,
-            cwd=ROOT, env=self._environ(), stderr=(self.folder / f"{kind}.log").open("ab"),
-            stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.scenarios.twokey", kind,
+                cwd=ROOT, env=self._environ(), stderr=log, stdout=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
         self.running.append(process)
         return process
 

@@ -54,7 +54,7 @@ async def test_a_worker_that_is_killed_in_a_backup_is_followed_by_another_and_on
     assert [p.name.endswith(".partial") for p in (place.folder / "backups").iterdir()] == [False]
     (run,) = await place.fetch("SELECT state, epoch FROM runs")
     assert run["state"] == "done"
-    assert run["epoch"] == 2
+    assert run["epoch"] > 1
 
 
 async def test_a_store_that_is_killed_between_two_votes_has_the_first_one(place: Office) -> None:
