@@ -109,8 +109,7 @@ async def claim(given: Surroundings, run: Run, grant: Grant, call: Call) -> Clai
     """
     # Executing without having begun: somebody broke the glass.
     fresh = not run.begun and grant.state in {State.APPROVED, State.EXECUTING}
-    people = await _people(given, grant) if fresh else {}
-    moved = await _moved(given, call) if fresh else None
+    people, moved = await _looked(given, grant, call) if fresh else ({}, None)
     now = given.clock()
     async with given.store.begin() as conn:
         mine = await runs.claim(conn, run.id, worker=given.worker, now=now)
@@ -211,18 +210,35 @@ def too_long(limit: timedelta) -> JobError:
     )
 
 
+async def _looked(
+    given: Surroundings, grant: Grant, call: Call
+) -> tuple[Mapping[PersonId, Person], str | None]:
+    """Who is concerned today, and what has moved; side by side, as each may ask far away."""
+    moving = asyncio.create_task(_moved(given, call))
+    try:
+        return await _people(given, grant), await moving
+    finally:
+        moving.cancel()
+        await asyncio.gather(moving, return_exceptions=True)
+
+
 async def _people(given: Surroundings, grant: Grant) -> Mapping[PersonId, Person]:
     """Everybody concerned as the directory knows them today; who is unknown is left out."""
     known = {grant.asked_by: grant.asked_by_slack}
     known.update({vote.person: vote.slack for vote in grant.votes})
+    looks = (given.directory.by_id(person, slack) for person, slack in known.items())
+    found = await asyncio.gather(*looks, return_exceptions=True)
     people: dict[PersonId, Person] = {}
-    for person, slack in known.items():
-        try:
-            people[person] = await given.directory.by_id(person, slack)
-        except DirectoryDownError as error:
-            raise PutOffError(error.problem, DIRECTORY_AGAIN) from error
-        except RefusedError:
-            continue
+    for person, answer in zip(known, found, strict=True):
+        match answer:
+            case Person():
+                people[person] = answer
+            case DirectoryDownError():
+                raise PutOffError(answer.problem, DIRECTORY_AGAIN) from answer
+            case RefusedError():
+                continue
+            case _:
+                raise answer
     return people
 
 
@@ -252,10 +268,9 @@ async def _moved(given: Surroundings, call: Call) -> str | None:
 
 async def _not_ours(conn: AsyncConnection, run: Run) -> None:
     """Why the claim found nothing: taken or ended meanwhile, or its database is not free."""
-    again = await runs.load(conn, run.id)
+    again, held_by = await runs.load_with_holder(conn, run.id)
     if again is None or again.state is not RunState.QUEUED:
         return
-    held_by = await runs.holder(conn, again)
     raise busy(held_by) if held_by else PutOffError("Waiting for its turn.", LOOK_AGAIN)
 
 

@@ -99,18 +99,26 @@ CLAIM: Final = sa.text("""
     RETURNING epoch
 """)
 
-HOLDER: Final = sa.text("""
+# The run itself first, then whichever run holds the database that it wants.
+LOAD_WITH_HOLDER: Final = sa.text("""
+    WITH looked AS (
+        SELECT *, false AS holds FROM runs WHERE id = :run_id
+        UNION ALL
+        (SELECT *, true
+           FROM runs
+          WHERE database = (SELECT wanted.database FROM runs wanted WHERE wanted.id = :run_id)
+            AND id <> :run_id
+            AND (state IN ('running', 'needs_attention')
+                 OR (state = 'queued' AND started_at IS NOT NULL))
+          ORDER BY id
+          LIMIT 1)
+    )
     SELECT id, request_id, database, operation, state, epoch, cancel_by,
            started_at IS NOT NULL      AS begun,
            progress ->> 'waiting'       AS waiting,
            progress ->> 'waiting_since' AS waiting_since
-      FROM runs
-     WHERE database = :database
-       AND id <> :run_id
-       AND (state IN ('running', 'needs_attention')
-            OR (state = 'queued' AND started_at IS NOT NULL))
-     ORDER BY id
-     LIMIT 1
+      FROM looked
+     ORDER BY holds, id
 """)
 
 END: Final = sa.text("""
@@ -218,11 +226,12 @@ async def load(conn: AsyncConnection, run_id: RunId) -> Run | None:
     return None if row is None else _run(row)
 
 
-async def holder(conn: AsyncConnection, run: Run) -> Run | None:
-    """The run that holds the database which `run` wants, or None."""
-    found = await conn.execute(HOLDER, {"run_id": run.id, "database": run.database})
-    row = found.mappings().one_or_none()
-    return None if row is None else _run(row)
+async def load_with_holder(conn: AsyncConnection, run_id: RunId) -> tuple[Run | None, Run | None]:
+    """The run, and the run that holds the database which it wants."""
+    rows = (await conn.execute(LOAD_WITH_HOLDER, {"run_id": run_id})).mappings().all()
+    found = [_run(row) for row in rows]
+    run = found[0] if found and found[0].id == run_id else None
+    return run, found[1] if run is not None and len(found) > 1 else None
 
 
 async def claim(
