@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +19,11 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 import sqlalchemy as sa
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
+from pgqueuer.adapters.persistence.qb import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job as QueueJob
 from pgqueuer.queries import EntrypointExecutionParameter, Queries
@@ -34,6 +39,10 @@ log: Final = logging.getLogger("twokey.jobs")
 ENTRYPOINT: Final = QueueEntrypoint("run")
 NOTIFY_CHANNEL: Final = "ch_pgqueuer"
 LISTEN_CHECK_SECONDS: Final = 5.0
+# A start is what people wait for, and it needs the processor. Taking its delivery out of
+# the queue and looking for the next one wait this long for its first step.
+GIVE_WAY_SECONDS: Final = 0.05
+SETTLE_AFTER_SECONDS: Final = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ class PgQueue:
         """Have each of these runs delivered, in the caller's transaction; no run twice."""
         if not run_ids:
             return
-        queries = await _queries(conn)
+        queries = await _in_transaction(conn)
         await queries.enqueue(
             [ENTRYPOINT] * len(run_ids),
             [str(run_id).encode() for run_id in run_ids],
@@ -160,12 +169,13 @@ class PgQueue:
         """
         free = asyncio.Semaphore(places)
         async with asyncio.TaskGroup() as tasks:
-            listener = tasks.create_task(self._listen())
+            beside = [tasks.create_task(self._listen()), tasks.create_task(self._wake_at(stop))]
             bodies: set[asyncio.Task[None]] = set()
             failures = 0
             while not stop.is_set():
-                if not await _before(stop, free.acquire()):
+                if free.locked() and not await _before(stop, _is_free(free)):
                     break
+                await free.acquire()
                 self._woken.clear()
                 try:
                     job = await self._next()
@@ -178,21 +188,29 @@ class PgQueue:
                     free.release()
                     await self._rest(stop, failures)
                     continue
-                body = tasks.create_task(self._deliver(job, handler))
+                under_way = asyncio.Event()
+                body = tasks.create_task(self._deliver(job, handler, under_way))
                 bodies.add(body)
                 body.add_done_callback(bodies.discard)
                 body.add_done_callback(lambda _: free.release())
+                await _at_most(GIVE_WAY_SECONDS, under_way)
             if bodies:
                 await asyncio.wait(bodies)
-            listener.cancel()
+            for task in beside:
+                task.cancel()
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._woken.set()
 
     async def _rest(self, stop: asyncio.Event, failures: int) -> None:
         seconds = pause_seconds(failures) if failures else self._poll_seconds
-        await _before(stop, asyncio.wait_for(self._woken.wait(), seconds))
+        if not stop.is_set():
+            await _at_most(seconds, self._woken)
 
     async def _next(self) -> QueueJob | None:
-        async with self._store.begin() as conn:
-            queries = await _queries(conn)
+        async with self._store.single() as conn:
+            queries = await _pgqueuer(conn)
             jobs = await queries.dequeue(
                 batch_size=1,
                 entrypoints={ENTRYPOINT: EntrypointExecutionParameter(concurrency_limit=0)},
@@ -202,7 +220,7 @@ class PgQueue:
             )
         return jobs[0] if jobs else None
 
-    async def _deliver(self, job: QueueJob, handler: Handler) -> None:
+    async def _deliver(self, job: QueueJob, handler: Handler, under_way: asyncio.Event) -> None:
         run_id = RunId(int(job.payload or b"0"))
         verdict: Verdict
         try:
@@ -212,9 +230,14 @@ class PgQueue:
             if not is_away(error):
                 log.exception("Looking at run %d failed.", run_id)
             verdict = Later(timedelta(seconds=pause_seconds(job.attempts)))
-        if isinstance(verdict, Start):
-            await asyncio.gather(self._settle(job, verdict), _live(run_id, verdict))
-        else:
+        if not isinstance(verdict, Start):
+            under_way.set()
+            await self._settle(job, verdict)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            living = tasks.create_task(_live(run_id, verdict))
+            await asyncio.wait({living}, timeout=SETTLE_AFTER_SECONDS)
+            under_way.set()
             await self._settle(job, verdict)
 
     async def _settle(self, job: QueueJob, verdict: Verdict) -> None:
@@ -223,8 +246,8 @@ class PgQueue:
         If that fails it is delivered again, and the claim decides again.
         """
         with contextlib.suppress(Exception):
-            async with self._store.begin() as conn:
-                queries = await _queries(conn)
+            async with self._store.single() as conn:
+                queries = await _pgqueuer(conn)
                 if isinstance(verdict, Later):
                     await queries.retry_job(job, verdict.delay, None)
                 else:
@@ -266,16 +289,46 @@ async def _live(run_id: RunId, start: Start) -> None:
         log.exception("Run %d broke outside its operation; it will be recovered.", run_id)
 
 
-async def _queries(conn: AsyncConnection) -> Queries:
-    """PgQueuer on the caller's connection.
+async def _in_transaction(conn: AsyncConnection) -> Queries:
+    """PgQueuer in the caller's transaction.
 
     SQLAlchemy begins its transaction with the first statement; PgQueuer's statements go
     past it, so without one before them they would commit on their own.
     """
-    await conn.execute(sa.text("SELECT 1"))
     raw = await conn.get_raw_connection()
     driver: Any = raw.driver_connection
-    return Queries(AsyncpgDriver(driver))
+    if not driver.is_in_transaction():
+        await conn.execute(sa.text("SELECT 1"))
+    return _queries(driver)
+
+
+async def _pgqueuer(conn: AsyncConnection) -> Queries:
+    """PgQueuer on a connection of its own, where each statement commits by itself."""
+    raw = await conn.get_raw_connection()
+    driver: Any = raw.driver_connection
+    return _queries(driver)
+
+
+def _queries(driver: Any) -> Queries:
+    return Queries(AsyncpgDriver(driver), *_builders())
+
+
+@functools.cache
+def _builders() -> tuple[QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder]:
+    """They read the environment and remember the statements that they have built."""
+    return QueryBuilderEnvironment(), QueryQueueBuilder(), QuerySchedulerBuilder()
+
+
+async def _is_free(places: asyncio.Semaphore) -> None:
+    async with places:
+        return
+
+
+async def _at_most(seconds: float, event: asyncio.Event) -> None:
+    """Wait for `event`, but not longer than this."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _before(stop: asyncio.Event, waiting: Awaitable[Any]) -> bool:

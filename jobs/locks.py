@@ -22,6 +22,7 @@ log: Final = logging.getLogger("twokey.jobs")
 
 PING_SECONDS_MAX: Final = 5.0
 NAME_CHARS_MAX: Final = 63  # of an application name in PostgreSQL
+REFILL_SECONDS: Final = 0.1
 
 # The first key is this lock's own namespace. Keepalives: the server must not keep the lock
 # of a worker whose host has gone without a word.
@@ -29,25 +30,81 @@ TRY_LOCK: Final = """
     SELECT pg_try_advisory_lock(hashtext('twokey target'), hashtext($1)),
            set_config('tcp_keepalives_idle', '10', false),
            set_config('tcp_keepalives_interval', '5', false),
-           set_config('tcp_keepalives_count', '3', false)
+           set_config('tcp_keepalives_count', '3', false),
+           set_config('application_name', $2, false)
 """
 PING: Final = "SELECT 1"
+
+
+class SpareSession:
+    """A session kept open, so that taking a lock need not wait for a new one.
+
+    Only ever given away, never taken back: who held a lock closes its session.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._conn: asyncpg.Connection | None = None
+        self._missing = asyncio.Event()
+        self._missing.set()
+
+    def take(self) -> asyncpg.Connection | None:
+        """The open session, now the caller's to close; None when there is none."""
+        conn, self._conn = self._conn, None
+        self._missing.set()
+        return None if conn is None or conn.is_closed() else conn
+
+    async def keep(self) -> None:
+        """Have a session ready, soon after each was taken; never returns."""
+        failures = 0
+        try:
+            while True:
+                await self._missing.wait()
+                # The start that took the last one needs the processor more.
+                await asyncio.sleep(pause_seconds(failures) if failures else REFILL_SECONDS)
+                try:
+                    self._conn = await self._store.direct(application_name="twokey spare")
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    failures += 1
+                else:
+                    self._missing.clear()
+                    failures = 0
+        finally:
+            if (conn := self.take()) is not None:
+                conn.terminate()
 
 
 class TargetLock:
     """The lock of one database. `name` is what pg_stat_activity shows of its holder."""
 
-    def __init__(self, store: Store, database: str, *, name: str) -> None:
+    def __init__(
+        self, store: Store, database: str, *, name: str, spare: SpareSession | None = None
+    ) -> None:
         self._store = store
+        self._spare = spare
         self._database = database
         self._name = f"lock:{database}:{name}"[:NAME_CHARS_MAX]
         self._conn: asyncpg.Connection | None = None
 
     async def acquire(self) -> bool:
         """Take the lock if it is free."""
-        conn = await self._store.direct(application_name=self._name)
+        spare = self._spare.take() if self._spare is not None else None
+        if spare is not None:
+            try:
+                return await self._acquire_with(spare)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+        return await self._acquire_with(await self._store.direct(application_name=self._name))
+
+    async def _acquire_with(self, conn: asyncpg.Connection) -> bool:
+        """Take the lock with a session, which is closed unless it holds the lock then."""
         try:
-            taken = bool(await conn.fetchval(TRY_LOCK, self._database, timeout=PING_SECONDS_MAX))
+            taken = bool(
+                await conn.fetchval(TRY_LOCK, self._database, self._name, timeout=PING_SECONDS_MAX)
+            )
         except BaseException:
             conn.terminate()
             raise

@@ -21,7 +21,7 @@ from jobs.folders import private_folder
 from jobs.grants import Grant
 from jobs.job import LiveJob
 from jobs.limits import Limits
-from jobs.locks import TargetLock
+from jobs.locks import SpareSession, TargetLock
 from jobs.operation import Answer
 from jobs.outcome import Conclusion, Ended, GiveBack, Silence, conclude, is_bug
 from jobs.progress import Progress
@@ -37,19 +37,21 @@ log: Final = logging.getLogger("twokey.jobs")
 class Runner:
     """Takes deliveries and runs what they name."""
 
-    def __init__(self, given: Surroundings, pulse: Pulse) -> None:
+    def __init__(
+        self, given: Surroundings, pulse: Pulse, *, spare: SpareSession | None = None
+    ) -> None:
         self._given = given
         self._pulse = pulse
+        self._spare = spare
 
     async def deliver(self, run_id: RunId) -> Verdict:
         """Look at a run: nothing to do, later, or the body of a run that is ours now."""
         given = self._given
-        async with given.store.begin() as conn:
-            run = await runs.load(conn, run_id)
-            held_by = None if run is None else await runs.holder(conn, run)
+        async with given.store.single() as conn:
+            run, held_by = await runs.load_with_holder(conn, run_id)
         if run is None or run.state is not RunState.QUEUED:
             return Drop()
-        lock = TargetLock(given.store, run.database, name=given.worker)
+        lock = TargetLock(given.store, run.database, name=given.worker, spare=self._spare)
         verdict: Verdict = Drop()
         try:
             verdict = await self._consider(run, lock, held_by)
@@ -120,7 +122,13 @@ class Runner:
 
     async def _perform(self, run: Run, grant: Grant, call: Call, leash: Leash) -> Conclusion:
         given = self._given
-        steps = Steps(given.store, leash, limits=given.limits, clock=given.clock)
+        steps = Steps(
+            given.store,
+            leash,
+            limits=given.limits,
+            clock=given.clock,
+            is_first_life=not run.begun,
+        )
         progress = Progress(
             given.store,
             leash.claim,

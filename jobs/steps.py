@@ -108,24 +108,29 @@ LOAD_STEP: Final = sa.text("""
      WHERE run_id = :run_id AND name = :name
 """).columns(checkpoint=JSONB, result=JSONB)
 
-# FOR SHARE waits for a worker that is taking the run over, and then finds no row. Safe to
+# Step and log line are one statement, which commits in one round trip. FOR SHARE waits for
+# a worker that is taking the run over, and then finds no row. Safe to
 # repeat when the answer to the commit was lost: the same attempt overwrites itself.
 INTENT: Final = sa.text("""
     WITH mine AS (
         SELECT id FROM runs
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
            FOR SHARE
+    ), written AS (
+        INSERT INTO run_steps AS s
+               (run_id, name, position, mode, state, attempt, epoch, started_at, checkpoint)
+        SELECT id, :name, :position, :mode, 'started', :attempt, :epoch, :now, :checkpoint
+          FROM mine
+        ON CONFLICT (run_id, name) DO UPDATE
+           SET state = 'started', mode = :mode, attempt = :attempt, epoch = :epoch,
+               started_at = :now, ended_at = NULL, result = NULL, error = ''
+         WHERE s.state <> 'done'
+           AND (s.attempt < :attempt OR (s.attempt = :attempt AND s.epoch = :epoch))
+        RETURNING run_id
+    ), logged AS (
+        INSERT INTO run_log (run_id, at, line) SELECT run_id, :now, :line FROM written
     )
-    INSERT INTO run_steps AS s
-           (run_id, name, position, mode, state, attempt, epoch, started_at, checkpoint)
-    SELECT id, :name, :position, :mode, 'started', :attempt, :epoch, :now, :checkpoint
-      FROM mine
-    ON CONFLICT (run_id, name) DO UPDATE
-       SET state = 'started', mode = :mode, attempt = :attempt, epoch = :epoch,
-           started_at = :now, ended_at = NULL, result = NULL, error = ''
-     WHERE s.state <> 'done'
-       AND (s.attempt < :attempt OR (s.attempt = :attempt AND s.epoch = :epoch))
-    RETURNING run_id
+    SELECT run_id FROM written
 """).bindparams(sa.bindparam("checkpoint", type_=JSONB))
 
 OUTCOME: Final = sa.text("""
@@ -133,12 +138,17 @@ OUTCOME: Final = sa.text("""
         SELECT id FROM runs
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
            FOR SHARE
+    ), written AS (
+        UPDATE run_steps s
+           SET state = :state, ended_at = :now, result = :result, error = :error
+          FROM mine
+         WHERE s.run_id = mine.id AND s.name = :name AND s.attempt = :attempt
+           AND s.epoch = :epoch
+        RETURNING s.run_id
+    ), logged AS (
+        INSERT INTO run_log (run_id, at, line) SELECT run_id, :now, :line FROM written
     )
-    UPDATE run_steps s
-       SET state = :state, ended_at = :now, result = :result, error = :error
-      FROM mine
-     WHERE s.run_id = mine.id AND s.name = :name AND s.attempt = :attempt AND s.epoch = :epoch
-    RETURNING s.run_id
+    SELECT run_id FROM written
 """).bindparams(sa.bindparam("result", type_=JSONB))
 
 CHECKPOINT: Final = sa.text("""
@@ -181,12 +191,23 @@ class Steps:
     """The steps of one life of a run."""
 
     def __init__(
-        self, store: Store, leash: Leash, *, limits: Limits, clock: Callable[[], datetime]
+        self,
+        store: Store,
+        leash: Leash,
+        *,
+        limits: Limits,
+        clock: Callable[[], datetime],
+        is_first_life: bool = False,
     ) -> None:
+        """In its first life a run has no steps to look up.
+
+        Nothing rests on that: an intent never overwrites a step of another life.
+        """
         self._store = store
         self._leash = leash
         self._limits = limits
         self._clock = clock
+        self._is_first_life = is_first_life
         self._names: list[str] = []
         # `once` steps that have begun and whose outcome is not stored.
         self.in_doubt: set[str] = set()
@@ -204,7 +225,7 @@ class Steps:
         if name in self._names:
             raise RuntimeError(f"The run has two steps with the name {name!r}.")
         self._names.append(name)
-        stored = await self._load(name)
+        stored = None if self._is_first_life else await self._load(name)
         while True:
             match decide(stored, mode=mode, attempts=attempts):
                 case Return(result):
@@ -236,7 +257,7 @@ class Steps:
         """A fenced write about one attempt; not cut short by a cancellation."""
 
         async def once() -> None:
-            async with self._store.begin() as conn:
+            async with self._store.single() as conn:
                 await self._write(conn, statement, attempt, values)
 
         await unbroken(patiently(once, patience=self._patience, what=what))
@@ -244,16 +265,14 @@ class Steps:
     async def _write(
         self, conn: AsyncConnection, statement: Any, attempt: LiveAttempt, values: dict[str, Any]
     ) -> None:
-        claim, now = self._leash.claim, self._clock()
+        claim = self._leash.claim
         fixed = {"name": attempt.name, "attempt": attempt.number, **claim.params()}
-        if statement is not CHECKPOINT:
-            fixed["now"] = now
-        if (await conn.execute(statement, {**fixed, **values})).one_or_none() is None:
-            raise FencedError(f"run {claim.run_id} is not ours at epoch {claim.epoch}")
         if statement is not CHECKPOINT:
             state = values.get("state", "started")
             line = f"{attempt.name}: {state}, attempt {attempt.number} {values.get('error', '')}"
-            await runs.write_line(conn, claim.run_id, line.strip(), now=now)
+            fixed |= {"now": self._clock(), "line": line.strip()[: runs.LINE_CHARS_MAX]}
+        if (await conn.execute(statement, {**fixed, **values})).one_or_none() is None:
+            raise FencedError(f"run {claim.run_id} is not ours at epoch {claim.epoch}")
 
     async def _attempt(
         self, attempt: LiveAttempt, body: Body, *, mode: Mode, time_limit: timedelta
@@ -306,7 +325,7 @@ class Steps:
 
     async def _load(self, name: str) -> Stored | None:
         async def once() -> Stored | None:
-            async with self._store.begin() as conn:
+            async with self._store.single() as conn:
                 found = await conn.execute(
                     LOAD_STEP, {"run_id": self._leash.claim.run_id, "name": name}
                 )

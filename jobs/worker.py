@@ -16,6 +16,7 @@ from approvals.directory import Directory
 from jobs.engine import PgQueue
 from jobs.grants import Grants
 from jobs.limits import Limits
+from jobs.locks import SpareSession
 from jobs.operation import Database, Operation
 from jobs.pulse import Interrupt, Pulse
 from jobs.reader import Readers
@@ -59,7 +60,8 @@ class Worker:
             limits=limits,
         )
         self._pulse = Pulse(store, worker=name, limits=limits)
-        self._runner = Runner(self.given, self._pulse)
+        self._spare = SpareSession(store)
+        self._runner = Runner(self.given, self._pulse, spare=self._spare)
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class Worker:
         beside = [
             asyncio.create_task(self._pulse.keep()),
             asyncio.create_task(keep_looking(self.given, self._pulse)),
+            asyncio.create_task(self._spare.keep()),
         ]
         try:
             await self._until_stopped(stop, consuming, beside)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 from pydantic import JsonValue
 
-from approvals.words import RunId
+from approvals.words import RequestId, RunId
 from jobs import runs
 from jobs.away import StoreAwayError
 from jobs.folders import private_folder
 from jobs.limits import Limits
-from jobs.locks import TargetLock
+from jobs.locks import SpareSession, TargetLock
 from jobs.operation import Answer, Attempt, JobError, Mode
 from jobs.outcome import Conclusion, Ended, GiveBack, Silence, conclude
 from jobs.pulse import Interrupt, Leash
 from jobs.runs import Claim, FencedError
 from jobs.steps import AttentionError, Steps, StuckError
-from tests.jobs.support import QUICK, Bench, Step, clock
+from tests.jobs.support import QUICK, Bench, Step, clock, eventually
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,78 @@ async def test_a_target_lock_has_one_holder_until_it_is_released(bench: Bench) -
     await first.release()
     assert await second.acquire()
     for lock in (second, other):
+        await lock.release()
+
+
+async def test_a_claim_waits_for_a_vote_that_queues_the_run_again_and_neither_deadlocks(
+    bench: Bench,
+) -> None:
+    async def claim() -> Claim | None:
+        async with bench.store.begin() as conn:
+            return await runs.claim(conn, run_id, worker="me", now=clock())
+
+    run_id = await bench.grant(Step(name="one"))
+    async with bench.store.begin() as voting:
+        locked = await voting.execute(sa.text("SELECT id FROM requests FOR UPDATE"))
+        claiming = asyncio.create_task(claim())
+        while not await bench.one(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        ):
+            await asyncio.sleep(0.02)
+        again = await bench.queue.enqueue(
+            voting,
+            request_id=RequestId(locked.scalar_one()),
+            database="orders",
+            operation="work",
+            now=clock(),
+        )
+    assert again == run_id
+    assert await claiming is not None
+
+
+@asynccontextmanager
+async def spare_of(bench: Bench) -> AsyncIterator[tuple[SpareSession, int]]:
+    """A spare session that is open, and its server process."""
+
+    async def there() -> int | None:
+        rows = await bench.fetch(NAMED, "twokey spare")
+        return rows[0]["pid"] if rows else None
+
+    spare = SpareSession(bench.store)
+    keeping = asyncio.create_task(spare.keep())
+    yield spare, await eventually(there, seconds=5)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+NAMED = """
+    SELECT pid FROM pg_stat_activity
+     WHERE application_name = $1 AND datname = current_database()
+"""
+
+
+async def test_a_lock_is_held_by_the_session_that_was_kept_open_for_it(bench: Bench) -> None:
+    async with spare_of(bench) as (spare, pid):
+        lock = TargetLock(bench.store, "orders", name="a", spare=spare)
+        assert await lock.acquire()
+        assert await bench.one(NAMED, "lock:orders:a") == pid
+        assert not await TargetLock(bench.store, "orders", name="b").acquire()
+        await lock.release()
+
+        async def gone() -> bool:
+            return not await bench.fetch("SELECT FROM pg_stat_activity WHERE pid = $1", pid)
+
+        await eventually(gone, seconds=5)
+
+
+async def test_a_lock_is_taken_also_when_the_session_kept_for_it_has_died(bench: Bench) -> None:
+    async with spare_of(bench) as (spare, pid):
+        lock = TargetLock(bench.store, "orders", name="a", spare=spare)
+        owner = await asyncpg.connect(bench.store.dsn)
+        await owner.execute("SELECT pg_terminate_backend($1)", pid)
+        await owner.close()
+        assert await lock.acquire()
+        assert await bench.one(NAMED, "lock:orders:a") != pid
         await lock.release()
 
 

@@ -89,6 +89,24 @@ async def test_a_done_step_gives_its_result_back_without_running(bench: Bench) -
     assert calls == [1]
 
 
+async def test_a_run_that_takes_its_second_life_for_its_first_overwrites_no_step(
+    bench: Bench,
+) -> None:
+    async def body(attempt: Attempt) -> JsonValue:
+        calls.append(attempt.number)
+        return "x"
+
+    calls: list[int] = []
+    leash = await claimed(bench)
+    await steps_of(bench, leash).step("a", body, mode=Mode.ONCE, time_limit=MINUTE)
+    for state in ("done", "started"):
+        await bench.fetch("UPDATE run_steps SET state = $1, epoch = 0", state)
+        steps = Steps(bench.store, leash, limits=QUICK, clock=clock, is_first_life=True)
+        with pytest.raises(FencedError):
+            await steps.step("a", body, mode=Mode.ONCE, time_limit=MINUTE)
+    assert calls == [1]
+
+
 async def test_the_intent_is_stored_before_the_body_begins(bench: Bench) -> None:
     async def body(attempt: Attempt) -> JsonValue:
         return str(await bench.one("SELECT state FROM run_steps"))
