@@ -12,6 +12,9 @@ from approvals.words import PlanHash
 # What was asked for stands in the hashed text beside the plan: whoever agrees to a plan
 # agrees to these parameters on this database, whatever a row may say later.
 CALL: Final = "call"
+_ENCODER: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical(value: object) -> str:
@@ -21,9 +24,7 @@ def canonical(value: object) -> str:
         ValueError: `value` holds a number that is not finite.
         TypeError: `value` holds something that JSON cannot.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def sha256(text: str) -> str:

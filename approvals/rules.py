@@ -41,7 +41,8 @@ class Condition:
         if actual is None:
             return False
         if self.compare is Compare.IN:
-            return any(_same(actual, value) for value in self.values)
+            # `in` compares with ==, for which 1 is True.
+            return actual in self.values and any(_same(actual, value) for value in self.values)
         bound = self.values[0]
         if not _is_number(actual) or not _is_number(bound):
             return False
@@ -142,7 +143,10 @@ class Rule:
 
     def matches(self, attributes: Attributes) -> bool:
         """Whether every condition holds."""
-        return all(condition.holds(attributes) for condition in self.when)
+        for condition in self.when:  # noqa: SIM110 - every ask tries many; a generator costs more
+            if not condition.holds(attributes):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ _QUOTES: Final = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _NAMED: Final = re.compile(r"(?:--)?(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<value>.*)", re.DOTALL)
 _OPTION: Final = re.compile(r"--(?P<name>[A-Za-z][A-Za-z0-9_-]*)")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_QUOTING: Final = re.compile(r"""["'\\]""")
+_SPACE: Final = re.compile(r"[ \t\r\n]+")  # as shlex has it
 REASON: Final = "reason"
 
 
@@ -65,6 +67,8 @@ def words(text: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
+    if not _QUOTING.search(text):
+        return [word for word in _SPACE.split(text) if word]
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
     lexer.commenters = ""

@@ -51,7 +51,7 @@ class People:
             DirectoryDownError: Slack cannot be asked.
             RefusedError: there is no such account.
         """
-        account, members = await self._looked_up(user)
+        account, members = self._known(user) or await self._looked_up(user)
         groups = {name for name, users in members.items() if user in users}
         return person(account, team=self._team, seen_team=team, groups=frozenset(groups))
 
@@ -81,6 +81,19 @@ class People:
     def forget_group(self, group: str) -> None:
         """Slack says that a group's members have changed: ask anew."""
         self._members.forget(group)
+
+    def _known(self, user: str) -> tuple[Mapping[str, Any], Mapping[str, frozenset[str]]] | None:
+        """What is fresh still, if nothing has to be asked: most calls, so it takes no task."""
+        account = self._accounts.known(user)
+        if account is None:
+            return None
+        members: dict[str, frozenset[str]] = {}
+        for name, group in self._groups.items():
+            users = self._members.known(group)
+            if users is None:
+                return None
+            members[name] = users
+        return account, members
 
     async def _looked_up(self, user: str) -> tuple[Mapping[str, Any], Mapping[str, frozenset[str]]]:
         try:
@@ -175,9 +188,15 @@ class _Fresh(Generic[_Value]):
     _answers: dict[str, tuple[float, _Value]] = field(default_factory=dict)
     _asking: dict[str, asyncio.Task[_Value]] = field(default_factory=dict)
 
-    async def get(self, key: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
+    def known(self, key: str) -> _Value | None:
+        """An answer that is fresh still, or None."""
         if (known := self._answers.get(key)) and self.clock() - known[0] < self.seconds:
             return known[1]
+        return None
+
+    async def get(self, key: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
+        if (known := self.known(key)) is not None:
+            return known
         asking = self._asking.get(key)
         if asking is None:
             asking = asyncio.ensure_future(self._ask(key, ask))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,11 +12,11 @@ import asyncpg
 
 from jobs.operation import Database, JobError, Reader
 from store.connect import Store
+from store.quick import Quick
 
 CONNECTIONS_MAX: Final = 2
 RECENT_MAX: Final = 16  # queries remembered per database
 CONNECT_SECONDS_MAX: Final = 5.0
-CLOSE_SECONDS_MAX: Final = 5.0
 
 # What a connection says that was closed behind our back; the next one may work.
 _CUT: Final = (
@@ -35,7 +34,7 @@ class LiveReader:
     def __init__(self, database: Database, *, statement_timeout: timedelta) -> None:
         self._database = database
         self._limit = statement_timeout
-        self._pool: asyncpg.Pool | None = None
+        self._quick = _quick(database, statement_timeout)
         self._recent: dict[str, tuple[float, asyncio.Task[Sequence[Mapping[str, Any]]]]] = {}
 
     async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
@@ -61,48 +60,36 @@ class LiveReader:
             # Whoever asked may have gone by the time it fails.
             asking.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._recent[query] = (now, asking)
-        return await asyncio.shield(asking)
+        return asking.result() if asking.done() else await asyncio.shield(asking)
 
     async def close(self) -> None:
         """Close the connections."""
         for _, asking in self._recent.values():
             asking.cancel()
         self._recent.clear()
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
-                await pool.close()
-                return
-        pool.terminate()
+        await self._quick.close()
 
     async def _rows(self, query: str, args: tuple[object, ...]) -> list[Mapping[str, Any]]:
-        # The server's own limit comes first; this one is for a server that says nothing.
-        async with asyncio.timeout(self._limit.total_seconds() + 2 * CONNECT_SECONDS_MAX):
-            if self._pool is None:
-                self._pool = self._new_pool()
-                await self._pool
-            # No transaction of our own: one statement in a session that only reads.
-            async with self._pool.acquire() as conn:
-                return [dict(row) for row in await conn.fetch(query, *args)]
+        # No transaction of our own: one statement in a session that only reads.
+        return [dict(row) for row in await self._quick.rows(query, args)]
 
-    def _new_pool(self) -> asyncpg.Pool:
-        limit_ms = str(int(self._limit.total_seconds() * 1000))
-        return asyncpg.create_pool(
-            self._database.dsn,
-            min_size=0,
-            max_size=CONNECTIONS_MAX,
-            timeout=CONNECT_SECONDS_MAX,
-            reset=_leave_as_is,
-            server_settings={
-                "application_name": "twokey",
-                "default_transaction_read_only": "on",
-                "statement_timeout": limit_ms,
-                "lock_timeout": limit_ms,
-                "idle_in_transaction_session_timeout": limit_ms,
-            },
-        )
+
+def _quick(database: Database, limit: timedelta) -> Quick:
+    limit_ms = str(int(limit.total_seconds() * 1000))
+    return Quick(
+        database.dsn,
+        size=CONNECTIONS_MAX,
+        # The server's own limit comes first; this one is for a server that says nothing.
+        seconds_max=limit.total_seconds() + 2 * CONNECT_SECONDS_MAX,
+        timeout=CONNECT_SECONDS_MAX,
+        server_settings={
+            "application_name": "twokey",
+            "default_transaction_read_only": "on",
+            "statement_timeout": limit_ms,
+            "lock_timeout": limit_ms,
+            "idle_in_transaction_session_timeout": limit_ms,
+        },
+    )
 
 
 class Readers:
@@ -155,11 +142,6 @@ class LiveContext:
     def now(self) -> datetime:
         """The time, aware, in UTC."""
         return self.clock()
-
-
-async def _leave_as_is(conn: object) -> None:
-    """Our queries change no session, so there is nothing to reset after each of them."""
-    del conn
 
 
 def _explained(database: str, error: Exception, limit: timedelta) -> JobError:

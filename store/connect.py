@@ -54,7 +54,7 @@ class Store:
 
         For what people wait for. It commits by itself, in one round trip.
         """
-        return await self.quick.rows(statement, values)
+        return await self.quick.rows(statement.sql, statement.arguments(values))
 
     async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection:
         """A connection outside the pool, without a statement timeout; the caller closes it."""
@@ -73,7 +73,8 @@ class Store:
 def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
     """The store behind a libpq-style DSN. Connects when first used.
 
-    At most `size` connections serve transactions, and half as many single statements.
+    At most `size` connections serve transactions, and a fifth of that single statements:
+    those wait for one another's locks, so that more of them only push each other.
     Every connection runs as `role`, whatever the DSN's user may do: even an owner's DSN
     cannot edit the audit by a mistake of ours.
     """
@@ -97,7 +98,7 @@ def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     quick = Quick(
         dsn,
-        size=max(1, size // 2),
+        size=max(1, size // 5),
         seconds_max=POOL_SECONDS_MAX + STATEMENT_SECONDS_MAX,
         timeout=CONNECT_SECONDS_MAX,
         server_settings=settings,

@@ -1,12 +1,13 @@
-"""Single statements without what SQLAlchemy works out for each call.
+"""Single statements without what SQLAlchemy and asyncpg's pool work out for each call.
 
-SQLAlchemy costs several times what asyncpg does, and the ack of a command is paid by the
+Both cost several times the statement itself, and the ack of a command is paid by the
 processor. A statement is still written with named parameters; it is compiled once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,8 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
+CLOSE_SECONDS_MAX: Final = 2.0
+IDLE_SECONDS_MAX: Final = 300.0
 _DIALECT: Final = dialect.dialect()  # type: ignore[no-untyped-call]
 _as_json: Final = json.JSONEncoder().encode
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Statement:
@@ -40,48 +45,65 @@ class Statement:
 
 
 class Quick:
-    """Connections for single statements, each of which commits by itself."""
+    """A few connections for single statements, each of which commits by itself.
+
+    The statements change no session, so nothing is reset after them. When none was run for
+    `IDLE_SECONDS_MAX`, the connections are closed.
+    """
 
     def __init__(self, dsn: str, *, size: int, seconds_max: float, **connect_args: Any) -> None:
-        """Connects when first used. `connect_args` go to asyncpg."""
+        """Connects when first used. `seconds_max` is for all: waiting, connecting, the answer."""
         self._dsn = dsn
-        self._size = size
         self._seconds_max = seconds_max
         self._connect_args = connect_args
-        self._pool: asyncpg.Pool | None = None
+        self._turns = asyncio.Semaphore(size)
+        self._free: list[asyncpg.Connection[Any]] = []
+        self._used_at = 0.0
+        self._idling: asyncio.TimerHandle | None = None
 
-    async def rows(
-        self, statement: Statement, values: Mapping[str, object]
-    ) -> Sequence[Mapping[str, Any]]:
+    async def rows(self, sql: str, arguments: Sequence[object]) -> Rows:
         """Run a statement that is complete alone; what it returns."""
-        async with asyncio.timeout(self._seconds_max):
-            if self._pool is None:
-                self._pool = self._new_pool()
-                await self._pool  # connects nowhere yet
-            async with self._pool.acquire() as conn:
-                found: Sequence[Mapping[str, Any]] = await conn.fetch(
-                    statement.sql, *statement.arguments(values)
-                )
-                return found
+        async with asyncio.timeout(self._seconds_max), self._turns:
+            conn = await self._connection()
+            try:
+                found: Rows = await conn.fetch(sql, *arguments)
+            except asyncpg.PostgresError:
+                self._give_back(conn)
+                raise
+            except BaseException:
+                conn.terminate()  # in the middle of something that nobody waits for now
+                raise
+            self._give_back(conn)
+            return found
 
     async def close(self) -> None:
-        """Close the connections."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.terminate()
+        """Close the connections that nobody uses."""
+        free, self._free = self._free, []
+        for conn in free:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await conn.close(timeout=CLOSE_SECONDS_MAX)
 
-    def _new_pool(self) -> asyncpg.Pool:
-        # The pool replaces connections that the server closed, without asking the server.
-        return asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=self._size,
-            max_inactive_connection_lifetime=0,
-            reset=_leave_as_is,
-            **self._connect_args,
-        )
+    async def _connection(self) -> asyncpg.Connection[Any]:
+        # A socket that the server closed is known without asking the server.
+        while self._free:
+            if not (conn := self._free.pop()).is_closed():
+                return conn
+        return await asyncpg.connect(self._dsn, **self._connect_args)
 
+    def _give_back(self, conn: asyncpg.Connection[Any]) -> None:
+        self._free.append(conn)
+        loop = asyncio.get_running_loop()
+        self._used_at = loop.time()
+        if self._idling is None:
+            self._idling = loop.call_later(IDLE_SECONDS_MAX, self._let_go_if_idle)
 
-async def _leave_as_is(conn: object) -> None:
-    """Single statements change no session, so there is nothing to reset after each of them."""
-    del conn
+    def _let_go_if_idle(self) -> None:
+        self._idling = None
+        loop = asyncio.get_running_loop()
+        left = self._used_at + IDLE_SECONDS_MAX - loop.time()
+        if left > 0:
+            self._idling = loop.call_later(left, self._let_go_if_idle)
+            return
+        free, self._free = self._free, []
+        for conn in free:
+            conn.terminate()
