@@ -214,6 +214,8 @@ async def _looked(
     given: Surroundings, grant: Grant, call: Call
 ) -> tuple[Mapping[PersonId, Person], str | None]:
     """Who is concerned today, and what has moved; side by side, as each may ask far away."""
+    if not call.plan.pins:
+        return await _people(given, grant), None
     moving = asyncio.create_task(_moved(given, call))
     try:
         return await _people(given, grant), await moving

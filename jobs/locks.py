@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import asyncpg
+import asyncpg.prepared_stmt
 
 from jobs.away import is_away, pause_seconds
 from store.connect import Store
@@ -22,7 +24,7 @@ log: Final = logging.getLogger("twokey.jobs")
 
 PING_SECONDS_MAX: Final = 5.0
 NAME_CHARS_MAX: Final = 63  # of an application name in PostgreSQL
-REFILL_SECONDS: Final = 0.1
+REFILL_SECONDS: Final = 0.05
 
 # The first key is this lock's own namespace. Keepalives: the server must not keep the lock
 # of a worker whose host has gone without a word.
@@ -36,6 +38,14 @@ TRY_LOCK: Final = """
 PING: Final = "SELECT 1"
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session, which knows the statement that takes a lock."""
+
+    conn: asyncpg.Connection
+    try_lock: asyncpg.prepared_stmt.PreparedStatement
+
+
 class SpareSession:
     """A session kept open, so that taking a lock need not wait for a new one.
 
@@ -44,15 +54,15 @@ class SpareSession:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._conn: asyncpg.Connection | None = None
+        self._session: Session | None = None
         self._missing = asyncio.Event()
         self._missing.set()
 
-    def take(self) -> asyncpg.Connection | None:
+    def take(self) -> Session | None:
         """The open session, now the caller's to close; None when there is none."""
-        conn, self._conn = self._conn, None
+        session, self._session = self._session, None
         self._missing.set()
-        return None if conn is None or conn.is_closed() else conn
+        return None if session is None or session.conn.is_closed() else session
 
     async def keep(self) -> None:
         """Have a session ready, soon after each was taken; never returns."""
@@ -63,7 +73,7 @@ class SpareSession:
                 # The start that took the last one needs the processor more.
                 await asyncio.sleep(pause_seconds(failures) if failures else REFILL_SECONDS)
                 try:
-                    self._conn = await self._store.direct(application_name="twokey spare")
+                    self._session = await _open(self._store, "twokey spare", rests=True)
                 except Exception as error:
                     if not is_away(error):
                         raise
@@ -72,8 +82,8 @@ class SpareSession:
                     self._missing.clear()
                     failures = 0
         finally:
-            if (conn := self.take()) is not None:
-                conn.terminate()
+            if (session := self.take()) is not None:
+                session.conn.terminate()
 
 
 class TargetLock:
@@ -97,13 +107,16 @@ class TargetLock:
             except Exception as error:
                 if not is_away(error):
                     raise
-        return await self._acquire_with(await self._store.direct(application_name=self._name))
+        return await self._acquire_with(await _open(self._store, self._name))
 
-    async def _acquire_with(self, conn: asyncpg.Connection) -> bool:
+    async def _acquire_with(self, session: Session) -> bool:
         """Take the lock with a session, which is closed unless it holds the lock then."""
+        conn = session.conn
         try:
             taken = bool(
-                await conn.fetchval(TRY_LOCK, self._database, self._name, timeout=PING_SECONDS_MAX)
+                await session.try_lock.fetchval(
+                    self._database, self._name, timeout=PING_SECONDS_MAX
+                )
             )
         except BaseException:
             conn.terminate()
@@ -157,6 +170,19 @@ class TargetLock:
         if conn is not None:
             log.warning("The session of the lock of %s was lost: %s", self._database, error)
             conn.terminate()
+
+
+async def _open(store: Store, name: str, *, rests: bool = False) -> Session:
+    conn = await store.direct(application_name=name)
+    try:
+        session = Session(conn, await conn.prepare(TRY_LOCK, timeout=PING_SECONDS_MAX))
+        if rests:
+            # To the server, preparing has begun a transaction that only a statement ends.
+            await conn.fetchval(PING, timeout=PING_SECONDS_MAX)
+    except BaseException:
+        conn.terminate()
+        raise
+    return session
 
 
 async def _close(conn: asyncpg.Connection) -> None:

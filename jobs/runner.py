@@ -47,8 +47,7 @@ class Runner:
     async def deliver(self, run_id: RunId) -> Verdict:
         """Look at a run: nothing to do, later, or the body of a run that is ours now."""
         given = self._given
-        async with given.store.single() as conn:
-            run, held_by = await runs.load_with_holder(conn, run_id)
+        run, held_by = await runs.look_with_holder(given.store, run_id)
         if run is None or run.state is not RunState.QUEUED:
             return Drop()
         lock = TargetLock(given.store, run.database, name=given.worker, spare=self._spare)

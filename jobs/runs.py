@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic import JsonValue
@@ -14,6 +14,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.words import RequestId, RunId
+from store.connect import Store
+from store.quick import Statement
 
 
 class RunState(StrEnum):
@@ -120,6 +122,7 @@ LOAD_WITH_HOLDER: Final = sa.text("""
       FROM looked
      ORDER BY holds, id
 """)
+LOOK_WITH_HOLDER: Final = Statement(LOAD_WITH_HOLDER)
 
 END: Final = sa.text("""
     UPDATE runs
@@ -228,7 +231,16 @@ async def load(conn: AsyncConnection, run_id: RunId) -> Run | None:
 
 async def load_with_holder(conn: AsyncConnection, run_id: RunId) -> tuple[Run | None, Run | None]:
     """The run, and the run that holds the database which it wants."""
-    rows = (await conn.execute(LOAD_WITH_HOLDER, {"run_id": run_id})).mappings().all()
+    rows = await conn.execute(LOAD_WITH_HOLDER, {"run_id": run_id})
+    return _with_holder(run_id, rows.mappings().all())
+
+
+async def look_with_holder(store: Store, run_id: RunId) -> tuple[Run | None, Run | None]:
+    """The same outside a transaction."""
+    return _with_holder(run_id, await store.rows(LOOK_WITH_HOLDER, {"run_id": run_id}))
+
+
+def _with_holder(run_id: RunId, rows: Sequence[Mapping[Any, Any]]) -> tuple[Run | None, Run | None]:
     found = [_run(row) for row in rows]
     run = found[0] if found and found[0].id == run_id else None
     return run, found[1] if run is not None and len(found) > 1 else None
@@ -343,7 +355,7 @@ async def write_line(conn: AsyncConnection, run_id: RunId, line: str, *, now: da
     await conn.execute(LOG_LINE, {"run_id": run_id, "now": now, "line": line[:LINE_CHARS_MAX]})
 
 
-def _run(row: sa.RowMapping) -> Run:
+def _run(row: Mapping[Any, Any]) -> Run:
     since = row["waiting_since"]
     return Run(
         id=RunId(row["id"]),

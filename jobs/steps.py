@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias, assert_never
 import sqlalchemy as sa
 from pydantic import JsonValue
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.words import ExplainedError
 from jobs import runs
@@ -23,6 +22,7 @@ from jobs.operation import Attempt, JobError, Mode
 from jobs.pulse import Leash
 from jobs.runs import FencedError
 from store.connect import Store
+from store.quick import Statement
 
 Body: TypeAlias = Callable[[Attempt], Awaitable[JsonValue]]
 
@@ -111,7 +111,8 @@ LOAD_STEP: Final = sa.text("""
 # Step and log line are one statement, which commits in one round trip. FOR SHARE waits for
 # a worker that is taking the run over, and then finds no row. Safe to
 # repeat when the answer to the commit was lost: the same attempt overwrites itself.
-INTENT: Final = sa.text("""
+INTENT: Final = Statement(
+    sa.text("""
     WITH mine AS (
         SELECT id FROM runs
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
@@ -132,8 +133,10 @@ INTENT: Final = sa.text("""
     )
     SELECT run_id FROM written
 """).bindparams(sa.bindparam("checkpoint", type_=JSONB))
+)
 
-OUTCOME: Final = sa.text("""
+OUTCOME: Final = Statement(
+    sa.text("""
     WITH mine AS (
         SELECT id FROM runs
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
@@ -150,8 +153,10 @@ OUTCOME: Final = sa.text("""
     )
     SELECT run_id FROM written
 """).bindparams(sa.bindparam("result", type_=JSONB))
+)
 
-CHECKPOINT: Final = sa.text("""
+CHECKPOINT: Final = Statement(
+    sa.text("""
     WITH mine AS (
         SELECT id FROM runs
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
@@ -164,6 +169,7 @@ CHECKPOINT: Final = sa.text("""
        AND s.state = 'started'
     RETURNING s.run_id
 """).bindparams(sa.bindparam("checkpoint", type_=JSONB))
+)
 
 
 class LiveAttempt:
@@ -252,18 +258,17 @@ class Steps:
             )
 
     async def write(
-        self, statement: Any, attempt: LiveAttempt, values: dict[str, Any], *, what: str
+        self, statement: Statement, attempt: LiveAttempt, values: dict[str, Any], *, what: str
     ) -> None:
         """A fenced write about one attempt; not cut short by a cancellation."""
 
         async def once() -> None:
-            async with self._store.single() as conn:
-                await self._write(conn, statement, attempt, values)
+            await self._write(statement, attempt, values)
 
         await unbroken(patiently(once, patience=self._patience, what=what))
 
     async def _write(
-        self, conn: AsyncConnection, statement: Any, attempt: LiveAttempt, values: dict[str, Any]
+        self, statement: Statement, attempt: LiveAttempt, values: dict[str, Any]
     ) -> None:
         claim = self._leash.claim
         fixed = {"name": attempt.name, "attempt": attempt.number, **claim.params()}
@@ -271,7 +276,7 @@ class Steps:
             state = values.get("state", "started")
             line = f"{attempt.name}: {state}, attempt {attempt.number} {values.get('error', '')}"
             fixed |= {"now": self._clock(), "line": line.strip()[: runs.LINE_CHARS_MAX]}
-        if (await conn.execute(statement, {**fixed, **values})).one_or_none() is None:
+        if not await self._store.rows(statement, {**fixed, **values}):
             raise FencedError(f"run {claim.run_id} is not ours at epoch {claim.epoch}")
 
     async def _attempt(

@@ -117,7 +117,16 @@ def _die_at(worker: Any, number: int) -> None:
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def counting(call: Any) -> Any:
+        async def called(*args: object) -> Any:
+            count()
+            return await call(*args)
+
+        return called
+
     worker._runner.deliver = counted
+    for beside, name in ((worker.given.store.quick, "rows"), (worker.given.queue, "_settle")):
+        setattr(beside, name, counting(getattr(beside, name)))
     engine = worker.given.store.engine.sync_engine
     sa.event.listen(engine, "before_cursor_execute", count)
     sa.event.listen(engine, "commit", count)

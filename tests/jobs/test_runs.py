@@ -130,14 +130,16 @@ async def spare_of(bench: Bench) -> AsyncIterator[tuple[SpareSession, int]]:
     """A spare session that is open, and its server process."""
 
     async def there() -> int | None:
-        rows = await bench.fetch(NAMED, "twokey spare")
-        return rows[0]["pid"] if rows else None
+        pid: int | None = await owner.fetchval(f"{NAMED} AND state = 'idle'", "twokey spare")
+        return pid
 
+    owner = await asyncpg.connect(bench.store.dsn)
     spare = SpareSession(bench.store)
     keeping = asyncio.create_task(spare.keep())
     yield spare, await eventually(there, seconds=5)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
+    await owner.close()
 
 
 NAMED = """
