@@ -186,6 +186,14 @@ def asked_case(ask: Ask, body: str, outcome: Outcome, request: Request, rule: Ru
     return new.after(outcome, rule=rule, now=request.asked_at)
 
 
+def gates_of(rule: Rule | None) -> list[Row]:
+    """The gates as they were asked under; decisions look at the policy."""
+    return [
+        {"position": number, "id": gate.id, "approve": gate.approve, "deny": gate.deny}
+        for number, gate in enumerate(rule.gates if rule else ())
+    ]
+
+
 def look_at(request: Request, rule: Rule | None) -> datetime | None:
     """When a sweep must look at the request next; None: never."""
     moments: list[datetime] = []

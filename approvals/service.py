@@ -28,7 +28,7 @@ from approvals.bookkeeping import (
     refused,
 )
 from approvals.calls import Ask, Ballot, Decision, RunQueue, Seen
-from approvals.cases import Case, asked_case
+from approvals.cases import Case, asked_case, gates_of
 from approvals.directory import Directory
 from approvals.events import (
     Asked,
@@ -53,7 +53,7 @@ from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
 from approvals.records import Ending, RequestRecord
 from approvals.refusals import refuse
-from approvals.rules import Policy
+from approvals.rules import Rule
 from approvals.sentences import said
 from approvals.shelf import Shelf
 from approvals.signing import VoteKeys
@@ -127,7 +127,7 @@ class Approvals:
             return refused(outcome.refusal or refuse(Why.POLICY))
         rule = self.policy.values.rule_for(attributes)
         case = asked_case(ask, body, outcome, outcome.request, rule).sealed(self._book.keys)
-        return await self._insert(ask, event, case, outcome, now)
+        return await self._insert(ask, event, case, outcome, rule, now)
 
     async def vote(self, ballot: Ballot) -> Decision:
         """Take a vote. The deciding one queues the run in the same transaction."""
@@ -301,7 +301,13 @@ class Approvals:
             return await self._book.happen(conn, request_id, event, how)
 
     async def _insert(
-        self, ask: Ask, event: Asked, case: Case, outcome: Outcome, now: datetime
+        self,
+        ask: Ask,
+        event: Asked,
+        case: Case,
+        outcome: Outcome,
+        rule: Rule | None,
+        now: datetime,
     ) -> Decision:
         subject = f"{ask.operation} {ask.database}"
         delivery = _delivery_key(ask.delivery or uuid.uuid4().hex, ask.by.id, subject, "Asked")
@@ -311,7 +317,7 @@ class Approvals:
             "delivery": delivery,
             "answer": answer_of(first),
             "at": now,
-            "gates": _gates(self.policy.values, case),
+            "gates": gates_of(rule),
             "messages": messages(case, outcome),
             "actor": ask.by.id,
             "action": "ask",
@@ -383,15 +389,6 @@ class Approvals:
 
     def _facts(self, now: datetime) -> Facts:
         return Facts(at=now, policy=self.policy.values, policy_hash=self.policy.hash)
-
-
-def _gates(policy: Policy, case: Case) -> list[Mapping[str, JsonValue]]:
-    """The gates as they were asked under; decisions look at the policy."""
-    rule = policy.rule_for(case.row["attributes"])
-    return [
-        {"position": number, "id": gate.id, "approve": gate.approve, "deny": gate.deny}
-        for number, gate in enumerate(rule.gates if rule else ())
-    ]
 
 
 def _delivery_key(delivery: str, person: PersonId, subject: str, action: str) -> str:
