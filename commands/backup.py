@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -108,7 +108,7 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
     del plan
     database = job.database
     backup_id = await job.step(
-        "name", lambda _: _name(params.database, job.now), mode=Mode.RETRYABLE,
+        "name", lambda _: _name(params.database, job), mode=Mode.RETRYABLE,
         time_limit=RECORD_LIMIT,
     )  # fmt: skip
 
@@ -155,9 +155,13 @@ def _estimate(last: Pace | None, size_bytes: int) -> int | None:
     return max(1, round(last.seconds * size_bytes / last.data_bytes))
 
 
-async def _name(database: str, now: datetime) -> JsonValue:
-    """Stored as a step, so that every attempt of this run writes the same backup."""
-    return f"{database}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+async def _name(database: str, job: Job) -> JsonValue:
+    """Stored as a step, so that every attempt of this run writes the same backup.
+
+    With the request's number in it, as two runs may begin within one second, and the second
+    would take the first one's backup for its own.
+    """
+    return f"{database}-{job.now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{job.request_id}"
 
 
 async def _take(job: Job, database: Database, backup_id: str) -> BackupFacts:

@@ -201,7 +201,7 @@ posts = sa.Table(
 backups = sa.Table(
     "backups",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),  # such as orders-20261122T020000Z
+    sa.Column("id", sa.Text, primary_key=True),  # such as orders-20261122T020000Z-17
     sa.Column("database", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),  # full
     sa.Column("engine", sa.Text, nullable=False),  # native

@@ -49,7 +49,7 @@ async def test_a_backup_is_taken_and_entered_into_the_catalogue(
     async with store.begin() as conn:
         recorded = await newest_backup(conn, "shop")
     assert recorded is not None
-    assert recorded.id == "shop-20261122T120000Z"
+    assert recorded.id == "shop-20261122T120000Z-1"
     assert recorded.row_counts["shop public.orders"] == [5000, 5000]
     assert recorded.size_bytes > 0
     assert recorded.request_id == 1
@@ -96,3 +96,13 @@ async def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_recorded(
     assert failed.value.next_step  # type: ignore[attr-defined]
     async with store.begin() as conn:
         assert await newest_backup(conn, "shop") is None
+
+
+async def test_two_runs_within_one_second_take_two_backups(job: JobMaker, store: Store) -> None:
+    first, second = job(), job()
+    second.request_id = 2
+    plan = await backup.plan(first, SHOP)
+    await backup.run(first, SHOP, plan)
+    await backup.run(second, SHOP, plan)
+    async with store.begin() as conn:
+        assert len(await list_backups(conn, "shop")) == 2

@@ -43,7 +43,7 @@ async def test_a_good_backup_is_proven_with_its_restore_time(job: JobMaker, stor
     made = job(queries=QUERIES)
     await backed_up(made)
     answer = await proven(made)
-    assert answer.title == "Backup shop-20261122T120000Z is proven"
+    assert answer.title == "Backup shop-20261122T120000Z-1 is proven"
     assert "within the 15 min of tier critical" in answer.lines[0]
     assert answer.table is not None
     names = [row[0] for row in answer.table.rows]
@@ -117,5 +117,5 @@ async def test_what_is_pinned_is_the_backup_and_its_manifest(job: JobMaker) -> N
     made = job()
     await backed_up(made)
     plan = await verify.plan(made, SHOP)
-    assert plan.pins["backup"] == "shop-20261122T120000Z"
+    assert plan.pins["backup"] == "shop-20261122T120000Z-1"
     assert await verify.pins(made, SHOP) == plan.pins
