@@ -31,7 +31,9 @@ async def main(names: list[str]) -> None:
     results: list[Result] = []
     for name in names or NAMES:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
-        results += await importlib.import_module(f"bench.{name}").measure()
+        found = await importlib.import_module(f"bench.{name}").measure()
+        print(as_markdown(found), file=sys.stderr, flush=True)
+        results += found
     table = as_markdown(results)
     print(table)
     if not names:

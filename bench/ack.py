@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
 import psutil
 
 from bench.load import Load, run_load
 from bench.places import Place, floor, free_port, place, process
 from bench.table import Result, percentile
 
+WARM_UP = 20
 ROUNDS: Mapping[int, int] = {1: 300, 50: 2000, 200: 2000}
 TWOKEY = ".venv/bin/twokey"
 
@@ -25,6 +27,7 @@ async def measure() -> list[Result]:
             ours = f"http://127.0.0.1:{port}/slack/events"
             results = await _compare(where, ours)
             peak = _megabytes(pid)
+            await _all_stored(where)
     memory = Result(
         what="memory of twokey serve, at rest and after 200 concurrent",
         ours=f"{rest:.0f} MB, {peak:.0f} MB",
@@ -39,7 +42,10 @@ async def _compare(where: Place, ours: str) -> list[Result]:
         for concurrency, requests in ROUNDS.items():
             found: dict[str, Mapping[str, Any]] = {}
             for name, url in (("floor", base), ("ours", ours)):
-                load = Load(url=url, secret=secret, concurrency=concurrency, requests=requests)
+                load = Load(
+                    url=url, secret=secret, concurrency=concurrency, requests=requests,
+                    warm_up=WARM_UP,
+                )  # fmt: skip
                 found[name] = await run_load(load)
             results += _rows(concurrency, found["ours"], found["floor"])
     return results
@@ -68,6 +74,18 @@ def _rows(concurrency: int, ours: Mapping[str, Any], base: Mapping[str, Any]) ->
             aim="at least 0.25" if concurrency == 50 else "",
         ),
     ]
+
+
+async def _all_stored(where: Place) -> None:
+    """Every ack that was counted stands for a stored request, with its entry and its message."""
+    sent = sum(ROUNDS.values()) + len(ROUNDS) * WARM_UP
+    conn = await asyncpg.connect(where.store_dsn)
+    try:
+        for table in ("requests", "audit_log", "outbox"):
+            stored = await conn.fetchval(f"SELECT count(*) FROM {table}")
+            assert stored >= sent, f"{sent} commands, {stored} rows in {table}"
+    finally:
+        await conn.close()
 
 
 def _megabytes(pid: int) -> float:

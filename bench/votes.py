@@ -74,7 +74,7 @@ def _row(what: str, few: float, much: float) -> Result:
 async def _fill(store: Store, count: int) -> None:
     conn = await store.direct()
     try:
-        await conn.execute("RESET ROLE")
+        await conn.execute("SET ROLE NONE")
         await conn.execute(FILL, count)
         await conn.execute("ANALYZE requests")
         await conn.execute("ANALYZE votes")
