@@ -57,7 +57,7 @@ class Quick:
         self._seconds_max = seconds_max
         self._connect_args = connect_args
         self._turns = asyncio.Semaphore(size)
-        self._free: list[asyncpg.Connection[Any]] = []
+        self._free: list[asyncpg.Connection] = []
         self._used_at = 0.0
         self._idling: asyncio.TimerHandle | None = None
 
@@ -83,14 +83,14 @@ class Quick:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await conn.close(timeout=CLOSE_SECONDS_MAX)
 
-    async def _connection(self) -> asyncpg.Connection[Any]:
+    async def _connection(self) -> asyncpg.Connection:
         # A socket that the server closed is known without asking the server.
         while self._free:
             if not (conn := self._free.pop()).is_closed():
                 return conn
         return await asyncpg.connect(self._dsn, **self._connect_args)
 
-    def _give_back(self, conn: asyncpg.Connection[Any]) -> None:
+    def _give_back(self, conn: asyncpg.Connection) -> None:
         self._free.append(conn)
         loop = asyncio.get_running_loop()
         self._used_at = loop.time()
