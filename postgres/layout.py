@@ -196,8 +196,9 @@ class Layout:
             shutil.rmtree(folder, ignore_errors=True)
         if self.named.is_symlink():
             self.named.unlink()
-        if self.data.parent.parent == OPEN_HOME and not any(self.data.parent.iterdir()):
-            self.data.parent.rmdir()
+        elsewhere = self.data.parent
+        if elsewhere.parent == OPEN_HOME and elsewhere.is_dir() and not any(elsewhere.iterdir()):
+            elsewhere.rmdir()
 
 
 def setting(value: str) -> str:

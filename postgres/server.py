@@ -321,6 +321,24 @@ def open_server(binaries: Binaries, data: Path) -> Server:
     return Server(binaries=binaries, layout=layout, notes=layout.load())
 
 
+async def remove_server(data: Path) -> None:
+    """Remove all of a stopped server, wherever it really stands; harmless where there is none.
+
+    As root, data under a closed folder stands elsewhere: removing the folder alone would leave
+    it, and in the way of the next server of that name.
+
+    Raises:
+        PostgresError: it is running.
+    """
+    layout = Layout.at(data)
+    if live_postmaster(layout.data):
+        raise PostgresError(
+            f"The server of {data} is running, so it was not removed.",
+            next_step="Stop it first.",
+        )
+    await asyncio.to_thread(layout.remove)
+
+
 def _remembered(
     binaries: Binaries, layout: Layout, *, port: int | None, settings: Mapping[str, str]
 ) -> Server:

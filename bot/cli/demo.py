@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from pathlib import Path
 
 import typer
 
 from bot.cli.output import run, say, stop_at_signals
 from bot.cli.tour import play
-from bot.cli.world import World, demo_world
+from bot.cli.world import World, clear, demo_world
 from bot.settings import check_names, load_settings
 
 
@@ -44,13 +43,13 @@ async def _until_stopped(home: Path, port: int) -> None:
 
 async def _tour(home: Path) -> int:
     """Play on fresh data, so that what one reads is the same every time."""
-    shutil.rmtree(home, ignore_errors=True)
+    await clear(home)
     say("A tour of Twokey: real PostgreSQL, real backups; only Slack is a stand-in.")
     try:
         async with demo_world(home, port=0) as world:
             return await play(world, say)
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        await clear(home)
 
 
 def _introduction(world: World) -> list[str]:

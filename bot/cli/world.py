@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from bot.inventory import Inventory, load_inventory
 from bot.outbox import Pace
 from bot.settings import Settings
 from bot.storage import open_store
-from postgres.server import find_binaries
+from postgres.server import find_binaries, remove_server
 from sandbox.clusters import DemoCluster, start_cluster
 from sandbox.slack.server import PortTakenError, SlackStandIn, start_slack
 from store.connect import Store
@@ -30,6 +31,7 @@ from store.outbox import post
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS_MAX: Final = 30.0
 CHANNEL: Final = "C0ORDERS"
+CLUSTERS: Final = ("orders", "reports")
 
 # The stand-in keeps its messages in memory: a card of an earlier start is nowhere any more.
 OPEN_REQUESTS: Final = sa.text("""
@@ -97,6 +99,18 @@ async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
             await world.halt()
 
 
+async def clear(home: Path) -> None:
+    """Remove all that a demo has left under `home`, wherever its servers really stand.
+
+    Raises:
+        PostgresError: one of them is running.
+    """
+    for name in CLUSTERS:
+        await remove_server(home / "clusters" / name)
+    await remove_server(home / "store")
+    await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+
 async def _running(
     settings: Settings, inventory: Inventory, store: Store, slack: SlackStandIn
 ) -> tuple[Twokey, asyncio.Event, asyncio.Task[None]]:
@@ -139,7 +153,7 @@ def _alone(home: Path) -> Iterator[None]:
 async def _clusters(home: Path, stack: contextlib.AsyncExitStack) -> tuple[DemoCluster, ...]:
     binaries = await asyncio.to_thread(find_binaries, os.environ)
     made = []
-    for name in ("orders", "reports"):
+    for name in CLUSTERS:
         cluster = await start_cluster(binaries, home / "clusters", name)
         stack.push_async_callback(cluster.server.stop, "fast")
         made.append(cluster)

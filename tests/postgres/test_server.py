@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -19,7 +20,15 @@ import pytest
 from postgres.account import identity_of, server_account
 from postgres.errors import PostgresError
 from postgres.postmaster import live_postmaster
-from postgres.server import Binaries, Server, create, find_binaries, open_server, standby
+from postgres.server import (
+    Binaries,
+    Server,
+    create,
+    find_binaries,
+    open_server,
+    remove_server,
+    standby,
+)
 from tests.postgres.conftest import FAST
 
 ROOT = Path(__file__).parents[2]
@@ -335,3 +344,23 @@ async def test_a_server_of_the_systems_version_works_too(home: Path) -> None:
     async with server.running():
         assert str(await ask(server.dsn(), "SHOW server_version")).startswith("15.")
     await server.remove()
+
+
+async def test_a_server_behind_a_closed_folder_is_removed_where_it_really_stands(
+    binaries: Binaries, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    data = closed / "orders"
+    await create(binaries, data, settings=FAST, sync=False)
+    shutil.rmtree(closed)
+    closed.mkdir(mode=0o700)
+    await remove_server(data)
+    again = await create(binaries, data, settings=FAST, sync=False)
+    await again.start()
+    with pytest.raises(PostgresError, match="is running"):
+        await remove_server(data)
+    await again.stop("immediate")
+    await remove_server(data)
+    assert not data.exists()
+    assert not data.is_symlink()
