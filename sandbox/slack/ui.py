@@ -26,6 +26,7 @@ NOT_FOUND: Final = 404
 BAD_REQUEST: Final = 400
 TOO_MANY: Final = 429
 LISTENERS_MAX: Final = 50
+ADVANCE_SECONDS_MAX: Final = 31 * 86400
 Work = Callable[[Json], Awaitable[Json]]
 
 
@@ -51,6 +52,7 @@ class Ui:
             "home": self._home,
             "dismiss": self._dismiss,
             "options": self._options,
+            "advance": self._advance,
         }
         return [
             web.get("/", self._page),
@@ -198,6 +200,15 @@ class Ui:
     async def _options(self, body: Json) -> Json:
         names = ("user", "container", "block_id", "action_id", "value")
         return await self._actor.suggest(**{name: body[name] for name in names})
+
+    async def _advance(self, body: Json) -> Json:
+        """Let Slack's clock run ahead: triggers, response URLs and tickets age."""
+        seconds = body["seconds"]
+        if not isinstance(seconds, int | float) or not 0 < seconds <= ADVANCE_SECONDS_MAX:
+            raise CannotError(f"The clock runs ahead by up to {ADVANCE_SECONDS_MAX} seconds.")
+        self._platform.ahead_seconds += seconds
+        self._platform.workspace.changes.bump()
+        return {"ok": True, "ahead_seconds": self._platform.ahead_seconds}
 
     async def _dismiss(self, body: Json) -> Json:
         await self._admin.dismiss(**_only(body, "user", "channel", "ts"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.slack.server import SlackStandIn
@@ -234,3 +235,17 @@ async def test_a_failed_click_is_seen_by_who_clicked(
     assert (await page.send("/ui/action", body))[1]["ok"] is False
     (message,) = (await page.get("/ui/state?user=U0ANA"))["messages"][OPS]
     assert message["failed"]
+
+
+async def test_slacks_clock_runs_ahead_and_a_trigger_expires(
+    page: Page, slack: SlackStandIn, client: AsyncWebClient
+) -> None:
+    trigger = slack._platform.new_trigger("U0ANA")
+    assert (await page.send("/ui/advance", {"seconds": 4}))[1]["ok"] is True
+    with pytest.raises(SlackApiError, match="expired_trigger_id"):
+        await client.views_open(trigger_id=trigger, view=modal())
+
+
+@pytest.mark.parametrize("seconds", [0, -5, 10**9, "soon", None])
+async def test_the_clock_takes_no_odd_step(page: Page, seconds: object) -> None:
+    assert (await page.send("/ui/advance", {"seconds": seconds}))[0] == 400

@@ -19,6 +19,13 @@ const KINDS = [
   ["abort_socket", "Connection reset", "Resets the connection"],
 ];
 
+// Only Slack's own time: the app and its databases keep the machine's.
+const CLOCK = [
+  [4, "+4 s", "A click’s trigger expires after 3 seconds"],
+  [1860, "+31 min", "A response URL expires after 30 minutes"],
+  [86400, "+1 day", "The next day"],
+];
+
 /** The panel in `root`. */
 export function faultsPanel(root) {
   const method = h("input.field", { list: "fault-methods", value: "chat.postMessage", "aria-label": "Method" });
@@ -33,7 +40,9 @@ export function faultsPanel(root) {
     h("label", {}, h("span", {}, "Method"), method, h("datalist", { id: "fault-methods" }, METHODS.map((value) => h("option", { value })))),
     h("label", {}, h("span", {}, "What goes wrong"), kind), h("label", {}, h("span", {}, "Times"), times),
     h("button.btn.primary", { type: "submit" }, icon("bolt", 14), "Inject"), h("button.btn", { type: "button", onclick: () => clear() }, "Clear all"));
-  root.append(h("div.faults", {}, form, why, waiting));
+  const clock = h("p.hint", {}, "Slack’s clock: ", CLOCK.map(([seconds, label, what]) =>
+    h("button.btn", { type: "button", title: what, onclick: () => advance(seconds, label) }, icon("clock", 14), label)));
+  root.append(h("div.faults", {}, form, why, clock, waiting));
   return { render: () => drawWaiting(waiting, store.state.faults ?? []) };
 }
 
@@ -53,6 +62,15 @@ async function add(fault) {
   try {
     const answer = await api.addFault(fault);
     if (answer.ok === false) toast(answer.error, "error");
+  } catch (error) {
+    toast(error.message, "error");
+  }
+}
+
+async function advance(seconds, label) {
+  try {
+    await api.advance(seconds);
+    toast(`Slack’s clock runs ahead: ${label}.`);
   } catch (error) {
     toast(error.message, "error");
   }
