@@ -46,6 +46,16 @@ class Session:
     try_lock: asyncpg.prepared_stmt.PreparedStatement
 
 
+# Whatever is wrong with a session that was kept: it is closed, and a new one decides. The
+# last one is what asyncpg says when the server's farewell crosses our statement.
+_SPENT: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
 class SpareSession:
     """A session kept open, so that taking a lock need not wait for a new one.
 
@@ -104,9 +114,8 @@ class TargetLock:
         if spare is not None:
             try:
                 return await self._acquire_with(spare)
-            except Exception as error:
-                if not is_away(error):
-                    raise
+            except _SPENT as error:
+                log.info("The session kept for a lock could not be used: %s", error)
         return await self._acquire_with(await _open(self._store, self._name))
 
     async def _acquire_with(self, session: Session) -> bool:
