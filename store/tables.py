@@ -236,3 +236,97 @@ verifications = sa.Table(
     sa.Column("request_id", sa.BigInteger),
     sa.Index("verifications_of_backup", "backup_id", "at"),
 )
+
+# The newest row names the policy in force, if its signature is ours.
+policies_in_force = sa.Table(
+    "policies_in_force",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("policy_hash", sa.Text, sa.ForeignKey("policies.hash"), nullable=False),
+    _at("at"),
+    sa.Column("by", sa.Text, nullable=False),  # PersonId, or "operator" for the first one
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
+# `stand_in` may vote in the seat of `absent`; a row with `revokes` ends an earlier one.
+delegations = sa.Table(
+    "delegations",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("absent", sa.Text, nullable=False),  # PersonId
+    sa.Column("absent_slack", sa.Text, nullable=False),  # TEAM/USER
+    sa.Column("stand_in", sa.Text, nullable=False),
+    sa.Column("stand_in_slack", sa.Text, nullable=False),
+    _at("starts_at"),
+    _at("ends_at"),
+    _at("at"),
+    sa.Column("revokes", sa.BigInteger, sa.ForeignKey("delegations.id")),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+    sa.Index("delegations_end", "ends_at"),
+)
+
+# Who has seen which page (from 0) of which plan, and when first.
+readings = sa.Table(
+    "readings",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("plan_hash", sa.Text, primary_key=True),
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("page", sa.Integer, primary_key=True),
+    sa.Column("pages", sa.Integer, nullable=False),
+    _at("at"),
+)
+
+# Personal tokens for the doors beside Slack; only a hash of each is kept.
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # the token's public part
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("slack", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    _at("created_at"),
+    _at("expires_at"),
+    _at("used_at", nullable=True),
+    _at("revoked_at", nullable=True),
+    sa.Index("tokens_of_person", "person", "expires_at"),
+)
+
+# Second factors. `last_counter`: the last time step whose code was taken.
+second_factors = sa.Table(
+    "second_factors",
+    metadata,
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("slack", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),  # encrypted
+    _at("created_at"),
+    _at("confirmed_at", nullable=True),
+    sa.Column("last_counter", sa.BigInteger, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    _at("failed_at", nullable=True),
+)
+
+# What one person was told about one plan: once, by any number of bots.
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("plan_hash", sa.Text, primary_key=True),
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    _at("at"),
+)
+
+# A schedule's firing happens once, however many processes look at the clock.
+firings = sa.Table(
+    "firings",
+    metadata,
+    sa.Column("schedule", sa.Text, primary_key=True),
+    sa.Column("due_at", TIMESTAMP(timezone=True), primary_key=True),
+    _at("at"),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+)
