@@ -122,6 +122,7 @@ class Book:
             manner=how.manner,
             target_busy=found.target_busy,
             debtors=frozenset(PersonId(name) for name in found.debtors),
+            unreviewed=found.unreviewed,
         )
 
     def _after(self, case: Case, outcome: Outcome, how: How, now: datetime) -> Case:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.records import RequestRecord
-from approvals.words import Door, Person, PersonId, RequestId, RunId, Verdict, Why
+from approvals.words import Care, Door, Person, PersonId, RequestId, RunId, Verdict, Why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ballot:
-    """A vote as it comes in. `others`: earlier voters, where they were just looked up."""
+    """A vote as it comes in.
+
+    `others`: earlier voters, where they were just looked up. `care`: what the door has
+    seen the voter do besides deciding.
+    """
 
     request_id: RequestId
     by: Person
@@ -58,6 +62,7 @@ class Ballot:
     seen: Seen
     delivery: str
     others: Mapping[PersonId, Person] = field(default_factory=dict)
+    care: frozenset[Care] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,9 +129,13 @@ class _Work:
             not_before=self.not_before(said("not_before", None), where),
             windows=tuple(self.windows(said("windows", ()), f"{where}windows")),
             freeze=tuple(self.windows(said("freeze", ()), f"{where}freeze")),
-            break_glass=_glass(said("break_glass", None)),
+            break_glass=self.glass(said("break_glass", None), where),
             max_reason=self.reason_length(said("max_reason", REASON_CHARS_MAX), where),
             max_ttl=self.positive(where, "max_ttl", said("max_ttl", None)),
+            read_all=said("read_all", None),
+            type_name=said("type_name", None),
+            step_up=said("step_up", False),
+            remind_every=self.positive(where, "remind_every", said("remind_every", None)),
         )
 
     def gates(self, models: Sequence[GateModel], where: str) -> Iterator[Gate]:
@@ -249,6 +253,19 @@ class _Work:
             self.wrong(f"{where}not_before", "is not understood", f"Here {error}.")
             return None
 
+    def glass(self, model: BreakGlassModel | None, where: str) -> BreakGlass | None:
+        if model is None:
+            return None
+        if model.open_max is not None and model.open_max < 1:
+            step = "Write how many may wait for a review, 1 or more; or leave break_glass out."
+            self.wrong(f"{where}break_glass.open_max", f"is {model.open_max}", step)
+        return BreakGlass(
+            groups=frozenset(model.groups),
+            reviewers=frozenset(model.reviewers),
+            review_within=model.review_within,
+            open_max=model.open_max,
+        )
+
     def positive(self, where: str, name: str, value: timedelta | None) -> timedelta | None:
         if value is not None and value <= timedelta(0):
             self.wrong(f"{where}{name}", "is no time at all", "Write a duration such as 4h.")
@@ -261,13 +278,3 @@ class _Work:
 
 
 _ONE_GATE = "Name one gate of this rule by its id, and give each gate an id of its own."
-
-
-def _glass(model: BreakGlassModel | None) -> BreakGlass | None:
-    if model is None:
-        return None
-    return BreakGlass(
-        groups=frozenset(model.groups),
-        reviewers=frozenset(model.reviewers),
-        review_within=model.review_within,
-    )

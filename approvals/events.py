@@ -8,9 +8,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from approvals.refusals import Refusal
-from approvals.rules import Attributes, Policy
+from approvals.rules import Attributes, Delegation, Policy
 from approvals.tally import Vote
-from approvals.words import Door, Person, PersonId, PlanHash, PolicyHash, RequestId, State, Why
+from approvals.words import (
+    Care,
+    Door,
+    Person,
+    PersonId,
+    PlanHash,
+    PolicyHash,
+    RequestId,
+    State,
+    Why,
+)
 
 
 class Move(StrEnum):
@@ -107,7 +117,8 @@ class Facts:
 
     `policy` None: there is no valid one. `people` have been looked up just now.
     `target_busy`: another change runs on the request's target. `debtors` owe a review of a
-    broken glass for longer than they should.
+    broken glass for longer than they should; `unreviewed` runs behind broken glass wait for
+    a review, due or not. `delegations` are in force besides those of the policy.
     """
 
     at: datetime
@@ -117,6 +128,8 @@ class Facts:
     manner: Manner = field(default_factory=Manner)
     target_busy: bool = False
     debtors: frozenset[PersonId] = frozenset()
+    unreviewed: int = 0
+    delegations: Sequence[Delegation] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +158,7 @@ class Voted:
     seen_plan: str | None = None
     seen_policy: str | None = None
     seen_step: int | None = None
+    care: frozenset[Care] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +237,7 @@ class GlassBroken:
     by: Person | None
     reason: str = ""
     seen_plan: str | None = None
+    care: frozenset[Care] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,6 +210,10 @@ class MemoryWorld:
                 and other.state is State.EXECUTING
                 for other in self.requests.values()
             ),
+            unreviewed=sum(
+                other.glass is not None and other.state in (State.EXECUTING, State.NEEDS_REVIEW)
+                for other in self.requests.values()
+            ),
             debtors=frozenset(
                 other.glass.by
                 for other in self.requests.values()

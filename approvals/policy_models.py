@@ -37,6 +37,7 @@ class BreakGlassModel(_Model):
     groups: tuple[str, ...]
     reviewers: tuple[str, ...]
     review_within: Duration = timedelta(days=1)
+    open_max: StrictInt | None = None
 
 
 class DelegationModel(_Model):
@@ -71,6 +72,10 @@ class SettingsModel(_Model):
     break_glass: BreakGlassModel | None = None
     max_reason: StrictInt | None = None
     max_ttl: Duration | None = None
+    read_all: StrictBool | None = None
+    type_name: StrictBool | None = None
+    step_up: StrictBool | None = None
+    remind_every: Duration | None = None
 
 
 Bound = Annotated[StrictInt | float, Field()]

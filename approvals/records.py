@@ -15,6 +15,7 @@ from approvals.rules import Gate, Policy, Rule
 from approvals.signing import Signature, VoteKeys
 from approvals.tally import Ballots, Vote, count, standing_votes
 from approvals.words import (
+    Care,
     Door,
     GateId,
     PersonId,
@@ -30,6 +31,8 @@ from approvals.words import (
 # In `votes.groups`, besides the groups: whose seat it was, and that person's identities.
 _SEAT: Final = "="
 _IDENTITY: Final = "@"
+# And what the voter did besides deciding: `approvals.words.Care`.
+_CARE: Final = "!"
 
 
 class GlassDetail(BaseModel):
@@ -90,6 +93,7 @@ class VoteRecord:
     step: int
     groups: tuple[str, ...]
     identities: tuple[str, ...]
+    care: tuple[Care, ...]
     is_signed: bool
     signature: str
 
@@ -198,8 +202,9 @@ def to_vote(row: Mapping[str, Any], request_id: int, keys: VoteKeys) -> VoteReco
         plan_hash=PlanHash(row["plan_hash"]),
         policy_hash=PolicyHash(row["policy_hash"]),
         step=row["step"],
-        groups=tuple(mark for mark in marks if mark[:1] not in (_SEAT, _IDENTITY)),
+        groups=tuple(mark for mark in marks if mark[:1] not in (_SEAT, _IDENTITY, _CARE)),
         identities=tuple(mark[1:] for mark in marks if mark.startswith(_IDENTITY)),
+        care=tuple(each for each in Care if f"{_CARE}{each}" in marks),
         is_signed=keys.holds(fields, signature),
         signature=row["signature"],
     )
@@ -219,6 +224,7 @@ def marks_of(vote: Vote) -> list[str]:
     return [
         *sorted(vote.groups),
         *sorted(f"{_IDENTITY}{name}" for name in vote.identities),
+        *sorted(f"{_CARE}{care}" for care in vote.care),
         f"{_SEAT}{vote.seat}",
     ]
 
@@ -259,6 +265,7 @@ def _counted(vote: VoteRecord) -> Vote:
         identities=frozenset(vote.identities),
         reason=vote.reason,
         door=vote.door,
+        care=frozenset(vote.care),
     )
 
 
@@ -369,6 +376,7 @@ def _statuses(request: Request, rule: Rule) -> tuple[GateStatus, ...]:
             asked_at=request.asked_at,
             people={},
             strict=False,
+            care=rule.care(request.attributes),
         ),
     )
     return tuple(

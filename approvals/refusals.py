@@ -99,6 +99,18 @@ _TEXTS: Final[Mapping[Why, tuple[str, str]]] = MappingProxyType(
             "The request would stay open for longer than the policy allows.",
             "Ask with a shorter time.",
         ),
+        Why.UNREAD: (
+            "You have not opened every page of what {request} would do.",
+            "Open its details, turn to the last page, then approve.",
+        ),
+        Why.NAME: (
+            "The name of the database was not typed, or not exactly.",
+            "Type the name as the card shows it.",
+        ),
+        Why.STEP_UP: (
+            "{request} takes a code of your second factor.",
+            "Give the code that your authenticator shows now; `/db mfa enroll` sets one up.",
+        ),
     }
 )
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from approvals.times import Window
-from approvals.words import GateId
+from approvals.words import Care, GateId
 
 Attribute = str | int | float | bool
 Attributes = Mapping[str, Attribute]
+# `jobs.operation.Risk`: data can be lost. What a rule does not say is then demanded.
+RISKIEST: Final = "destructive"
 
 
 class Compare(StrEnum):
@@ -102,11 +105,15 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakGlass:
-    """Who may run without the votes, and who reviews it afterwards."""
+    """Who may run without the votes, and who reviews it afterwards.
+
+    `open_max`: so many may wait for their review at a time; None: any number.
+    """
 
     groups: frozenset[str]
     reviewers: frozenset[str]
     review_within: timedelta
+    open_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +122,7 @@ class Rule:
 
     `ways` are the sets of gates (by position) of which one must be met whole: a single
     set of all gates, unless the policy says `require`. No gates: no approval needed.
+    `read_all` and `type_name` None: demanded where data can be lost.
     """
 
     name: str
@@ -140,6 +148,20 @@ class Rule:
     break_glass: BreakGlass | None
     max_reason: int
     max_ttl: timedelta | None
+    read_all: bool | None
+    type_name: bool | None
+    step_up: bool
+    remind_every: timedelta | None
+
+    def care(self, attributes: Attributes) -> frozenset[Care]:
+        """What an approval of such a request demands besides the decision."""
+        riskiest = attributes.get("risk") == RISKIEST
+        demands = {
+            Care.READ: riskiest if self.read_all is None else self.read_all,
+            Care.NAMED: riskiest if self.type_name is None else self.type_name,
+            Care.STEP_UP: self.step_up,
+        }
+        return frozenset(care for care, demanded in demands.items() if demanded)
 
     def matches(self, attributes: Attributes) -> bool:
         """Whether every condition holds."""

@@ -23,10 +23,11 @@ from approvals.events import (
     SentBack,
 )
 from approvals.refusals import Refusal, refuse
-from approvals.rules import Rule
+from approvals.rules import BreakGlass, Rule
 from approvals.tally import escalated, fit
-from approvals.voting import settle, tally, too_long
-from approvals.words import State, Why
+from approvals.times import Span
+from approvals.voting import careless, settle, tally, too_long
+from approvals.words import Care, State, Why
 
 
 def begin(request: Request, event: Begun, facts: Facts, rule: Rule) -> Outcome:
@@ -108,7 +109,11 @@ def break_glass(request: Request, event: GlassBroken, facts: Facts, rule: Rule) 
         return Outcome(request=request, refusal=refuse(Why.STALE_PLAN, request.id))
     if not event.reason.strip():
         return Outcome(request=request, refusal=refuse(Why.REASON, request.id))
-    objection = too_long(event.reason, rule, request) or _glass_limits(event, facts)
+    objection = (
+        careless(request, event.care, rule, spared=frozenset({Care.READ}))
+        or too_long(event.reason, rule, request)
+        or _glass_limits(event, facts, glass)
+    )
     if objection:
         return Outcome(request=request, refusal=objection)
     broken = Glass(
@@ -191,19 +196,27 @@ def _requester_gone(request: Request, facts: Facts, rule: Rule) -> Refusal | Non
 def _not_now(request: Request, facts: Facts, rule: Rule) -> Refusal | None:
     if rule.not_before is not None and facts.at < rule.not_before:
         return refuse(Why.NOT_YET, request.id)
-    frozen = any(window.holds(facts.at) for window in rule.freeze)
+    frozen = [window for window in rule.freeze if window.holds(facts.at)]
     outside = bool(rule.windows) and not any(window.holds(facts.at) for window in rule.windows)
     if frozen or outside:
-        return refuse(Why.FROZEN, request.id)
+        names = [window.name for window in frozen if isinstance(window, Span) and window.name]
+        problem = f"Changes are frozen now: {names[0]}." if names else ""
+        return refuse(Why.FROZEN, request.id, problem=problem)
     return refuse(Why.LOCKED, request.id) if facts.target_busy else None
 
 
-def _glass_limits(event: GlassBroken, facts: Facts) -> Refusal | None:
+def _glass_limits(event: GlassBroken, facts: Facts, glass: BreakGlass) -> Refusal | None:
     if event.by is not None and event.by.id in facts.debtors:
         return refuse(
             Why.POLICY,
             problem="A request that you ran without its votes still waits for its review.",
             next_step="Have it reviewed first, or ask somebody else who is on call.",
+        )
+    if glass.open_max is not None and facts.unreviewed >= glass.open_max:
+        return refuse(
+            Why.POLICY,
+            problem=f"{facts.unreviewed} requests that ran without their votes wait for a review.",
+            next_step="Have them reviewed first: `/db requests` lists them.",
         )
     return refuse(Why.LOCKED) if facts.target_busy else None
 

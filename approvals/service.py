@@ -59,6 +59,7 @@ from approvals.shelf import Shelf
 from approvals.signing import VoteKeys
 from approvals.tally import absent_for, fit
 from approvals.words import (
+    Care,
     Door,
     Person,
     PersonId,
@@ -139,6 +140,7 @@ class Approvals:
             seen_plan=ballot.seen.plan_hash,
             seen_policy=ballot.seen.policy_hash,
             seen_step=ballot.seen.step,
+            care=ballot.care,
         )
         if ballot.verdict is Verdict.WITHDRAWN:
             event = VoteWithdrawn(by=ballot.by, door=ballot.door)
@@ -155,11 +157,19 @@ class Approvals:
         return await self._by_person(request_id, Cancelled(by=by), by, delivery, ending=ending)
 
     async def break_glass(
-        self, request_id: RequestId, *, by: Person, reason: str, door: Door, delivery: str
+        self,
+        request_id: RequestId,
+        *,
+        by: Person,
+        reason: str,
+        door: Door,
+        delivery: str,
+        care: frozenset[Care] = frozenset(),
     ) -> Decision:
         """Run a request without its votes, loudly, owing a review."""
         del door  # the same through every door
-        return await self._by_person(request_id, GlassBroken(by=by, reason=reason), by, delivery)
+        event = GlassBroken(by=by, reason=reason, care=care)
+        return await self._by_person(request_id, event, by, delivery)
 
     async def review(
         self, request_id: RequestId, *, by: Person, reason: str, door: Door, delivery: str

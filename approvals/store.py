@@ -108,7 +108,10 @@ READ_AFTER_LOCK: Final = sa.text("""
            (SELECT coalesce(jsonb_agg(r.detail -> 'glass' ->> 'by'), '[]')
               FROM requests r
              WHERE r.state = 'needs_review'
-               AND CAST(r.detail -> 'glass' ->> 'review_by' AS timestamptz) <= :at) AS debtors
+               AND CAST(r.detail -> 'glass' ->> 'review_by' AS timestamptz) <= :at) AS debtors,
+           (SELECT count(*) FROM requests r
+             WHERE r.state = 'needs_review'
+                OR (r.state = 'executing' AND r.detail -> 'glass' <> 'null')) AS unreviewed
 """).bindparams(sa.bindparam("at", type_=_AT))
 
 # Two grants for one database never both find it free: the second waits here, then looks.
@@ -239,6 +242,7 @@ class Evidence:
     answer: Mapping[str, Any] | None
     target_busy: bool
     debtors: Sequence[str]
+    unreviewed: int
 
 
 async def lock(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from approvals.rules import Delegation, Gate, Rule
 from approvals.seats import Bench, assign, filled
-from approvals.words import Door, Flag, Person, PersonId, PlanHash, PolicyHash, Verdict
+from approvals.words import Care, Door, Flag, Person, PersonId, PlanHash, PolicyHash, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,12 @@ class Vote:
     identities: frozenset[str]
     reason: str
     door: Door
+    care: frozenset[Care] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ballots:
-    """What a count looks at.
+    """What a count looks at. `care` is what an approval must have been given with.
 
     `people` are those whom the directory has been asked about just now. With `strict`
     no vote of anybody else counts; without it, such a vote counts as it was cast.
@@ -45,6 +46,7 @@ class Ballots:
     asked_at: datetime
     people: Mapping[PersonId, Person]
     strict: bool
+    care: frozenset[Care] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,8 @@ def _voters(rule: Rule, ballots: Ballots) -> Iterator[_Voter]:
     for vote in standing_votes(ballots.votes):
         own = vote.person in ballots.authors or vote.seat in ballots.authors
         if own and vote.verdict is Verdict.APPROVE and not rule.self_approve:
+            continue
+        if vote.verdict is Verdict.APPROVE and not ballots.care <= vote.care:
             continue
         if not rule.recheck_voters:
             yield _Voter(vote=vote, groups=vote.groups, identities=vote.identities)

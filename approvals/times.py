@@ -15,6 +15,7 @@ _WEEKLY: Final = re.compile(
     r"(?P<days>\S+)\s+(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)(\s+(?P<zone>\S+))?"
 )
 # Whatever is longer is a mistake, and would overflow a date.
+_NAME_CHARS_MAX: Final = 100
 _SECONDS_MAX: Final = 3660 * 86400
 
 
@@ -64,10 +65,11 @@ def moment(value: object, *, epoch: datetime | None) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """From one moment up to another, which no longer belongs to it."""
+    """From one moment up to another, which no longer belongs to it. `name`: what for."""
 
     start: datetime
     end: datetime
+    name: str = ""
 
     def holds(self, at: datetime) -> bool:
         """Whether `at` is inside."""
@@ -101,6 +103,8 @@ Window = Span | Weekly
 def window(value: object, *, epoch: datetime | None) -> Window:
     """`[from, to]` as moments, or text such as `Mon-Fri 09:00-17:00 Europe/Berlin`.
 
+    A calendar's line is `{name, from, to}`.
+
     Raises:
         ValueError: it is neither. The text says what to write.
     """
@@ -108,14 +112,23 @@ def window(value: object, *, epoch: datetime | None) -> Window:
         case str():
             return _weekly(value)
         case [first, last]:
-            start, end = moment(first, epoch=epoch), moment(last, epoch=epoch)
-            if end <= start:
-                raise ValueError(f"the window {value!r} ends before it starts")
-            return Span(start=start, end=end)
+            return _span(first, last, value, epoch=epoch)
+        case {"name": str(name), "from": first, "to": last, **rest} if name.strip() and not rest:
+            return _span(first, last, value, epoch=epoch, name=name.strip()[:_NAME_CHARS_MAX])
         case _:
             raise ValueError(
-                f"{value!r} is no window; write [from, to] or 'Mon-Fri 09:00-17:00 Europe/Berlin'"
+                f"{value!r} is no window; write [from, to], {{name, from, to}} or"
+                " 'Mon-Fri 09:00-17:00 Europe/Berlin'"
             )
+
+
+def _span(
+    first: object, last: object, value: object, *, epoch: datetime | None, name: str = ""
+) -> Span:
+    start, end = moment(first, epoch=epoch), moment(last, epoch=epoch)
+    if end <= start:
+        raise ValueError(f"the window {value!r} ends before it starts")
+    return Span(start=start, end=end, name=name)
 
 
 def _weekly(text: str) -> Weekly:

@@ -19,7 +19,7 @@ from approvals.tally import (
     fit,
     standing_votes,
 )
-from approvals.words import Person, State, Verdict, Why
+from approvals.words import Care, Person, State, Verdict, Why
 
 
 def tally(request: Request, rule: Rule, facts: Facts, *, strict: bool = False) -> Count:
@@ -30,6 +30,7 @@ def tally(request: Request, rule: Rule, facts: Facts, *, strict: bool = False) -
         asked_at=request.asked_at,
         people=facts.people,
         strict=strict,
+        care=rule.care(request.attributes),
     )
     return count(rule, ballots)
 
@@ -99,6 +100,16 @@ def may_veto(person: Person | None, verdict: str, rule: Rule) -> bool:
         and verdict == Verdict.DENY
         and bool(person.groups & rule.may_always_deny)
     )
+
+
+def careless(
+    request: Request, care: frozenset[Care], rule: Rule, *, spared: frozenset[Care] = frozenset()
+) -> Refusal | None:
+    """What the rule demands of an approval and was not given, or None. `spared`: not asked."""
+    missing = rule.care(request.attributes) - care - spared
+    whys = {Care.READ: Why.UNREAD, Care.NAMED: Why.NAME, Care.STEP_UP: Why.STEP_UP}
+    first = next((whys[each] for each in Care if each in missing), None)
+    return refuse(first, request.id) if first else None
 
 
 def _unreadable(request: Request, event: Voted, rule: Rule) -> Refusal | None:
@@ -174,7 +185,8 @@ def _absent(person: Person, facts: Facts) -> Iterator[Person]:
     """The people in whose seats `person` may sit now, who are themselves fit."""
     if facts.policy is None:
         return
-    names = absent_for(facts.policy.delegations, person, facts.at)
+    delegations = (*facts.policy.delegations, *facts.delegations)
+    names = absent_for(delegations, person, facts.at)
     for other in facts.people.values():
         if names & other.identities and fit(other) and other.id != person.id:
             yield other
@@ -192,6 +204,8 @@ def _uncountable(request: Request, cast: Vote, earlier: Vote | None, rule: Rule)
     """Why a vote of somebody eligible cannot be taken, or None when it can."""
     if cast.verdict is Verdict.DENY and rule.reason_to_deny and not cast.reason.strip():
         return refuse(Why.REASON, request.id)
+    if cast.verdict is Verdict.APPROVE and (refusal := careless(request, cast.care, rule)):
+        return refusal
     if earlier and (earlier.person != cast.person or not rule.change_vote):
         return refuse(Why.DUPLICATE, request.id)
     return None
@@ -210,4 +224,5 @@ def _cast(request: Request, event: Voted, person: Person, owner: Person, facts: 
         identities=owner.identities,
         reason=event.reason,
         door=event.door,
+        care=event.care,
     )

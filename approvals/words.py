@@ -49,6 +49,14 @@ class Door(StrEnum):
     WEB = "web"
 
 
+class Care(StrEnum):
+    """What a voter did besides deciding. A rule can demand it of every approval."""
+
+    READ = "read"  # opened every page of the plan
+    NAMED = "named"  # typed the database's name
+    STEP_UP = "step_up"  # gave a code of their second factor
+
+
 class Flag(StrEnum):
     """What makes an account unfit to ask or to vote."""
 
@@ -84,6 +92,9 @@ class Why(StrEnum):
     LOCKED = "locked"
     NOT_REQUESTER = "not_requester"
     TTL = "ttl"
+    UNREAD = "unread"
+    NAME = "name"
+    STEP_UP = "step_up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
