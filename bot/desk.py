@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from approvals import audit
 from approvals.policy_file import LoadedPolicy
 from approvals.records import RequestRecord
-from approvals.service import Approvals, Ask, Ballot, Decision, Seen
+from approvals.service import Approvals, Ask, Decision, Seen
 from approvals.words import (
     Door,
     Flag,
@@ -29,6 +28,7 @@ from bot.blocks import Block, Message
 from bot.buttons import Seal, Shown
 from bot.cards import Cards, card_of, plan_as_json
 from bot.command_text import Asked, parse
+from bot.deciding import Caller, Decider
 from bot.inventory import Inventory
 from bot.metrics import Metrics
 from bot.people import People
@@ -39,14 +39,8 @@ from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
 from jobs.operation import Kind, Operation
-from jobs.runs import request_cancel
-from store import outbox
 from store.connect import Store
 
-# The card that was pressed shows something that no longer stands: draw it again.
-_OUT_OF_DATE: Final = frozenset(
-    {Why.STALE_PLAN, Why.STALE_STEP, Why.CLOSED, Why.EXPIRED, Why.DUPLICATE}
-)
 _UNFIT: Final[Mapping[Flag, str]] = {
     Flag.DEACTIVATED: "is deactivated",
     Flag.BOT: "belongs to a bot",
@@ -121,8 +115,8 @@ class Desk:
         person = await self.person(typed.team, typed.user)
         if asked.operation.kind is Kind.QUERY:
             return answer_message(await self.planner.answer(asked))
-        decision = await self._ask(asked, person, typed)
-        self._count("ask", decision)
+        caller = Caller(person=person, door=Door.SLACK, delivery=typed.delivery)
+        decision = await self.ask(asked, caller, channel=typed.channel)
         record = decision.request
         return asked_message(
             ok=decision.ok,
@@ -138,24 +132,10 @@ class Desk:
         Raises:
             ExplainedError: the button is not ours, or nobody can be identified.
         """
-        shown = await self._open(pressed)
-        person = await self.people.by_slack(pressed.team, pressed.user)
-        decision = await self.approvals.vote(
-            Ballot(
-                request_id=shown.request_id,
-                by=person,
-                verdict=verdict,
-                reason=reason,
-                door=Door.SLACK,
-                seen=Seen(
-                    plan_hash=shown.plan_hash, policy_hash=shown.policy_hash, step=shown.step
-                ),
-                delivery=pressed.delivery,
-            )
-        )
-        self._count(str(verdict), decision)
-        await self._redraw_if_stale(decision, shown.request_id)
-        return _told(decision)
+        shown, record = await self._open(pressed)
+        caller = await self.caller(pressed)
+        seen = Seen(plan_hash=shown.plan_hash, policy_hash=shown.policy_hash, step=shown.step)
+        return _told(await self.decider.cast(caller, verdict, reason, record=record, seen=seen))
 
     async def deny_form(self, pressed: Pressed) -> Block:
         """The modal that asks for a deny's reason; it carries the button's token.
@@ -163,9 +143,8 @@ class Desk:
         Raises:
             ExplainedError: the card is out of date or the request is closed.
         """
-        shown = await self._open(pressed)
+        _, record = await self._open(pressed)
         await self.person(pressed.team, pressed.user)
-        record = await self.cards.record(shown.request_id)
         if record.state is not State.PENDING:
             await self.redraw(record)
             raise RefusedError(
@@ -201,40 +180,15 @@ class Desk:
         Raises:
             ExplainedError: there is no such request, or nobody can be identified.
         """
-        person = await self.people.by_slack(pressed.team, pressed.user)
+        caller = await self.caller(pressed)
         record = await self.cards.record(request_id)
-        if record.state is State.EXECUTING:
-            return await self._stop_run(record, person)
-        decision = await self.approvals.cancel(
-            request_id, by=person, door=Door.SLACK, delivery=pressed.delivery
-        )
-        self._count("cancel", decision)
-        await self._redraw_if_stale(decision, request_id)
-        return _told(decision)
-
-    async def _stop_run(self, record: RequestRecord, person: Person) -> Message:
-        """Have a running change stopped by who asked for it, or by who may agree to it."""
-        groups = {group for gate in record.gates for group in gate.groups}
-        users = {user for gate in record.gates for user in gate.users}
-        mine = person.id in {record.asked_by, *record.authors, *users}
-        if person.flags or not (mine or person.groups & groups) or record.run_id is None:
-            raise RefusedError(
-                f"Request {record.id} runs, and is not yours to stop.",
-                next_step="Ask who asked for it, or somebody who may approve it.",
-                why=Why.NOT_REQUESTER,
-            )
-        async with self.store.begin() as conn:
-            asked = await request_cancel(conn, record.run_id, person.id)
-            if asked:
-                await audit.append(
-                    conn, chain=record.database, at=self.clock(), actor=person.id,
-                    action="stop_run", request_id=record.id, detail={"run_id": record.run_id},
-                )  # fmt: skip
-        self.metrics.decided("stop_run", "ok" if asked else "noop")
+        if record.state is not State.EXECUTING:
+            return _told(await self.decider.cancel(caller, request_id))
+        stopping = await self.decider.stop_run(caller, record)
         return decision_message(
             ok=True,
             problem=f"The run of request {record.id} is told to stop."
-            if asked
+            if stopping
             else f"The run of request {record.id} has ended, or is being stopped already.",
             next_step="It stops at its next safe point; the thread says what became of it.",
         )
@@ -246,38 +200,59 @@ class Desk:
 
     async def decide(self, action: str, deciding: Awaitable[Decision]) -> Message:
         """The answer to a decision on its way, counted."""
-        decision = await deciding
-        self._count(action, decision)
-        return _told(decision)
+        return _told(await self.decider.counted(action, Door.SLACK, None, deciding))
 
     async def redraw(self, record: RequestRecord) -> None:
         """Have a request's card drawn from stored state once more."""
-        async with self.store.begin() as conn:
-            await outbox.post(
-                conn, topic="card", request_id=record.id, channel=record.channel, payload={},
-                now=self.clock(),
-            )  # fmt: skip
+        await self.decider.redraw(record)
 
-    async def _ask(self, asked: Asked, person: Person, typed: Typed) -> Decision:
+    async def caller(self, pressed: Pressed | Typed) -> Caller:
+        """Who this is at Slack's door; whether they may decide, the decision says.
+
+        Raises:
+            RefusedError: nobody has this account, or nobody can be identified.
+        """
+        person = await self.people.by_slack(pressed.team, pressed.user)
+        return Caller(person=person, door=Door.SLACK, delivery=pressed.delivery)
+
+    @property
+    def decider(self) -> Decider:
+        """What decides, for this door and for the others."""
+        return Decider(
+            approvals=self.approvals,
+            people=self.people,
+            cards=self.cards,
+            store=self.store,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+
+    async def ask(self, asked: Asked, caller: Caller, *, channel: str = "") -> Decision:
+        """Store the request for a change. `channel`: where one without a database is shown.
+
+        Raises:
+            ExplainedError: it cannot be planned.
+        """
         database = self.inventory.databases.get(asked.database)
         plan = await self.planner.plan(asked)
-        return await self.approvals.ask(
+        asking = self.approvals.ask(
             Ask(
                 operation=asked.operation.name,
                 database=asked.database,
                 params=params_as_json(asked.params),
                 plan=plan_as_json(plan),
                 attributes=attributes(asked, plan, database),
-                by=person,
-                door=Door.SLACK,
+                by=caller.person,
+                door=caller.door,
                 reason=asked.reason,
-                channel=database.channel if database else typed.channel,
-                delivery=typed.delivery,
+                channel=database.channel if database else channel,
+                delivery=caller.delivery,
             )
         )
+        return await self.decider.counted("ask", caller.door, None, asking)
 
-    async def _open(self, pressed: Pressed) -> Shown:
-        """What the button's card showed, if that still stands.
+    async def _open(self, pressed: Pressed) -> tuple[Shown, RequestRecord]:
+        """What the button's card showed, if that still stands, and its request.
 
         Raises:
             RefusedError: it does not, or the button is not ours. A card that is out of
@@ -297,15 +272,7 @@ class Desk:
                 next_step="It is being drawn anew: read it again, then decide.",
                 why=Why.STALE_PLAN,
             )
-        return shown
-
-    async def _redraw_if_stale(self, decision: Decision, request_id: RequestId) -> None:
-        if decision.why in _OUT_OF_DATE:
-            await self.redraw(decision.request or await self.cards.record(request_id))
-
-    def _count(self, action: str, decision: Decision) -> None:
-        result = "noop" if decision.noop else "ok" if decision.ok else str(decision.why)
-        self.metrics.decided(action, result)
+        return shown, record
 
 
 def _told(decision: Decision) -> Message:

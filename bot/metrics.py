@@ -44,8 +44,8 @@ class Metrics:
             registry=self.registry,
         )
         self._decisions = Counter(
-            "twokey_decisions", "Decisions by action and result", ["action", "result"],
-            registry=self.registry,
+            "twokey_decisions", "Decisions by action, result and door",
+            ["action", "result", "door"], registry=self.registry,
         )  # fmt: skip
         self._refused = Counter(
             "twokey_gate_refusals", "Requests turned away at the gate", ["why"],
@@ -84,9 +84,9 @@ class Metrics:
         finally:
             self._ack.labels(kind).observe(time.perf_counter() - started)
 
-    def decided(self, action: str, result: str) -> None:
+    def decided(self, action: str, result: str, door: str = "slack") -> None:
         """Count a decision; `result` is `ok`, `noop` or why not."""
-        self._decisions.labels(action, result).inc()
+        self._decisions.labels(action, result, door).inc()
 
     def turned_away(self, why: str) -> None:
         """Count a request that the gate refused."""

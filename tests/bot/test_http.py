@@ -192,7 +192,7 @@ async def test_an_operator_sees_how_it_is(world: World, session: aiohttp.ClientS
     await world.card("Waiting")
     text = await (await session.get(f"{world.url}/metrics")).text()
     assert 'twokey_requests{state="pending"} 1.0' in text
-    assert 'twokey_decisions_total{action="ask",result="ok"} 1.0' in text
+    assert 'twokey_decisions_total{action="ask",door="slack",result="ok"} 1.0' in text
     assert 'twokey_ack_seconds_count{kind="command"} 1.0' in text
     assert "twokey_outbox_waiting" in text
 

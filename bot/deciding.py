@@ -1,0 +1,205 @@
+"""What people decide about requests, the same through every door.
+
+A door says who it is (`Caller`), and what they were shown. Everything after that is here:
+looking earlier voters up, deciding, counting, and drawing a card that is out of date anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from approvals import audit
+from approvals.bookkeeping import gone
+from approvals.calls import Ballot, Decision, Seen
+from approvals.directory import Directory
+from approvals.records import RequestRecord
+from approvals.service import Approvals
+from approvals.words import (
+    Care,
+    DirectoryDownError,
+    Door,
+    Person,
+    PersonId,
+    RefusedError,
+    RequestId,
+    Verdict,
+    Why,
+)
+from bot.cards import Cards
+from bot.metrics import Metrics
+from jobs.runs import request_cancel
+from store import outbox
+from store.connect import Store
+
+# What was shown no longer stands: the card is drawn anew.
+_OUT_OF_DATE: Final = frozenset(
+    {Why.STALE_PLAN, Why.STALE_STEP, Why.CLOSED, Why.EXPIRED, Why.DUPLICATE}
+)
+_NO_CARE: Final[frozenset[Care]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who stands at which door. `delivery` is the same when the same thing comes again."""
+
+    person: Person
+    door: Door
+    delivery: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decider:
+    """Takes decisions for all doors."""
+
+    approvals: Approvals
+    people: Directory
+    cards: Cards
+    store: Store
+    metrics: Metrics
+    clock: Callable[[], datetime]
+
+    async def cast(
+        self,
+        caller: Caller,
+        verdict: Verdict,
+        reason: str,
+        *,
+        record: RequestRecord,
+        seen: Seen,
+        care: frozenset[Care] = _NO_CARE,
+    ) -> Decision:
+        """Cast a vote for what was seen, or take it back.
+
+        Raises:
+            DirectoryDownError: who has voted before cannot be looked up.
+        """
+        ballot = Ballot(
+            request_id=record.id,
+            by=caller.person,
+            verdict=verdict,
+            reason=reason,
+            door=caller.door,
+            seen=seen,
+            delivery=caller.delivery,
+            others=await self._earlier_voters(record, caller.person),
+            care=care,
+        )
+        return await self.counted(str(verdict), caller.door, record.id, self.approvals.vote(ballot))
+
+    async def cancel(self, caller: Caller, request_id: RequestId) -> Decision:
+        """Cancel a request that does not run."""
+        deciding = self.approvals.cancel(
+            request_id, by=caller.person, door=caller.door, delivery=caller.delivery
+        )
+        return await self.counted("cancel", caller.door, request_id, deciding)
+
+    async def break_glass(
+        self,
+        caller: Caller,
+        request_id: RequestId,
+        reason: str,
+        *,
+        care: frozenset[Care] = _NO_CARE,
+    ) -> Decision:
+        """Run a request without its votes, loudly."""
+        deciding = self.approvals.break_glass(
+            request_id, by=caller.person, reason=reason, door=caller.door,
+            delivery=caller.delivery, care=care,
+        )  # fmt: skip
+        return await self.counted("break_glass", caller.door, request_id, deciding)
+
+    async def review(self, caller: Caller, request_id: RequestId, reason: str) -> Decision:
+        """Close what ran behind broken glass."""
+        deciding = self.approvals.review(
+            request_id, by=caller.person, reason=reason, door=caller.door,
+            delivery=caller.delivery,
+        )  # fmt: skip
+        return await self.counted("review", caller.door, request_id, deciding)
+
+    async def stop_run(self, caller: Caller, record: RequestRecord) -> bool:
+        """Have a running change stopped; False when it has ended or is being stopped already.
+
+        Raises:
+            RefusedError: it is neither the caller's own, nor theirs to agree to.
+        """
+        if record.run_id is None or not _may_stop(record, caller.person):
+            raise RefusedError(
+                f"Request {record.id} runs, and is not yours to stop.",
+                next_step="Ask who asked for it, or somebody who may approve it.",
+                why=Why.NOT_REQUESTER,
+            )
+        async with self.store.begin() as conn:
+            asked = await request_cancel(conn, record.run_id, caller.person.id)
+            if asked:
+                await audit.append(
+                    conn, chain=record.database, at=self.clock(), actor=caller.person.id,
+                    action="stop_run", request_id=record.id, detail={"run_id": record.run_id},
+                )  # fmt: skip
+        self.metrics.decided("stop_run", "ok" if asked else "noop", caller.door)
+        return asked
+
+    async def counted(
+        self,
+        action: str,
+        door: Door,
+        request_id: RequestId | None,
+        deciding: Awaitable[Decision],
+    ) -> Decision:
+        """A decision on its way, counted; a card that turns out to be out of date is redrawn."""
+        decision = await deciding
+        self.metrics.decided(action, result_of(decision), door)
+        if request_id is not None and decision.why in _OUT_OF_DATE:
+            record = decision.request or await self.approvals.load(request_id)
+            if record is not None:
+                await self.redraw(record)
+        return decision
+
+    async def redraw(self, record: RequestRecord) -> None:
+        """Have a request's card drawn from stored state once more."""
+        async with self.store.begin() as conn:
+            await outbox.post(
+                conn, topic="card", request_id=record.id, channel=record.channel, payload={},
+                now=self.clock(),
+            )  # fmt: skip
+
+    async def _earlier_voters(
+        self, record: RequestRecord, voter: Person
+    ) -> Mapping[PersonId, Person]:
+        """Whoever has voted before, as they are today: a vote counts while its author may vote."""
+        accounts = {vote.person: vote.slack for vote in record.votes if vote.slack}
+        accounts.pop(voter.id, None)
+        looks = (self.people.by_id(person, slack) for person, slack in accounts.items())
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        return {
+            person: _as_of_today(person, answer)
+            for person, answer in zip(accounts, found, strict=True)
+        }
+
+
+def result_of(decision: Decision) -> str:
+    """How a decision is counted: `ok`, `noop`, or why not."""
+    return "noop" if decision.noop else "ok" if decision.ok else str(decision.why)
+
+
+def _may_stop(record: RequestRecord, person: Person) -> bool:
+    groups = {group for gate in record.gates for group in gate.groups}
+    users = {user for gate in record.gates for user in gate.users}
+    mine = person.id in {record.asked_by, *record.authors, *users}
+    return not person.flags and (mine or bool(person.groups & groups))
+
+
+def _as_of_today(person: PersonId, answer: Person | BaseException) -> Person:
+    match answer:
+        case Person():
+            # The account may belong to somebody else by now, who has not voted.
+            return answer if answer.id == person else gone(person)
+        case DirectoryDownError():
+            raise answer
+        case RefusedError():
+            return gone(person)
+        case _:
+            raise answer
