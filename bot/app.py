@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
-from aiohttp import web
 from slack_bolt import BoltResponse
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
 
-from approvals.policy_file import load_policy
+from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.service import Approvals
 from approvals.signing import VoteKeys
 from approvals.words import BadInputError
@@ -28,7 +26,6 @@ from bot.buttons import Seal
 from bot.cards import Cards
 from bot.desk import Desk
 from bot.edge import Gate
-from bot.http import serve_http, web_app
 from bot.inventory import Inventory
 from bot.limits import limits_of
 from bot.listeners import actions, commands, events, views
@@ -36,12 +33,12 @@ from bot.metrics import Metrics
 from bot.outbox import Outbox, Pace
 from bot.people import People
 from bot.planning import Planner
+from bot.process import Identity, Twokey, utc_now
 from bot.replies import Replies
 from bot.settings import Settings
 from bot.slack import SlackError, SlackRefusedError, call, open_session, web_client
-from bot.sockets import open_sockets
 from bot.storage import vote_keys
-from jobs.away import is_away, pause_seconds
+from jobs.away import pause_seconds
 from jobs.engine import PgQueue
 from jobs.limits import Limits
 from jobs.operation import Operation
@@ -52,133 +49,7 @@ from store.connect import Store
 
 log: Final = logging.getLogger("twokey")
 
-SWEEP_EVERY: Final = timedelta(seconds=5)
 READ_LIMIT: Final = timedelta(seconds=2)
-_STOPS: Final = 2  # a worker may need one stop limit, and its clean-up another
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who we are in Slack."""
-
-    team: str
-    bot_id: str
-    bot_user: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Twokey:
-    """A wired process. `run` does its work until it is told to stop."""
-
-    settings: Settings
-    store: Store
-    identity: Identity
-    approvals: Approvals
-    desk: Desk
-    bolt: AsyncApp
-    client: AsyncWebClient
-    outbox: Outbox
-    worker: Worker
-    background: Background
-    metrics: Metrics
-    readers: Readers
-    gate: Gate | None
-
-    async def run(
-        self,
-        stop: asyncio.Event,
-        *,
-        bot: bool = True,
-        worker: bool = True,
-        listening: Callable[[str], None] = lambda url: log.info("Listening on %s", url),
-    ) -> None:
-        """Work until `stop` is set, then end what is in hand, within the stop limit.
-
-        `listening` hears the URL once the process takes requests.
-
-        Raises:
-            BadInputError: the bot was given no way to hear from Slack, or the port is taken.
-        """
-        if bot and self.gate is None and self.settings.slack_app_token is None:
-            raise BadInputError(
-                "There is no way to hear from Slack.",
-                next_step="Set SLACK_SIGNING_SECRET for HTTP, or SLACK_APP_TOKEN for Socket Mode.",
-            )
-        runner = await self._open_http() if bot else None
-        work = asyncio.create_task(self._work(stop, runner, worker=worker, listening=listening))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({work}, timeout=_STOPS * self.settings.stop_limit.total_seconds())
-            if not work.done():
-                log.error("Not everything ended in time; what is left is cancelled.")
-        finally:
-            stopping.cancel()
-            work.cancel()
-            if runner is not None:
-                await runner.cleanup()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-
-    async def _work(
-        self,
-        stop: asyncio.Event,
-        runner: web.AppRunner | None,
-        *,
-        worker: bool,
-        listening: Callable[[str], None],
-    ) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            if worker:
-                tasks.create_task(self.worker.run(stop))
-            if runner is not None:
-                tasks.create_task(self.outbox.run(stop))
-                tasks.create_task(self._sweep(stop))
-                await self._listen(stop, runner, listening)
-
-    async def _listen(
-        self, stop: asyncio.Event, runner: web.AppRunner, listening: Callable[[str], None]
-    ) -> None:
-        """Take requests until `stop`; then no new ones, and what was promised is told."""
-        token = self.settings.slack_app_token
-        async with contextlib.AsyncExitStack() as stack:
-            if token is not None:
-                await stack.enter_async_context(
-                    open_sockets(self.bolt, token.get_secret_value(), client=self.client, stop=stop)
-                )
-            listening(_url(runner))
-            await stop.wait()
-        await runner.cleanup()
-        await self.background.drain()
-
-    async def _open_http(self) -> web.AppRunner:
-        settings = self.settings
-        app = web_app(
-            bolt=self.bolt, gate=self.gate, store=self.store, metrics=self.metrics,
-            clock=utc_now,
-        )  # fmt: skip
-        try:
-            return await serve_http(app, host=settings.http_host, port=settings.http_port)
-        except OSError as error:
-            raise BadInputError(
-                f"{settings.http_host}:{settings.http_port} cannot be listened on: "
-                f"{error.strerror}.",
-                next_step="Set TWOKEY_HTTP_PORT to another port, or 0 for a free one.",
-            ) from error
-
-    async def _sweep(self, stop: asyncio.Event) -> None:
-        """Tell what has expired or is about to. Expiry itself does not wait for this."""
-        while not stop.is_set():
-            try:
-                await self.approvals.sweep()
-            except Exception as error:
-                if not is_away(error):
-                    raise
-            await _sleep_or(stop, SWEEP_EVERY)
-
-    async def close(self) -> None:
-        """Let go of connections to target databases."""
-        await self.readers.close()
 
 
 @asynccontextmanager
@@ -211,74 +82,121 @@ async def build(
         BadInputError: a token is missing or Slack does not take it, or the policy is wrong.
     """
     clock = clock or utc_now
-    operations = operations if operations is not None else load_operations("commands")
     client = web_client(_bot_token(settings), base_url=settings.slack_api_url, session=session)
     identity = await who_we_are(client)
+    ground = _ground(
+        settings, inventory, store=store, client=client, identity=identity, clock=clock
+    )
+    operations = operations if operations is not None else load_operations("commands")
+    desk = _desk(ground, operations)
+    background = Background(limit=settings.stop_limit)
+    return Twokey(
+        settings=settings,
+        store=store,
+        identity=identity,
+        approvals=ground.approvals,
+        desk=desk,
+        bolt=bolt_app(
+            desk, identity=identity, client=client, session=session, background=background
+        ),
+        client=client,
+        outbox=Outbox(
+            store=store, client=client, draw=desk.cards, clock=clock, meter=desk.metrics,
+            pace=pace or Pace(give_up=settings.outbox_give_up),
+        ),
+        worker=_worker(ground, operations, limits or limits_of(settings)),
+        background=background,
+        metrics=desk.metrics,
+        readers=ground.readers,
+        gate=_gate(settings),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What the desk, the worker and the loops stand on."""
+
+    settings: Settings
+    inventory: Inventory
+    store: Store
+    clock: Callable[[], datetime]
+    policy: LoadedPolicy
+    people: People
+    approvals: Approvals
+    readers: Readers
+    seal: Seal
+
+
+def _ground(
+    settings: Settings,
+    inventory: Inventory,
+    *,
+    store: Store,
+    client: AsyncWebClient,
+    identity: Identity,
+    clock: Callable[[], datetime],
+) -> _Ground:
     current, previous = vote_keys(settings)
     policy = load_policy(inventory.policy)
-    metrics = Metrics()
     people = People(
         client,
         team=identity.team,
         groups={**inventory.groups, **policy.values.groups},
         fresh_for=settings.people_cache,
     )
-    approvals = Approvals(
-        store=store,
-        keys=VoteKeys(current=current, previous=previous),
-        queue=PgQueue(store),
-        clock=clock,
-        policy=policy,
-        directory=people,
-    )
-    readers = Readers(statement_timeout=READ_LIMIT)
-    seal = Seal([key for key in (current, previous) if key])
-    cards = Cards(approvals=approvals, seal=seal)
-    desk = Desk(
-        approvals=approvals,
-        people=people,
-        planner=Planner(
-            inventory=inventory, readers=readers, store=store, clock=clock,
-            limit=settings.plan_limit,
-        ),
-        inventory=inventory,
-        operations=operations,
-        policy=policy,
-        cards=cards,
-        seal=seal,
-        store=store,
-        metrics=metrics,
-        clock=clock,
-    )  # fmt: skip
-    background = Background(limit=settings.stop_limit)
-    bolt = bolt_app(desk, identity=identity, client=client, session=session, background=background)
-    return Twokey(
+    return _Ground(
         settings=settings,
+        inventory=inventory,
         store=store,
-        identity=identity,
-        approvals=approvals,
-        desk=desk,
-        bolt=bolt,
-        client=client,
-        outbox=Outbox(
-            store=store, client=client, draw=cards, clock=clock, meter=metrics,
-            pace=pace or Pace(give_up=settings.outbox_give_up),
-        ),
-        worker=Worker(
+        clock=clock,
+        policy=policy,
+        people=people,
+        approvals=Approvals(
             store=store,
-            approvals=approvals,
-            directory=people,
-            operations=operations,
-            databases=inventory.databases,
-            home=settings.home,
+            keys=VoteKeys(current=current, previous=previous),
+            queue=PgQueue(store),
             clock=clock,
-            limits=limits or limits_of(settings),
+            policy=policy,
+            directory=people,
         ),
-        background=background,
-        metrics=metrics,
-        readers=readers,
-        gate=_gate(settings),
-    )  # fmt: skip
+        readers=Readers(statement_timeout=READ_LIMIT),
+        seal=Seal([key for key in (current, previous) if key]),
+    )
+
+
+def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
+    return Desk(
+        approvals=ground.approvals,
+        people=ground.people,
+        planner=Planner(
+            inventory=ground.inventory,
+            readers=ground.readers,
+            store=ground.store,
+            clock=ground.clock,
+            limit=ground.settings.plan_limit,
+        ),
+        inventory=ground.inventory,
+        operations=operations,
+        policy=ground.policy,
+        cards=Cards(approvals=ground.approvals, seal=ground.seal),
+        seal=ground.seal,
+        store=ground.store,
+        metrics=Metrics(),
+        clock=ground.clock,
+    )
+
+
+def _worker(ground: _Ground, operations: Mapping[str, Operation], limits: Limits) -> Worker:
+    return Worker(
+        store=ground.store,
+        approvals=ground.approvals,
+        directory=ground.people,
+        operations=operations,
+        databases=ground.inventory.databases,
+        home=ground.settings.home,
+        clock=ground.clock,
+        limits=limits,
+    )
 
 
 def bolt_app(
@@ -353,11 +271,6 @@ async def who_we_are(client: AsyncWebClient) -> Identity:
             )
 
 
-def utc_now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
-
-
 def _bot_token(settings: Settings) -> str:
     if settings.slack_bot_token is None:
         raise BadInputError(
@@ -374,16 +287,3 @@ def _gate(settings: Settings) -> Gate | None:
         if secret is not None
     ]
     return Gate(secrets) if settings.slack_signing_secret is not None else None
-
-
-def _url(runner: web.AppRunner) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
-
-
-async def _sleep_or(stop: asyncio.Event, length: timedelta) -> None:
-    try:
-        async with asyncio.timeout(length.total_seconds()):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -10,11 +10,11 @@ from typing import Final
 
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
-from bot.app import utc_now
 from bot.doctor_slack import examine_slack
 from bot.finding import Finding
 from bot.http import readiness
 from bot.inventory import Inventory, load_inventory
+from bot.process import utc_now
 from bot.settings import Settings, load_settings
 from bot.storage import vote_keys
 from jobs.operation import Database

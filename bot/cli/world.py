@@ -17,9 +17,10 @@ import sqlalchemy as sa
 import yaml
 
 from approvals.words import BadInputError
-from bot.app import Twokey, assembled, utc_now
+from bot.app import assembled
 from bot.inventory import Inventory, load_inventory
 from bot.outbox import Pace
+from bot.process import Twokey, utc_now
 from bot.settings import Settings
 from bot.storage import open_store
 from postgres.server import find_binaries, remove_server

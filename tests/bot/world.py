@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from bot.app import Twokey, assembled
+from bot.app import assembled
 from bot.inventory import Inventory, parse_inventory
 from bot.outbox import Pace
+from bot.process import Twokey
 from bot.settings import Settings
 from jobs.limits import Limits
 from jobs.operation import (

@@ -1,0 +1,177 @@
+"""A wired process: what it does until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from aiohttp import web
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.web.async_client import AsyncWebClient
+
+from approvals.service import Approvals
+from approvals.words import BadInputError
+from bot.background import Background
+from bot.desk import Desk
+from bot.edge import Gate
+from bot.http import serve_http, web_app
+from bot.metrics import Metrics
+from bot.outbox import Outbox
+from bot.settings import Settings
+from bot.sockets import open_sockets
+from jobs.away import is_away
+from jobs.reader import Readers
+from jobs.worker import Worker
+from store.connect import Store
+
+log: Final = logging.getLogger("twokey")
+
+SWEEP_EVERY: Final = timedelta(seconds=5)
+_STOPS: Final = 2  # a worker may need one stop limit, and its clean-up another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who we are in Slack."""
+
+    team: str
+    bot_id: str
+    bot_user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twokey:
+    """A wired process. `run` does its work until it is told to stop."""
+
+    settings: Settings
+    store: Store
+    identity: Identity
+    approvals: Approvals
+    desk: Desk
+    bolt: AsyncApp
+    client: AsyncWebClient
+    outbox: Outbox
+    worker: Worker
+    background: Background
+    metrics: Metrics
+    readers: Readers
+    gate: Gate | None
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        *,
+        bot: bool = True,
+        worker: bool = True,
+        listening: Callable[[str], None] = lambda url: log.info("Listening on %s", url),
+    ) -> None:
+        """Work until `stop` is set, then end what is in hand, within the stop limit.
+
+        `listening` hears the URL once the process takes requests.
+
+        Raises:
+            BadInputError: the bot was given no way to hear from Slack, or the port is taken.
+        """
+        if bot and self.gate is None and self.settings.slack_app_token is None:
+            raise BadInputError(
+                "There is no way to hear from Slack.",
+                next_step="Set SLACK_SIGNING_SECRET for HTTP, or SLACK_APP_TOKEN for Socket Mode.",
+            )
+        runner = await self._open_http() if bot else None
+        work = asyncio.create_task(self._work(stop, runner, worker=worker, listening=listening))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work}, timeout=_STOPS * self.settings.stop_limit.total_seconds())
+            if not work.done():
+                log.error("Not everything ended in time; what is left is cancelled.")
+        finally:
+            stopping.cancel()
+            work.cancel()
+            if runner is not None:
+                await runner.cleanup()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    async def _work(
+        self,
+        stop: asyncio.Event,
+        runner: web.AppRunner | None,
+        *,
+        worker: bool,
+        listening: Callable[[str], None],
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            if worker:
+                tasks.create_task(self.worker.run(stop))
+            if runner is not None:
+                tasks.create_task(self.outbox.run(stop))
+                tasks.create_task(self._sweep(stop))
+                await self._listen(stop, runner, listening)
+
+    async def _listen(
+        self, stop: asyncio.Event, runner: web.AppRunner, listening: Callable[[str], None]
+    ) -> None:
+        """Take requests until `stop`; then no new ones, and what was promised is told."""
+        token = self.settings.slack_app_token
+        async with contextlib.AsyncExitStack() as stack:
+            if token is not None:
+                await stack.enter_async_context(
+                    open_sockets(self.bolt, token.get_secret_value(), client=self.client, stop=stop)
+                )
+            listening(_url(runner))
+            await stop.wait()
+        await runner.cleanup()
+        await self.background.drain()
+
+    async def _open_http(self) -> web.AppRunner:
+        settings = self.settings
+        app = web_app(
+            bolt=self.bolt, gate=self.gate, store=self.store, metrics=self.metrics,
+            clock=utc_now,
+        )  # fmt: skip
+        try:
+            return await serve_http(app, host=settings.http_host, port=settings.http_port)
+        except OSError as error:
+            raise BadInputError(
+                f"{settings.http_host}:{settings.http_port} cannot be listened on: "
+                f"{error.strerror}.",
+                next_step="Set TWOKEY_HTTP_PORT to another port, or 0 for a free one.",
+            ) from error
+
+    async def _sweep(self, stop: asyncio.Event) -> None:
+        """Tell what has expired or is about to. Expiry itself does not wait for this."""
+        while not stop.is_set():
+            try:
+                await self.approvals.sweep()
+            except Exception as error:
+                if not is_away(error):
+                    raise
+            await _sleep_or(stop, SWEEP_EVERY)
+
+    async def close(self) -> None:
+        """Let go of connections to target databases."""
+        await self.readers.close()
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def _url(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"
+
+
+async def _sleep_or(stop: asyncio.Event, length: timedelta) -> None:
+    try:
+        async with asyncio.timeout(length.total_seconds()):
+            await stop.wait()
+    except TimeoutError:
+        return
