@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from approvals.built_in import NEVER_ALONE, policy_change_rule
 from approvals.policy_models import (
     BreakGlassModel,
     GateModel,
@@ -16,6 +17,7 @@ from approvals.policy_models import (
     SettingsModel,
 )
 from approvals.rules import (
+    Attributes,
     BreakGlass,
     Compare,
     Condition,
@@ -63,12 +65,15 @@ def compile_policy(model: PolicyModel, *, epoch: datetime | None) -> Policy:
         PolicyError: it says something that must not be.
     """
     work = _Work(epoch=epoch)
-    rules = [work.rule(model, rule, where) for rule, where in _rules(model)]
+    found = [work.rule(model, rule, where) for rule, where in _rules(model)]
+    rules = tuple(sorted(found, key=lambda rule: rule.fallback))
     policy = Policy(
-        rules=tuple(sorted(rules, key=lambda rule: rule.fallback)),
+        rules=rules,
         groups=MappingProxyType(dict(model.groups)),
         delegations=tuple(work.delegations(model)),
         four_eyes=model.policy_four_eyes,
+        built_in=policy_change_rule(rules) if model.policy_four_eyes else None,
+        never_alone=(*NEVER_ALONE, *work.never_alone(model)),
     )
     if work.problems:
         raise PolicyError(work.problems)
@@ -101,6 +106,11 @@ class _Work:
             return otherwise
 
         own: SettingsModel = rule if rule is not None and rule.gates is not None else policy
+        refuse = rule is not None and rule.refuse
+        if refuse and rule is not None and (rule.gates or rule.require):
+            self.wrong(f"{where}refuse", "has gates beside it", "Remove gates and require.")
+        if refuse:
+            own = SettingsModel(gates=())
         if own.gates is None:
             self.wrong(f"{where}gates", "is missing", "Say who must agree; [] lets it run unasked.")
         gates = tuple(self.gates(own.gates or (), where))
@@ -110,7 +120,7 @@ class _Work:
             when=tuple(self.conditions(rule, where)) if rule else (),
             fallback=rule.fallback if rule else False,
             gates=gates,
-            ways=self.ways(require, gates, where),
+            ways=() if refuse else self.ways(require, gates, where),
             ordered=said("ordered", False),
             distinct=said("distinct", True),
             self_approve=said("self_approve", False),
@@ -136,6 +146,7 @@ class _Work:
             type_name=said("type_name", None),
             step_up=said("step_up", False),
             remind_every=self.positive(where, "remind_every", said("remind_every", None)),
+            refuse=refuse,
         )
 
     def gates(self, models: Sequence[GateModel], where: str) -> Iterator[Gate]:
@@ -253,8 +264,17 @@ class _Work:
             self.wrong(f"{where}not_before", "is not understood", f"Here {error}.")
             return None
 
-    def glass(self, model: BreakGlassModel | None, where: str) -> BreakGlass | None:
-        if model is None:
+    def never_alone(self, model: PolicyModel) -> Iterator[Attributes]:
+        for number, attributes in enumerate(model.never_alone):
+            if not attributes:
+                step = "Say what must never be one person's doing, such as {operation: restore}."
+                self.wrong(f"never_alone[{number}]", "is empty", step)
+            yield MappingProxyType(dict(attributes))
+
+    def glass(
+        self, model: BreakGlassModel | Literal[False] | None, where: str
+    ) -> BreakGlass | None:
+        if not model:
             return None
         if model.open_max is not None and model.open_max < 1:
             step = "Write how many may wait for a review, 1 or more; or leave break_glass out."
@@ -264,6 +284,7 @@ class _Work:
             reviewers=frozenset(model.reviewers),
             review_within=model.review_within,
             open_max=model.open_max,
+            alone=model.alone,
         )
 
     def positive(self, where: str, name: str, value: timedelta | None) -> timedelta | None:

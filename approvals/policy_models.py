@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
@@ -38,6 +38,7 @@ class BreakGlassModel(_Model):
     reviewers: tuple[str, ...]
     review_within: Duration = timedelta(days=1)
     open_max: StrictInt | None = None
+    alone: StrictBool = False
 
 
 class DelegationModel(_Model):
@@ -69,7 +70,7 @@ class SettingsModel(_Model):
     not_before: StrictInt | str | None = None
     windows: tuple[Any, ...] | None = None
     freeze: tuple[Any, ...] | None = None
-    break_glass: BreakGlassModel | None = None
+    break_glass: BreakGlassModel | Literal[False] | None = None
     max_reason: StrictInt | None = None
     max_ttl: Duration | None = None
     read_all: StrictBool | None = None
@@ -99,6 +100,7 @@ class RuleModel(SettingsModel):
     name: str | None = None
     when: When = Field(default_factory=dict)
     fallback: StrictBool = False
+    refuse: StrictBool = False
 
 
 class PolicyModel(SettingsModel):
@@ -108,3 +110,4 @@ class PolicyModel(SettingsModel):
     groups: Mapping[str, str] = Field(default_factory=dict)
     delegations: tuple[DelegationModel, ...] = ()
     policy_four_eyes: StrictBool = False
+    never_alone: tuple[Mapping[str, Attribute], ...] = ()

@@ -18,6 +18,8 @@ Attribute = str | int | float | bool
 Attributes = Mapping[str, Attribute]
 # `jobs.operation.Risk`: data can be lost. What a rule does not say is then demanded.
 RISKIEST: Final = "destructive"
+# The operation that puts another policy in force (`commands.policy_change`).
+POLICY_CHANGE: Final = "policy-change"
 
 
 class Compare(StrEnum):
@@ -107,13 +109,16 @@ class Delegation:
 class BreakGlass:
     """Who may run without the votes, and who reviews it afterwards.
 
-    `open_max`: so many may wait for their review at a time; None: any number.
+    `open_max`: so many may wait for their review at a time; None: any number. `alone`: the
+    policy says on purpose that one person may do so what nobody else may do alone. It
+    changes no decision: `approvals.proofs` asks for the word.
     """
 
     groups: frozenset[str]
     reviewers: frozenset[str]
     review_within: timedelta
     open_max: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,7 @@ class Rule:
 
     `ways` are the sets of gates (by position) of which one must be met whole: a single
     set of all gates, unless the policy says `require`. No gates: no approval needed.
+    `refuse`: what it matches is refused, on purpose; there is no way then.
     `read_all` and `type_name` None: demanded where data can be lost.
     """
 
@@ -152,6 +158,7 @@ class Rule:
     type_name: bool | None
     step_up: bool
     remind_every: timedelta | None
+    refuse: bool = False
 
     def care(self, attributes: Attributes) -> frozenset[Care]:
         """What an approval of such a request demands besides the decision."""
@@ -173,13 +180,29 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """All rules in the order in which they are tried, fallback rules last."""
+    """All rules in the order in which they are tried, fallback rules last.
+
+    `built_in` is ours: who must agree to a change of a policy under four eyes, before the
+    fallback rules. `never_alone`: what no single person may bring to run, whatever else a
+    request's attributes say.
+    """
 
     rules: tuple[Rule, ...]
     groups: Mapping[str, str]
     delegations: tuple[Delegation, ...]
     four_eyes: bool
+    built_in: Rule | None = None
+    never_alone: tuple[Attributes, ...] = ()
 
     def rule_for(self, attributes: Attributes) -> Rule | None:
-        """The first rule that matches, or None: then nothing is allowed."""
-        return next((rule for rule in self.rules if rule.matches(attributes)), None)
+        """The first rule that matches, or None: then it is refused."""
+        found = self.matching(attributes)
+        return None if found is None or found.refuse else found
+
+    def matching(self, attributes: Attributes) -> Rule | None:
+        """The first rule that matches, also one that refuses; None: nothing is said of it."""
+        found = next((rule for rule in self.rules if rule.matches(attributes)), None)
+        ours = self.built_in
+        if ours and (found is None or found.fallback) and ours.matches(attributes):
+            return ours
+        return found
