@@ -287,12 +287,14 @@ tokens = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),  # the token's public part
     sa.Column("person", sa.Text, nullable=False),
     sa.Column("slack", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),  # what its owner calls it
     sa.Column("hash", sa.Text, nullable=False),
     _at("created_at"),
     _at("expires_at"),
     _at("used_at", nullable=True),
     _at("revoked_at", nullable=True),
     sa.Index("tokens_of_person", "person", "expires_at"),
+    sa.Index("tokens_end", "expires_at"),
 )
 
 # Second factors. `last_counter`: the last time step whose code was taken.

@@ -49,6 +49,7 @@ CREATE TABLE tokens (
     id text NOT NULL,
     person text NOT NULL,
     slack text NOT NULL,
+    name text NOT NULL,
     hash text NOT NULL,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -57,6 +58,7 @@ CREATE TABLE tokens (
     PRIMARY KEY (id)
 );
 CREATE INDEX tokens_of_person ON tokens (person, expires_at);
+CREATE INDEX tokens_end ON tokens (expires_at);
 
 -- Second factors. The secret is encrypted; `last_counter` keeps a code from counting twice.
 CREATE TABLE second_factors (
