@@ -20,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.service import Approvals
 from approvals.signing import VoteKeys
+from approvals.tokens import Tokens
 from approvals.words import BadInputError
 from bot.background import Background
 from bot.buttons import Seal
@@ -125,6 +126,7 @@ class _Ground:
     approvals: Approvals
     readers: Readers
     seal: Seal
+    keys: VoteKeys
 
 
 def _ground(
@@ -161,6 +163,7 @@ def _ground(
         ),
         readers=Readers(statement_timeout=READ_LIMIT),
         seal=Seal([key for key in (current, previous) if key]),
+        keys=VoteKeys(current=current, previous=previous),
     )
 
 
@@ -183,6 +186,12 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
         store=ground.store,
         metrics=Metrics(),
         clock=ground.clock,
+        tokens=Tokens(
+            store=ground.store,
+            keys=ground.keys,
+            clock=ground.clock,
+            lifetime=ground.settings.token_ttl,
+        ),
     )
 
 

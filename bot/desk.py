@@ -14,6 +14,7 @@ from typing import Final
 from approvals.policy_file import LoadedPolicy
 from approvals.records import RequestRecord
 from approvals.service import Approvals, Ask, Decision, Seen
+from approvals.tokens import Tokens
 from approvals.words import (
     Door,
     Flag,
@@ -86,6 +87,7 @@ class Desk:
     store: Store
     metrics: Metrics
     clock: Callable[[], datetime]
+    tokens: Tokens
 
     async def person(self, team: str, user: str) -> Person:
         """Who this is, if they may ask anything at all.

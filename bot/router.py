@@ -14,6 +14,7 @@ from bot.cards import card_of
 from bot.command_text import unknown, words
 from bot.desk import Desk, Pressed, Typed
 from bot.explain import explain_policy, explain_rule
+from bot.token_words import token_word, tokens_word
 from bot.views.answer import answer_message
 from bot.views.help import Usage, help_message
 from bot.views.requests import requests_message
@@ -177,6 +178,8 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
             "/db break-glass 12 the site is down", "Run without the votes, loudly", _break_glass
         ),
         "review": _own("/db review 12 it was needed", "Close what ran without votes", _review),
+        "token": _own("/db token 8 laptop", "A token for the API and the command line", token_word),
+        "tokens": _own("/db tokens", "Which of your tokens still live", tokens_word),
         "help": _own("/db help backup", "What can be typed", _help),
     }
 )

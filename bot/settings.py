@@ -113,6 +113,21 @@ class Settings(BaseSettings):
         validation_alias="TWOKEY_OUTBOX_GIVE_UP",
         description="How long a message is tried before it is put aside as dead",
     )
+    token_ttl: Duration = Field(
+        default=timedelta(hours=8),
+        validation_alias="TWOKEY_TOKEN_TTL",
+        description="How long a personal token lives unless its owner says otherwise; at most 7d",
+    )
+    url: str = Field(
+        default="http://127.0.0.1:8080",
+        validation_alias="TWOKEY_URL",
+        description="Where `twokey request` and the like find Twokey",
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        validation_alias="TWOKEY_TOKEN",
+        description="Personal token of who uses `twokey request` and the like: /db token makes one",
+    )
     stop_limit: Duration = Field(
         default=timedelta(seconds=25),
         validation_alias="TWOKEY_STOP_LIMIT",
@@ -168,6 +183,13 @@ class Settings(BaseSettings):
             raise ValueError("must be between 0s and 60s, so that a removed approver stays removed")
         return limit
 
+    @field_validator("token_ttl")
+    @classmethod
+    def _short_lived(cls, limit: timedelta) -> timedelta:
+        if not timedelta(minutes=1) <= limit <= timedelta(days=7):
+            raise ValueError("must be between 1m and 7d")
+        return limit
+
     @field_validator("plan_limit", "outbox_give_up", "stop_limit")
     @classmethod
     def _positive(cls, limit: timedelta) -> timedelta:
@@ -181,6 +203,13 @@ class Settings(BaseSettings):
         if limit < timedelta(seconds=2):
             raise ValueError("must be 2s or longer, or a busy worker is taken for a dead one")
         return limit
+
+    @field_validator("url")
+    @classmethod
+    def _is_place(cls, url: str) -> str:
+        if not url.startswith(("https://", "http://")):
+            raise ValueError("must start with https:// (http:// on this machine)")
+        return url.rstrip("/")
 
     @field_validator("slack_api_url")
     @classmethod
