@@ -28,6 +28,7 @@ from approvals.policy_models import (
 )
 from approvals.rules import Policy
 from approvals.words import PolicyHash
+from approvals.yaml_text import read_yaml
 
 
 class MalformedPolicyError(PolicyError):
@@ -86,24 +87,12 @@ def read_document(text: str, *, name: str) -> object:
         MalformedPolicyError: it is neither, or says a key twice.
     """
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses doubles
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = read_yaml(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         line = " ".join(str(error).split())
         step = "Mend the place that it names; JSON and YAML are understood."
         raise MalformedPolicyError([Problem(where=name, problem=line, next_step=step)]) from None
     return _plain(data)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key said twice is an error and not a silent replacement."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """The mapping, unless it says a key twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if doubles := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise yaml.YAMLError(f"{doubles[0]!r} stands twice in one mapping {node.start_mark}")
-        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return found
 
 
 def _plain(value: object) -> object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, SecretStr
 
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.service import Approvals, Ask, Ballot, Seen
@@ -116,7 +116,7 @@ def approvals_on(store: Store, where: Place) -> Approvals:
 def database_of(where: Place, name: str = "orders") -> Database:
     """The target, as the inventory has it."""
     return Database(
-        name=name, dsn=where.target_dsn, environment="production", tier=Tier.CRITICAL,
+        name=name, dsn=SecretStr(where.target_dsn), environment="production", tier=Tier.CRITICAL,
         channel="C0ORDERS", backup_folder=where.folder / "backups",
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ def _tools(environ: Mapping[str, str]) -> Finding:
 async def _store(settings: Settings) -> list[Finding]:
     if settings.store is None:
         return [_good("store", f"embedded, under {settings.home}: for trying things out")]
-    store = connect(settings.store.get_secret_value(), size=1)
+    store = connect(settings.store, size=1)
     try:
         checks = await readiness(store, now=utc_now())
     finally:

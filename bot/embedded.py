@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+from pydantic import SecretStr
 
 from postgres.layout import Layout
 from postgres.server import Server, create, find_binaries, open_server
@@ -24,7 +25,7 @@ _SETTINGS: Final = {"max_connections": "200"}
 
 
 @asynccontextmanager
-async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterator[SecretStr]:
     """The DSN of a running, migrated store under `home`.
 
     The server ends with the block if the block started it; one that runs already is used.
@@ -37,7 +38,7 @@ async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterato
     await server.start()
     try:
         await _create_database(server)
-        dsn = server.dsn(DATABASE)
+        dsn = SecretStr(server.dsn(DATABASE))
         await upgrade(dsn)
         yield dsn
     finally:

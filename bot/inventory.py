@@ -5,16 +5,26 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from approvals.words import BadInputError
+from approvals.yaml_text import read_yaml
+from bot.references import (
+    FromEnvironment,
+    FromFile,
+    NoSecretError,
+    Reference,
+    files_in,
+    read_reference,
+    secret_of,
+)
 from jobs.operation import CriticalQuery, Database, Tier
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -24,7 +34,7 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "policy": "policy: policy.yml",
         "groups": "groups: {dba: S0123ABCD}",
         "databases": "databases: {orders: {dsn: ..., environment: production, ...}}",
-        "dsn": "dsn: postgresql://twokey@db1/orders   or   dsn: {env: ORDERS_DSN}",
+        "dsn": "dsn: env:ORDERS_DSN   or   dsn: file:/run/secrets/orders_dsn",
         "env": "dsn: {env: ORDERS_DSN}",
         "file": "dsn: {file: /run/secrets/orders_dsn}",
         "environment": "environment: production",
@@ -52,6 +62,10 @@ class _FromFile(_Strict):
     file: Path
 
 
+# A secret, or where it stands: `env:NAME` and `file:PATH` say the same as the mappings.
+_Secret = _FromEnvironment | _FromFile | Annotated[SecretStr, Field(min_length=1)]
+
+
 class _Query(_Strict):
     name: _Text
     sql: _Text
@@ -59,7 +73,7 @@ class _Query(_Strict):
 
 
 class _Entry(_Strict):
-    dsn: _FromEnvironment | _FromFile | _Text
+    dsn: _Secret
     environment: _Text
     tier: Tier
     channel: _SlackChannel
@@ -81,6 +95,7 @@ class Inventory:
     policy: Path
     groups: Mapping[str, str]  # the policy's name for a group -> Slack's user group id
     databases: Mapping[str, Database]
+    secret_files: tuple[Path, ...] = ()  # those that it refers to, for `doctor`
 
     def database(self, name: str) -> Database:
         """The database of this name.
@@ -134,6 +149,9 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
         policy=folder / content.policy.expanduser(),
         groups=MappingProxyType(dict(content.groups)),
         databases=MappingProxyType(databases),
+        secret_files=tuple(
+            folder / file for entry in content.databases.values() for file in _file_of(entry.dsn)
+        ),
     )
 
 
@@ -156,30 +174,10 @@ def _read(path: Path) -> str:
         ) from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML where a key that stands twice is an error, not the last one's victory."""
-
-
-def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, object]:
-    seen: set[object] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
 def _validated(text: str, path: Path) -> _File:
     try:
-        # A SafeLoader with one constructor replaced by a stricter one.
-        raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506
-    except (yaml.YAMLError, TypeError) as error:
+        raw = read_yaml(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
@@ -195,11 +193,15 @@ def _validated(text: str, path: Path) -> _File:
         # The last complaint about a union's member says no more than the first.
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         names = [str(part) for part in first["loc"] if not _is_union_tag(part)]
-        raise _wrong(path, ".".join(names), first["msg"], _example(names)) from None
+        is_no_secret = first["type"] == "model_type" and names[-1:] == ["dsn"]
+        said = "must be a text or a reference" if is_no_secret else first["msg"]
+        raise _wrong(path, ".".join(names), said, _example(names)) from None
 
 
 def _is_union_tag(part: int | str) -> bool:
-    return isinstance(part, str) and (part.startswith(("_From", "constrained-str", "function-")))
+    return isinstance(part, str) and (
+        part.startswith(("_From", "constrained-str", "function-", "SecretStr"))
+    )
 
 
 def _example(names: list[str]) -> str:
@@ -230,28 +232,33 @@ def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str
     )
 
 
-def _dsn(
-    name: str,
-    source: _FromEnvironment | _FromFile | str,
-    *,
-    path: Path,
-    environ: Mapping[str, str],
-) -> str:
+def _dsn(name: str, given: _Secret, *, path: Path, environ: Mapping[str, str]) -> SecretStr:
     key = f"databases.{name}.dsn"
-    match source:
-        case _FromEnvironment(env=variable):
-            dsn = environ.get(variable, "")
-            missing = f"the environment variable {variable} is not set"
-        case _FromFile(file=file):
-            missing = f"the file {file} cannot be read or is empty"
-            try:
-                dsn = (path.parent / file.expanduser()).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError):
-                dsn = ""
-        case _:
-            dsn, missing = source, "is empty"
-    if not dsn:
-        raise _wrong(path, key, missing, _EXAMPLES["dsn"])
-    if not dsn.startswith(("postgresql://", "postgres://")):
+    try:
+        dsn = _read_secret(given, folder=path.parent, environ=environ)
+    except NoSecretError as error:
+        raise _wrong(path, key, str(error), _EXAMPLES["dsn"]) from None
+    if not dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise _wrong(path, key, "a DSN starts with postgresql://", _EXAMPLES["dsn"])
     return dsn
+
+
+def _read_secret(given: _Secret, *, folder: Path, environ: Mapping[str, str]) -> SecretStr:
+    match given:
+        case _FromEnvironment(env=name):
+            reference: Reference = FromEnvironment(name=name)
+        case _FromFile(file=file):
+            reference = FromFile(path=file)
+        case _:
+            return secret_of(given, folder=folder, environ=environ)
+    return read_reference(reference, folder=folder, environ=environ)
+
+
+def _file_of(given: _Secret) -> list[Path]:
+    match given:
+        case _FromFile(file=file):
+            return [file.expanduser()]
+        case SecretStr():
+            return files_in([given.get_secret_value()])
+        case _:
+            return []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from pydantic import SecretStr
+
 from approvals.words import BadInputError
 from bot.embedded import embedded_store, kept_key
 from bot.settings import Settings
@@ -29,14 +31,14 @@ async def open_store(settings: Settings, environ: Mapping[str, str]) -> AsyncIte
 
 
 @asynccontextmanager
-async def open_dsn(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[str]:
+async def open_dsn(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[SecretStr]:
     """The store's DSN; the embedded server runs at least as long as the block.
 
     Raises:
         PostgresError: the embedded server cannot be started.
     """
     if settings.store is not None:
-        yield settings.store.get_secret_value()
+        yield settings.store
         return
     async with embedded_store(settings.home, _programs(settings, environ)) as dsn:
         yield dsn

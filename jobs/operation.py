@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, SecretStr
 
 from approvals.words import ExplainedError
 
@@ -76,7 +76,7 @@ class Database:
     """A PostgreSQL cluster in the inventory."""
 
     name: str
-    dsn: str = field(repr=False)
+    dsn: SecretStr
     environment: str
     tier: Tier
     channel: str

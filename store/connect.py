@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -26,7 +27,7 @@ POOL_SECONDS_MAX: Final = 10
 class Store:
     """Our own database. `dsn` serves code that needs a connection of its own, such as LISTEN."""
 
-    dsn: str
+    dsn: SecretStr
     engine: AsyncEngine
     role: str
     quick: Quick
@@ -59,7 +60,7 @@ class Store:
     async def direct(self, *, application_name: str = "twokey") -> asyncpg.Connection:
         """A connection outside the pool, without a statement timeout; the caller closes it."""
         return await asyncpg.connect(
-            self.dsn,
+            self.dsn.get_secret_value(),
             timeout=CONNECT_SECONDS_MAX,
             server_settings={"role": self.role, "application_name": application_name},
         )
@@ -70,14 +71,17 @@ class Store:
         await self.engine.dispose()
 
 
-def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
+def connect(dsn: SecretStr | str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
     """The store behind a libpq-style DSN. Connects when first used.
+
+    A DSN as plain text is for servers that ask for no password.
 
     At most `size` connections serve transactions, and a fifth of that single statements:
     those wait for one another's locks, so that more of them only push each other.
     Every connection runs as `role`, whatever the DSN's user may do: even an owner's DSN
     cannot edit the audit by a mistake of ours.
     """
+    secret = dsn if isinstance(dsn, SecretStr) else SecretStr(dsn)
     settings = {
         "role": role,
         "application_name": "twokey",
@@ -86,7 +90,9 @@ def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
     }
 
     async def new_connection() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS_MAX, server_settings=settings)
+        return await asyncpg.connect(
+            secret.get_secret_value(), timeout=CONNECT_SECONDS_MAX, server_settings=settings
+        )
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -97,13 +103,13 @@ def connect(dsn: str, *, size: int = 10, role: str = APPLICATION_ROLE) -> Store:
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     quick = Quick(
-        dsn,
+        secret,
         size=max(1, size // 5),
         seconds_max=POOL_SECONDS_MAX + STATEMENT_SECONDS_MAX,
         timeout=CONNECT_SECONDS_MAX,
         server_settings=settings,
     )
-    return Store(dsn=dsn, engine=engine, role=role, quick=quick)
+    return Store(dsn=secret, engine=engine, role=role, quick=quick)
 
 
 def _refuse_closed(dbapi_connection: Any, _record: object, _proxy: object) -> None:

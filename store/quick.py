@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 import sqlalchemy as sa
+from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
@@ -51,7 +52,9 @@ class Quick:
     `IDLE_SECONDS_MAX`, the connections are closed.
     """
 
-    def __init__(self, dsn: str, *, size: int, seconds_max: float, **connect_args: Any) -> None:
+    def __init__(
+        self, dsn: SecretStr, *, size: int, seconds_max: float, **connect_args: Any
+    ) -> None:
         """Connects when first used. `seconds_max` is for all: waiting, connecting, the answer."""
         self._dsn = dsn
         self._seconds_max = seconds_max
@@ -88,7 +91,7 @@ class Quick:
         while self._free:
             if not (conn := self._free.pop()).is_closed():
                 return conn
-        return await asyncpg.connect(self._dsn, **self._connect_args)
+        return await asyncpg.connect(self._dsn.get_secret_value(), **self._connect_args)
 
     def _give_back(self, conn: asyncpg.Connection) -> None:
         self._free.append(conn)

@@ -9,6 +9,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -20,15 +21,19 @@ SchemaState = Literal["current", "behind", "ahead", "empty"]
 CURRENT_REVISION: Final = "SELECT version_num FROM public.alembic_version"
 
 
-async def upgrade(owner_dsn: str) -> None:
+async def upgrade(owner_dsn: SecretStr | str) -> None:
     """Migrate to the newest schema; does nothing when it is there already.
 
     `owner_dsn` names the user that owns the tables. It must be able to create roles the
-    first time, or the role `twokey_app` must exist.
+    first time, or the role `twokey_app` must exist. A plain text is for servers that ask
+    for no password.
     """
+    secret = owner_dsn if isinstance(owner_dsn, SecretStr) else SecretStr(owner_dsn)
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(owner_dsn, timeout=CONNECT_SECONDS_MAX),
+        async_creator=lambda: asyncpg.connect(
+            secret.get_secret_value(), timeout=CONNECT_SECONDS_MAX
+        ),
     )
     try:
         async with engine.begin() as conn:

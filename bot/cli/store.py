@@ -41,7 +41,7 @@ def upgrade(as_json: JsonOption = False) -> None:
 
 async def _upgrade(settings: Settings) -> None:
     if settings.store_owner is not None:
-        await upgrade_schema(settings.store_owner.get_secret_value())
+        await upgrade_schema(settings.store_owner)
         return
     async with open_dsn(settings, os.environ) as dsn:
         await upgrade_schema(dsn)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import asyncpg
+from pydantic import SecretStr
 
 from postgres.backup.counts import Side, compare, count_all, databases, is_quiet, snapshot
 from postgres.backup.facts import (
@@ -82,7 +83,7 @@ class _Plan:
 
 async def take_backup(
     binaries: Binaries,
-    dsn: str,
+    dsn: SecretStr,
     folder: Path,
     *,
     backup_id: str,
@@ -104,7 +105,9 @@ async def take_backup(
     if place.exists():
         return read_backup(folder, backup_id)
     began, started = clock(), time.monotonic()
-    plan = await _plan(binaries, parse_dsn(dsn), folder, backup_id, compress, counting_limit)
+    plan = await _plan(
+        binaries, parse_dsn(dsn.get_secret_value()), folder, backup_id, compress, counting_limit
+    )
     try:
         files, counted = await _copy(plan, on_progress)
         tables = await _second_look(plan, counted)

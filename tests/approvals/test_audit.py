@@ -156,7 +156,7 @@ async def test_what_an_owner_does_to_the_table_is_found(
     store: Store, statement: str, seq: int
 ) -> None:
     await appended(store, 5)
-    conn = await asyncpg.connect(store.dsn)
+    conn = await asyncpg.connect(store.dsn.get_secret_value())
     await conn.execute("SET session_replication_role = replica")
     await conn.execute(statement)
     await conn.close()

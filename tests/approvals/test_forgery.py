@@ -14,7 +14,7 @@ from tests.approvals.support import ANA, BEN, CLEO, a_ballot, an_ask, approvals_
 
 async def by_owner(store: Store, *statements: str) -> None:
     """What somebody does who owns the database, triggers or not."""
-    conn = await asyncpg.connect(store.dsn)
+    conn = await asyncpg.connect(store.dsn.get_secret_value())
     try:
         await conn.execute("SET session_replication_role = replica")
         for statement in statements:

@@ -212,7 +212,7 @@ async def test_a_jammed_outbox_is_not_ready(world: World, session: aiohttp.Clien
 
 async def test_connections_that_were_cut_do_not_hurt_the_next_command(world: World) -> None:
     await world.slack.command("U0ANA", CHANNEL, "/db requests")
-    admin = await asyncpg.connect(world.store.dsn)
+    admin = await asyncpg.connect(world.store.dsn.get_secret_value())
     await admin.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

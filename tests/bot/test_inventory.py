@@ -46,9 +46,12 @@ def test_a_dsn_may_stand_in_the_environment_or_in_a_file(tmp_path: Path) -> None
     (tmp_path / "dsn").write_text("postgresql://from-file\n")
     text = GOOD.replace("postgresql://twokey:hush@db1/orders", "{file: dsn}")
     inventory = parse_inventory(text, path=tmp_path / "twokey.yml", environ={})
-    assert inventory.databases["orders"].dsn == "postgresql://from-file"
+    assert inventory.databases["orders"].dsn.get_secret_value() == "postgresql://from-file"
     text = GOOD.replace("postgresql://twokey:hush@db1/orders", "{env: ORDERS}")
-    assert parsed(text, {"ORDERS": "postgresql://e"}).databases["orders"].dsn == "postgresql://e"
+    assert (
+        parsed(text, {"ORDERS": "postgresql://e"}).databases["orders"].dsn.get_secret_value()
+        == "postgresql://e"
+    )
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def inventory(home: Path, dsn: str) -> Inventory:
 
 def settings(slack: SlackStandIn, store: Store, home: Path, *, http: bool) -> Settings:
     return Settings(
-        store=store.dsn,  # type: ignore[arg-type]
+        store=store.dsn,
         home=home,
         vote_key="k" * 32,  # type: ignore[arg-type]
         slack_bot_token=slack.bot_token,  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from pydantic import JsonValue
+from pydantic import JsonValue, SecretStr
 
 from jobs.operation import CriticalQuery, Database, Mode, Tier
 from jobs.reader import LiveReader, Readers
@@ -97,7 +97,7 @@ async def job(shop: Server, store: Store, tmp_path: Path) -> AsyncIterator[JobMa
     def make(*, user: str = "postgres", queries: Sequence[CriticalQuery] = ()) -> DirectJob:
         database = Database(
             name="shop",
-            dsn=shop.dsn("shop", user),
+            dsn=SecretStr(shop.dsn("shop", user)),
             environment="production",
             tier=Tier.CRITICAL,
             channel="C0ORDERS",

@@ -51,7 +51,7 @@ class Nursery:
         kills itself before its `die_at`th statement about a run.
         """
         wanted = {
-            "store": bench.store.dsn,
+            "store": bench.store.dsn.get_secret_value(),
             "target": bench.target_dsn,
             "home": str(bench.home),
             "names": bench.names,

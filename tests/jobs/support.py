@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.plans import plan_body, plan_hash
@@ -200,7 +200,7 @@ class Work(BaseModel):
 
 async def run_work(job: Job, params: Work, plan: Plan) -> Answer:
     """Do the steps, and note in the target what begins and what ends."""
-    conn = await asyncpg.connect(job.database.dsn)
+    conn = await asyncpg.connect(job.database.dsn.get_secret_value())
     try:
         alone = await conn.fetchval(
             "SELECT pg_try_advisory_lock(hashtext($1))", f"work:{job.database.name}"
@@ -294,7 +294,7 @@ def database(name: str, dsn: str) -> Database:
     """A target of the inventory."""
     return Database(
         name=name,
-        dsn=dsn,
+        dsn=SecretStr(dsn),
         environment="test",
         tier=Tier.STANDARD,
         channel="C0ORDERS",

@@ -260,7 +260,7 @@ async def test_the_store_goes_down_amid_a_step_and_the_run_ends_well(
 
 async def _pause_between_transactions(bench: Bench, nursery: Nursery, pid: int) -> None:
     """Pause a worker while it holds no row, as the store would free that only after a minute."""
-    admin = await asyncpg.connect(bench.store.dsn)
+    admin = await asyncpg.connect(bench.store.dsn.get_secret_value())
 
     async def paused() -> bool:
         nursery.kill(pid, signal.SIGSTOP)

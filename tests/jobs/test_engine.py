@@ -159,7 +159,7 @@ async def _is(seen: list[RunId], expected: list[RunId]) -> bool:
 
 async def _listening(bench: Bench) -> None:
     """Return once a consumer will hear of deliveries."""
-    admin = await asyncpg.connect(bench.store.dsn)
+    admin = await asyncpg.connect(bench.store.dsn.get_secret_value())
 
     async def there() -> bool:
         return bool(

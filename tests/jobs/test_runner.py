@@ -368,7 +368,7 @@ async def test_a_lost_target_lock_stops_the_step_and_another_life_resumes_it(
     run_id = await bench.grant(Step(name="slow", seconds=1.0))
     async with working(bench.worker()):
         await bench.until_noted("slow begin 0")
-        admin = await asyncpg.connect(bench.store.dsn)
+        admin = await asyncpg.connect(bench.store.dsn.get_secret_value())
         thief = await bench.store.direct()
         try:
             # Somebody else gets the lock the moment its session is gone, and keeps it.
@@ -396,7 +396,7 @@ async def test_a_lock_that_can_be_taken_back_in_time_disturbs_nothing(bench: Ben
     run_id = await bench.grant(Step(name="slow", seconds=1.2))
     async with working(bench.worker()):
         await bench.until_noted("slow begin 0")
-        admin = await asyncpg.connect(bench.store.dsn)
+        admin = await asyncpg.connect(bench.store.dsn.get_secret_value())
         await admin.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name LIKE 'lock:orders:%' AND datname = current_database()"

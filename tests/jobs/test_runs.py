@@ -133,7 +133,7 @@ async def spare_of(bench: Bench) -> AsyncIterator[tuple[SpareSession, int]]:
         pid: int | None = await owner.fetchval(f"{NAMED} AND state = 'idle'", "twokey spare")
         return pid
 
-    owner = await asyncpg.connect(bench.store.dsn)
+    owner = await asyncpg.connect(bench.store.dsn.get_secret_value())
     spare = SpareSession(bench.store)
     keeping = asyncio.create_task(spare.keep())
     yield spare, await eventually(there, seconds=5)
@@ -165,7 +165,7 @@ async def test_a_lock_is_held_by_the_session_that_was_kept_open_for_it(bench: Be
 async def test_a_lock_is_taken_also_when_the_session_kept_for_it_has_died(bench: Bench) -> None:
     async with spare_of(bench) as (spare, pid):
         lock = TargetLock(bench.store, "orders", name="a", spare=spare)
-        owner = await asyncpg.connect(bench.store.dsn)
+        owner = await asyncpg.connect(bench.store.dsn.get_secret_value())
         await owner.execute("SELECT pg_terminate_backend($1)", pid)
         await owner.close()
         assert await lock.acquire()

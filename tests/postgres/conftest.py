@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from postgres.account import server_account
 from postgres.backup.facts import BackupFacts
@@ -109,7 +110,9 @@ async def _open_shop(binaries: Binaries, home: Path) -> Shop:
     await server.start()
     await run_sql(server.dsn(), "CREATE DATABASE shop")
     await run_sql(server.dsn("shop"), SHOP)
-    facts = await take_backup(binaries, server.dsn("shop"), home / "backups", backup_id="shop-1")
+    facts = await take_backup(
+        binaries, SecretStr(server.dsn("shop")), home / "backups", backup_id="shop-1"
+    )
     return Shop(server=server, dsn=server.dsn("shop"), folder=home / "backups", facts=facts)
 
 

@@ -186,7 +186,7 @@ async def test_a_connection_that_the_server_closed_is_replaced_without_an_error(
 ) -> None:
     async with store.begin() as conn:
         pid = (await conn.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one()
-    admin = await asyncpg.connect(store.dsn)
+    admin = await asyncpg.connect(store.dsn.get_secret_value())
     await admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
     await admin.close()
     async with store.begin() as conn:
@@ -198,7 +198,7 @@ async def test_a_quick_connection_that_the_server_closed_is_replaced_without_an_
 ) -> None:
     query = Statement(sa.text("SELECT pg_backend_pid() AS pid"))
     (row,) = await store.rows(query, {})
-    admin = await asyncpg.connect(store.dsn)
+    admin = await asyncpg.connect(store.dsn.get_secret_value())
     await admin.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
     await admin.close()
     (again,) = await store.rows(query, {})

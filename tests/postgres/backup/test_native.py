@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from postgres.backup.native import list_backups, read_backup, take_backup
 from postgres.backup.progress import Progress
@@ -52,7 +53,7 @@ def test_nobody_else_can_read_a_backup(shop: Shop) -> None:
 
 
 async def test_the_same_name_again_gives_the_same_backup(shop: Shop, binaries: Binaries) -> None:
-    again = await take_backup(binaries, shop.dsn, shop.folder, backup_id="shop-1")
+    again = await take_backup(binaries, SecretStr(shop.dsn), shop.folder, backup_id="shop-1")
     assert again == shop.facts
 
 
@@ -61,7 +62,7 @@ async def test_what_a_dead_attempt_left_is_replaced(
 ) -> None:
     (home / "b.partial").mkdir()
     (home / "b.partial" / "base.tar.zst").write_bytes(b"half")
-    facts = await take_backup(binaries, shop.dsn, home, backup_id="b")
+    facts = await take_backup(binaries, SecretStr(shop.dsn), home, backup_id="b")
     assert [backup.id for backup in list_backups(home).backups] == ["b"]
     assert facts.size_bytes > 1000
     assert not (home / "b.partial").exists()
@@ -74,7 +75,7 @@ async def test_progress_is_told(shop: Shop, binaries: Binaries, home: Path) -> N
         seen.append(progress)
 
     await run_sql(shop.dsn, "SELECT pg_switch_wal()")
-    await take_backup(binaries, shop.dsn, home, backup_id="b", on_progress=note)
+    await take_backup(binaries, SecretStr(shop.dsn), home, backup_id="b", on_progress=note)
     assert all(moment.phase for moment in seen)
     assert all(moment.fraction is None or 0 <= moment.fraction <= 1 for moment in seen)
 
@@ -87,7 +88,9 @@ async def test_whoever_listens_to_progress_can_end_the_backup(
 
     for attempt in range(20):  # a small backup may be over before the first look
         try:
-            await take_backup(binaries, shop.dsn, home, backup_id=f"b{attempt}", on_progress=refuse)
+            await take_backup(
+                binaries, SecretStr(shop.dsn), home, backup_id=f"b{attempt}", on_progress=refuse
+            )
         except LookupError:
             break
     else:
@@ -99,7 +102,7 @@ async def test_whoever_listens_to_progress_can_end_the_backup(
 async def test_a_cancelled_backup_leaves_nothing(
     shop: Shop, binaries: Binaries, home: Path
 ) -> None:
-    task = asyncio.create_task(take_backup(binaries, shop.dsn, home, backup_id="b"))
+    task = asyncio.create_task(take_backup(binaries, SecretStr(shop.dsn), home, backup_id="b"))
     while not (home / "b.partial").exists():
         await asyncio.sleep(0)
     task.cancel()
@@ -112,7 +115,9 @@ async def test_an_unreachable_server_is_said_without_its_password(
     binaries: Binaries, home: Path
 ) -> None:
     with pytest.raises(PostgresError, match=r"127\.0\.0\.1:1 cannot be reached") as refusal:
-        await take_backup(binaries, "postgresql://bob:sesame@127.0.0.1:1/shop", home, backup_id="b")
+        await take_backup(
+            binaries, SecretStr("postgresql://bob:sesame@127.0.0.1:1/shop"), home, backup_id="b"
+        )
     assert "sesame" not in str(refusal.value) + refusal.value.next_step
     assert list(home.iterdir()) == []
 
@@ -123,7 +128,7 @@ async def test_a_role_with_replication_alone_can_take_one(
     await run_sql(shop.dsn, "CREATE ROLE backups LOGIN REPLICATION PASSWORD 'it''s a: /@ secret'")
     secret = "it%27s%20a%3A%20%2F%40%20secret"
     dsn = f"postgresql://backups:{secret}@127.0.0.1:{shop.server.port}/shop"
-    facts = await take_backup(binaries, dsn, home, backup_id="b")
+    facts = await take_backup(binaries, SecretStr(dsn), home, backup_id="b")
     notes = {table.note for table in facts.tables}
     assert notes == {"not counted: this user may not read it"}
     assert facts.superuser == "postgres"
@@ -134,7 +139,9 @@ async def test_a_role_without_replication_is_told_what_it_needs(
 ) -> None:
     await run_sql(shop.dsn, "CREATE ROLE nobody LOGIN")
     with pytest.raises(PostgresError, match=r"pg_basebackup on .* failed") as refusal:
-        await take_backup(binaries, shop.server.dsn("shop", "nobody"), home, backup_id="b")
+        await take_backup(
+            binaries, SecretStr(shop.server.dsn("shop", "nobody")), home, backup_id="b"
+        )
     assert "REPLICATION" in refusal.value.next_step
     assert list(home.iterdir()) == []
 
@@ -142,7 +149,9 @@ async def test_a_role_without_replication_is_told_what_it_needs(
 async def test_tables_are_left_uncounted_when_the_time_is_up(
     shop: Shop, binaries: Binaries, home: Path
 ) -> None:
-    facts = await take_backup(binaries, shop.dsn, home, backup_id="b", counting_limit=timedelta(0))
+    facts = await take_backup(
+        binaries, SecretStr(shop.dsn), home, backup_id="b", counting_limit=timedelta(0)
+    )
     assert {table.note for table in facts.tables} == {"not counted: the time for counting was up"}
     assert all(table.bounds() is None for table in facts.tables)
 
@@ -162,7 +171,7 @@ async def test_a_damaged_page_of_the_server_is_said_and_nothing_is_kept(
         heap.seek(8192 + 4000)
         heap.write(b"damage")
     with pytest.raises(PostgresError, match=f"damaged pages.*{file}"):
-        await take_backup(binaries, fresh.dsn(), home / "backups", backup_id="b")
+        await take_backup(binaries, SecretStr(fresh.dsn()), home / "backups", backup_id="b")
     assert list((home / "backups").iterdir()) == []
 
 
@@ -170,7 +179,7 @@ async def test_a_full_disk_is_said_and_nothing_is_kept(
     shop: Shop, binaries: Binaries, small_disk: Path
 ) -> None:
     with pytest.raises(PostgresError, match=r"No space left on device.* are free there") as refusal:
-        await take_backup(binaries, shop.dsn, small_disk, backup_id="b")
+        await take_backup(binaries, SecretStr(shop.dsn), small_disk, backup_id="b")
     assert "Free some space" in refusal.value.next_step
     assert [path.name for path in small_disk.iterdir() if path.name != "lost+found"] == []
 
@@ -183,7 +192,7 @@ async def test_a_newer_program_backs_up_an_older_server_but_not_the_reverse(
     except PostgresError:
         pytest.skip("PostgreSQL 15 is not installed")
     with pytest.raises(PostgresError, match="cannot back up"):
-        await take_backup(old, shop.dsn, home, backup_id="b")
+        await take_backup(old, SecretStr(shop.dsn), home, backup_id="b")
 
 
 async def test_passwords_are_on_no_command_line(
@@ -198,7 +207,7 @@ async def test_passwords_are_on_no_command_line(
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "subprocess_exec", spy)
     dsn = shop.server.dsn("shop", tcp=True)
-    await take_backup(binaries, dsn, home, backup_id="b")
+    await take_backup(binaries, SecretStr(dsn), home, backup_id="b")
     password = dsn.split(":")[2].split("@")[0]
     assert seen
     assert not any(password in part for part in seen)

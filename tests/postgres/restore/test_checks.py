@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import zstandard
+from pydantic import SecretStr
 
 from postgres.backup.facts import FACTS_FILE, BackupFacts, TableCount, read_facts
 from postgres.backup.hashing import hash_file
@@ -246,7 +247,9 @@ async def test_critical_queries_that_fail_are_named(
 
 
 async def test_a_gzip_backup_is_verified_too(shop: Shop, binaries: Binaries, home: Path) -> None:
-    await take_backup(binaries, shop.dsn, home / "backups", backup_id="b", compress="gzip")
+    await take_backup(
+        binaries, SecretStr(shop.dsn), home / "backups", backup_id="b", compress="gzip"
+    )
     report = await verify_backup(binaries, home / "backups" / "b", home / "work")
     assert report.ok, report.problems
     flip(home / "backups" / "b" / "base.tar.gz", 0.5)
@@ -272,7 +275,7 @@ async def test_writes_during_a_backup_are_no_false_alarm(
         await conn.close()
 
     writer = asyncio.create_task(write())
-    facts = await take_backup(binaries, fresh.dsn(), home / "backups", backup_id="b")
+    facts = await take_backup(binaries, SecretStr(fresh.dsn()), home / "backups", backup_id="b")
     done.set()
     await writer
     grows = next(table for table in facts.tables if table.table == "public.grows")
@@ -289,7 +292,7 @@ async def test_the_copy_does_not_act_as_the_original(
     await run_sql(fresh.dsn(), f"ALTER SYSTEM SET archive_command = 'touch {home}/archived'")
     await run_sql(fresh.dsn(), "ALTER SYSTEM SET shared_preload_libraries = 'no_such_library'")
     await run_sql(fresh.dsn(), "ALTER SYSTEM SET listen_addresses = '*'")
-    await take_backup(binaries, fresh.dsn(), home / "backups", backup_id="b")
+    await take_backup(binaries, SecretStr(fresh.dsn()), home / "backups", backup_id="b")
     async with scratch_server(binaries, home / "backups" / "b", home / "work") as copy:
         conn = await asyncpg.connect(copy.target.url())
         assert await conn.fetchval("SHOW archive_mode") == "off"
@@ -311,7 +314,7 @@ async def test_tablespaces_are_restored_beside_the_copy(
     os.chown(place, fresh.data.stat().st_uid, -1)
     await run_sql(fresh.dsn(), f"CREATE TABLESPACE fast LOCATION '{place}'")
     await run_sql(fresh.dsn(), "CREATE TABLE t TABLESPACE fast AS SELECT generate_series(1, 99) n")
-    await take_backup(binaries, fresh.dsn(), home / "backups", backup_id="b")
+    await take_backup(binaries, SecretStr(fresh.dsn()), home / "backups", backup_id="b")
     before = sorted(place.rglob("*"))
     report = await verify_backup(
         binaries,
@@ -330,7 +333,7 @@ async def test_a_superuser_of_another_name_is_no_obstacle(
     await fresh.start()
     await run_sql(fresh.dsn(), "CREATE ROLE other SUPERUSER LOGIN")
     await run_sql(fresh.dsn(user="other"), "ALTER ROLE postgres RENAME TO root_of_all")
-    await take_backup(binaries, fresh.dsn(user="other"), home / "backups", backup_id="b")
+    await take_backup(binaries, SecretStr(fresh.dsn(user="other")), home / "backups", backup_id="b")
     report = await verify_backup(binaries, home / "backups" / "b", home / "work")
     assert report.ok, report.problems
 
