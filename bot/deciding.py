@@ -90,6 +90,15 @@ class Decider:
         )
         return await self.counted(str(verdict), caller.door, record.id, self.approvals.vote(ballot))
 
+    async def withdraw(self, caller: Caller, record: RequestRecord) -> Decision:
+        """Take the caller's own vote back.
+
+        Raises:
+            DirectoryDownError: who has voted before cannot be looked up.
+        """
+        seen = Seen(plan_hash=record.plan_hash, policy_hash=record.policy_hash, step=record.step)
+        return await self.cast(caller, Verdict.WITHDRAWN, "", record=record, seen=seen)
+
     async def cancel(self, caller: Caller, request_id: RequestId) -> Decision:
         """Cancel a request that does not run."""
         deciding = self.approvals.cancel(
@@ -104,11 +113,12 @@ class Decider:
         reason: str,
         *,
         care: frozenset[Care] = _NO_CARE,
+        seen_plan: str | None = None,
     ) -> Decision:
-        """Run a request without its votes, loudly."""
+        """Run a request without its votes, loudly. `seen_plan`: the plan that was shown."""
         deciding = self.approvals.break_glass(
             request_id, by=caller.person, reason=reason, door=caller.door,
-            delivery=caller.delivery, care=care,
+            delivery=caller.delivery, care=care, seen_plan=seen_plan,
         )  # fmt: skip
         return await self.counted("break_glass", caller.door, request_id, deciding)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -51,6 +51,7 @@ def web_app(
     store: Store,
     metrics: Metrics,
     clock: Callable[[], datetime],
+    api: Sequence[web.RouteDef] = (),
 ) -> web.Application:
     """The application. Without a gate there is no way in for Slack: Socket Mode brings it."""
     app = web.Application(client_max_size=BODY_BYTES_MAX + 1)
@@ -60,6 +61,7 @@ def web_app(
             web.get("/healthz", operator.healthz),
             web.get("/readyz", operator.readyz),
             web.get("/metrics", operator.metrics_page),
+            *api,
         ]
     )
     if bolt is not None and gate is not None:

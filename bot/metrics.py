@@ -47,6 +47,10 @@ class Metrics:
             "twokey_decisions", "Decisions by action, result and door",
             ["action", "result", "door"], registry=self.registry,
         )  # fmt: skip
+        self._no = Counter(
+            "twokey_refusals", "What doors refused before it came to a decision", ["door", "why"],
+            registry=self.registry,
+        )  # fmt: skip
         self._refused = Counter(
             "twokey_gate_refusals", "Requests turned away at the gate", ["why"],
             registry=self.registry,
@@ -87,6 +91,10 @@ class Metrics:
     def decided(self, action: str, result: str, door: str = "slack") -> None:
         """Count a decision; `result` is `ok`, `noop` or why not."""
         self._decisions.labels(action, result, door).inc()
+
+    def refused(self, door: str, why: str) -> None:
+        """Count what was refused at a door before it came to a decision."""
+        self._no.labels(door, why).inc()
 
     def turned_away(self, why: str) -> None:
         """Count a request that the gate refused."""

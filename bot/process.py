@@ -16,6 +16,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.service import Approvals
 from approvals.words import BadInputError
+from bot.api import Api
 from bot.background import Background
 from bot.desk import Desk
 from bot.edge import Gate
@@ -133,7 +134,7 @@ class Twokey:
         settings = self.settings
         app = web_app(
             bolt=self.bolt, gate=self.gate, store=self.store, metrics=self.metrics,
-            clock=utc_now,
+            clock=utc_now, api=Api(self.desk).routes(),
         )  # fmt: skip
         try:
             return await serve_http(app, host=settings.http_host, port=settings.http_port)
@@ -149,6 +150,7 @@ class Twokey:
         while not stop.is_set():
             try:
                 await self.approvals.sweep()
+                await self.desk.tokens.forget()
             except Exception as error:
                 if not is_away(error):
                     raise

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import uuid4
 
-from approvals.words import ExplainedError
+from approvals.words import ExplainedError, RefusedError
 from bot.blocks import Message
 from bot.metrics import Metrics
+from bot.redact import redact, shown
 from bot.views.errors import broken_message, problem_message
 from jobs.away import is_away
 from postgres.errors import PostgresError
@@ -31,9 +32,10 @@ async def guarded(
     try:
         with metrics.ack(where):
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                return await answer()
+                return shown(await answer())
     except (ExplainedError, PostgresError) as error:
-        return problem_message(error.problem, error.next_step)
+        metrics.refused("slack", str(error.why) if isinstance(error, RefusedError) else "input")
+        return problem_message(redact(error.problem), redact(error.next_step))
     except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
         return _failure(where, error, metrics=metrics, changes=changes)
 
