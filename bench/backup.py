@@ -20,7 +20,8 @@ from bench.places import Place, place
 from bench.table import Result
 from bench.town import DBAS, Town, approvals_on, ask_for, ballot, database_of
 from bot.app import utc_now
-from jobs.operation import Operation, Plan
+from jobs.operation import Operation
+from jobs.pinned import planned
 from jobs.reader import LiveContext, Readers
 from jobs.registry import load_operations
 from jobs.worker import Worker
@@ -199,9 +200,8 @@ async def _run(
     store: Store, approvals: Approvals, context: LiveContext, operation: Operation
 ) -> None:
     """Ask, agree twice, and wait for the run's end."""
-    assert operation.plan is not None
     params = operation.params(database="orders")
-    plan: Plan = await operation.plan(context, params)
+    plan = await planned(operation, context, params)
     asked = await approvals.ask(ask_for(operation.name, plan=plan))
     assert asked.request is not None, asked.problem
     request = asked.request

@@ -93,6 +93,7 @@ class Probe:
         return Operation(
             name=name, summary="Probe", kind=Kind.CHANGE, risk=Risk.NONE, params=Params,
             example="/db probe orders", plan=self.plan, run=self.run,
+            pinned=frozenset(),
         )  # fmt: skip
 
 

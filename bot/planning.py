@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bot.command_text import Asked
 from bot.inventory import Inventory
 from jobs.operation import Answer, Database, JobError, Operation, Plan
+from jobs.pinned import planned
 from jobs.reader import LiveContext, Readers
 from store.connect import Store
 
@@ -34,12 +35,10 @@ class Planner:
                 reached, or takes too long.
         """
         operation = asked.operation
-        if operation.plan is None:
-            raise TypeError(f"{operation.name} plans nothing")
         database = self._database(asked)
         try:
             async with asyncio.timeout(self.limit.total_seconds()):
-                return await operation.plan(self._context(database), asked.params)
+                return await planned(operation, self._context(database), asked.params)
         except TimeoutError:
             raise self._too_slow(operation, database) from None
 

@@ -42,7 +42,6 @@ LOOK: Final = """
     SELECT current_setting('server_version')                    AS version,
            current_setting('server_version_num')::int / 10000   AS major,
            pg_is_in_recovery()                                  AS standby,
-           (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
            (SELECT rolreplication OR rolsuper
               FROM pg_roles WHERE rolname = current_user)       AS may_replicate
 """
@@ -93,14 +92,7 @@ async def plan(context: Context, params: Params) -> Plan:
         warnings=tuple(_warnings(seen)),
         estimate_seconds=_estimate(last, size["size_bytes"]),
         undo="Nothing is changed on the server; a backup that fails is removed.",
-        pins=_pins(seen),
     )
-
-
-async def pins(context: Context, params: Params) -> Mapping[str, str]:
-    """The cluster's identity now: another cluster at the same address is not what was agreed."""
-    del params
-    return _pins(await _look(context))
 
 
 async def run(job: Job, params: Params, plan: Plan) -> Answer:
@@ -133,13 +125,6 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
 
 async def _look(context: Context) -> Mapping[str, Any]:
     return (await context.reader.rows(LOOK))[0]
-
-
-def _pins(seen: Mapping[str, Any]) -> Mapping[str, str]:
-    return {
-        "system_identifier": str(seen["system_identifier"]),
-        "major": str(seen["major"]),
-    }
 
 
 def _warnings(seen: Mapping[str, Any]) -> list[str]:
@@ -256,6 +241,5 @@ OPERATION = Operation(
     example="/db backup orders",
     plan=plan,
     run=run,
-    pins=pins,
     time_limit=TIME_LIMIT,
 )

@@ -78,15 +78,14 @@ async def plan(context: Context, params: Params) -> Plan:
     )
 
 
-async def pins(context: Context, params: Params) -> Mapping[str, str]:
-    """The backup that would be chosen now, with its manifest."""
-    return _pins(await _chosen(context, params))
+async def pins(context: Context, params: Params, plan: Plan) -> Mapping[str, str]:
+    """The backup that the plan names, with its manifest. A newer one changes nothing."""
+    return _pins(await _chosen(context, _named(params, plan)))
 
 
 async def run(job: Job, params: Params, plan: Plan) -> Answer:
     """Prove the backup that the plan names, and store what was found."""
-    wanted = params.model_copy(update={"backup": plan.pins["backup"]})
-    backup = await _chosen(job, wanted)
+    backup = await _chosen(job, _named(params, plan))
 
     async def prove(attempt: Attempt) -> JsonValue:
         del attempt
@@ -127,6 +126,10 @@ async def _chosen(context: Context, params: Params) -> BackupRecord:
             f" {params.database}",
         )
     return backup
+
+
+def _named(params: Params, plan: Plan) -> Params:
+    return params.model_copy(update={"backup": plan.pins["backup"]})
 
 
 def _pins(backup: BackupRecord) -> Mapping[str, str]:
@@ -202,6 +205,7 @@ OPERATION = Operation(
     example="/db verify orders",
     plan=plan,
     run=run,
+    pinned=frozenset(),  # it works on a copy: what must hold is the backup
     pins=pins,
     time_limit=TIME_LIMIT,
 )

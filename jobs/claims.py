@@ -25,6 +25,7 @@ from jobs import runs
 from jobs.engine import Drop, Later, Verdict
 from jobs.grants import Grant, Ruling
 from jobs.operation import Database, JobError, Operation, Plan, Runner
+from jobs.pinned import what_moved
 from jobs.progress import tell
 from jobs.reader import LiveContext
 from jobs.runs import Claim, Run, RunState
@@ -214,8 +215,6 @@ async def _looked(
     given: Surroundings, grant: Grant, call: Call
 ) -> tuple[Mapping[PersonId, Person], str | None]:
     """Who is concerned today, and what has moved; side by side, as each may ask far away."""
-    if not call.plan.pins:
-        return await _people(given, grant), None
     moving = asyncio.create_task(_moved(given, call))
     try:
         return await _people(given, grant), await moving
@@ -226,7 +225,8 @@ async def _looked(
 
 async def _people(given: Surroundings, grant: Grant) -> Mapping[PersonId, Person]:
     """Everybody concerned as the directory knows them today; who is unknown is left out."""
-    known = {grant.asked_by: grant.asked_by_slack}
+    known = {vote.seat: vote.seat_slack for vote in grant.votes}
+    known[grant.asked_by] = grant.asked_by_slack
     known.update({vote.person: vote.slack for vote in grant.votes})
     looks = (given.directory.by_id(person, slack) for person, slack in known.items())
     found = await asyncio.gather(*looks, return_exceptions=True)
@@ -246,26 +246,22 @@ async def _people(given: Surroundings, grant: Grant) -> Mapping[PersonId, Person
 
 async def _moved(given: Surroundings, call: Call) -> str | None:
     """Which pinned facts of the plan no longer hold, as a sentence; None when all do."""
-    if call.operation.pins is None or not call.plan.pins:
-        return None
+    # New connections: those we have may lead to a server that the address no longer means.
+    readers = given.readers.anew()
     context = LiveContext(
-        target=call.database, readers=given.readers, store=given.store, clock=given.clock
+        target=call.database, readers=readers, store=given.store, clock=given.clock
     )
     try:
         async with asyncio.timeout(PINS_SECONDS_MAX):
-            current = await call.operation.pins(context, call.params)
+            return await what_moved(call.operation, context, call.params, call.plan)
     except Exception as error:
         said = texts(error)
         if said is None and not isinstance(error, TimeoutError):
             raise
         problem = said[0] if said else f"{call.operation.name} could not look at its target."
         raise PutOffError(f"Waiting: {problem}", TARGET_AGAIN) from error
-    moved = [
-        f"{name} was {then} and is {current.get(name, 'gone')}"
-        for name, then in call.plan.pins.items()
-        if current.get(name) != then
-    ]
-    return f"The plan no longer fits the database: {'; '.join(moved)}." if moved else None
+    finally:
+        await readers.close()
 
 
 async def _not_ours(conn: AsyncConnection, run: Run) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, JsonValue, SecretStr
 
@@ -40,6 +40,20 @@ class Mode(StrEnum):
     RETRYABLE = "retryable"  # run it again from its start
     RESUMABLE = "resumable"  # run it again from its last checkpoint
     ONCE = "once"  # never run it again: stop and ask a person
+
+
+class Pin(StrEnum):
+    """A fact of the target that a plan relies on. `jobs.pinned` reads each of them."""
+
+    SYSTEM_IDENTIFIER = "system_identifier"  # the very cluster
+    TIMELINE = "timeline"  # nobody was promoted
+    PRIMARY = "primary"  # the node that answered, and whether it is the primary
+    SCHEMA = "schema"  # no DDL
+    VERIFIED_BACKUP = "verified_backup"  # the way back that the plan counts on still exists
+
+
+# What each change of a target relies on, unless it says otherwise.
+TARGET_PINS: Final = frozenset({Pin.SYSTEM_IDENTIFIER, Pin.TIMELINE, Pin.PRIMARY})
 
 
 class Tier(StrEnum):
@@ -89,7 +103,8 @@ class Plan:
     """What a change would do, as data, for the people who must agree and for the runner.
 
     Everything is JSON: `approvals.plans.plan_hash` hashes the canonical form. `pins` are
-    facts of the target that must still hold when the run starts (see `Operation.pins`).
+    facts of the target that must still hold when the run starts: those that `Operation.pinned`
+    names are added by the shell, others are the plan's own (see `Operation.pins`).
     """
 
     title: str
@@ -242,9 +257,13 @@ class Operation:
     The fields of `params`, in their order, are what one types after the name; a field
     called `database` names the target, which the shell looks up in the inventory.
 
-    A query has `answer`; a change has `plan` and `run`, and `pins` when facts of the
-    target must not move between the plan and the run: it reads the current value of
-    each fact that the plan pinned.
+    A query has `answer`; a change has `plan` and `run`.
+
+    `pinned` are the facts of the target that must not move between the plan and the run.
+    Nobody writes code for them: they are read when it is planned, shown with the plan, and
+    read again under the target's lock. A change that does not touch its target says
+    `frozenset()`. `pins` reads the current value of what the plan pinned on its own besides;
+    it gets that plan.
     """
 
     name: str
@@ -256,5 +275,6 @@ class Operation:
     answer: Answerer | None = None
     plan: Planner | None = None
     run: Runner | None = None
-    pins: Callable[[Context, Any], Awaitable[Mapping[str, str]]] | None = None
+    pinned: frozenset[Pin] = TARGET_PINS
+    pins: Callable[[Context, Any, Plan], Awaitable[Mapping[str, str]]] | None = None
     time_limit: timedelta = timedelta(hours=6)

@@ -107,6 +107,10 @@ class Readers:
             self._readers[database.name] = known
         return known
 
+    def anew(self) -> Readers:
+        """The same with no connection yet: it looks where the addresses lead today."""
+        return Readers(statement_timeout=self._limit)
+
     async def close(self) -> None:
         """Close all connections."""
         readers, self._readers = self._readers, {}

@@ -138,6 +138,17 @@ async def newest_backup(
     return BackupRecord(**row) if row else None
 
 
+async def is_proven(conn: AsyncConnection, backup_id: str) -> bool:
+    """Whether a verification has found this backup good, and none since found it damaged."""
+    proof = sa.select(verifications.c.id).where(
+        verifications.c.backup_id == backups.c.id, verifications.c.ok
+    )
+    query = sa.select(backups.c.id).where(
+        backups.c.id == backup_id, backups.c.state == "complete", proof.exists()
+    )
+    return (await conn.execute(query)).one_or_none() is not None
+
+
 async def last_pace(store: Store, database: str) -> Pace | None:
     """What a plan says of the newest backup that is not known to be damaged."""
     rows = await store.rows(LAST_PACE, {"database": database})

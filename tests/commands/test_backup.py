@@ -9,6 +9,7 @@ import pytest
 from commands import backup
 from commands.backup import Params
 from jobs.operation import JobError, Mode
+from jobs.pinned import planned
 from postgres.server import Server
 from store.backups import list_backups, newest_backup
 from store.connect import Store
@@ -20,13 +21,15 @@ SHOP = Params(database="shop")
 async def test_the_plan_says_what_and_how_much_and_pins_the_cluster(
     job: JobMaker, shop: Server
 ) -> None:
-    plan = await backup.plan(job(), SHOP)
+    plan = await planned(backup.OPERATION, job(), SHOP)
     async with connected(shop) as conn:
         identifier = await conn.fetchval("SELECT system_identifier::text FROM pg_control_system()")
     assert plan.title == "Back up shop (full)"
     assert facts(plan)["Newest backup"] == "there is none"
     assert facts(plan)["Size"].endswith("MB")
     assert plan.pins["system_identifier"] == identifier
+    assert plan.pins["timeline"] == "1"
+    assert plan.pins["primary"].endswith(f":{shop.port} (primary)")
     assert plan.estimate_seconds is None
 
 
@@ -34,11 +37,6 @@ async def test_a_user_that_may_not_replicate_is_told_what_to_grant(job: JobMaker
     with pytest.raises(JobError, match="no REPLICATION attribute") as refused:
         await backup.plan(job(user="looker"), SHOP)
     assert "ALTER ROLE" in refused.value.next_step
-
-
-async def test_the_pins_are_read_anew(job: JobMaker) -> None:
-    made = job()
-    assert await backup.pins(made, SHOP) == (await backup.plan(made, SHOP)).pins
 
 
 async def test_a_backup_is_taken_and_entered_into_the_catalogue(

@@ -118,4 +118,4 @@ async def test_what_is_pinned_is_the_backup_and_its_manifest(job: JobMaker) -> N
     await backed_up(made)
     plan = await verify.plan(made, SHOP)
     assert plan.pins["backup"] == "shop-20261122T120000Z-1"
-    assert await verify.pins(made, SHOP) == plan.pins
+    assert await verify.pins(made, SHOP, plan) == plan.pins

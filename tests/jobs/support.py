@@ -76,6 +76,14 @@ class Vote:
     person: PersonId
     slack: str
 
+    @property
+    def seat(self) -> PersonId:
+        return self.person
+
+    @property
+    def seat_slack(self) -> str:
+        return self.slack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -262,7 +270,8 @@ async def _note(conn: asyncpg.Connection, job: Job, step: str, what: str) -> Non
     )
 
 
-async def _pins(context: Any, params: Work) -> Mapping[str, str]:
+async def _pins(context: Any, params: Work, plan: Plan) -> Mapping[str, str]:
+    del params, plan
     rows = await context.reader.rows("SELECT value FROM pin")
     return {"pin": rows[0]["value"]}
 
@@ -276,6 +285,7 @@ WORK = Operation(
     example="/db work orders",
     plan=None,
     run=run_work,
+    pinned=frozenset(),
     pins=_pins,
 )
 
