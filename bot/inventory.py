@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from approvals.words import BadInputError
 from approvals.yaml_text import read_yaml
+from bot.redact import remember_secrets
 from bot.references import (
     FromEnvironment,
     FromFile,
@@ -119,9 +120,11 @@ def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inven
 
     Raises:
         BadInputError: the file cannot be read or used. Says which key, and shows an example;
-            a DSN's text is never repeated.
+            a DSN's text is never repeated, here or in what this process writes later.
     """
-    return parse_inventory(_read(path), path=path.absolute(), environ=environ)
+    inventory = parse_inventory(_read(path), path=path.absolute(), environ=environ)
+    remember_secrets(database.dsn for database in inventory.databases.values())
+    return inventory
 
 
 def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inventory:

@@ -7,13 +7,23 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from approvals.words import BadInputError
+from bot.redact import remember_secrets
+from bot.references import secret_of
 
 _UNITS: Final[Mapping[str, timedelta]] = {
     "ms": timedelta(milliseconds=1),
@@ -169,6 +179,15 @@ class Settings(BaseSettings):
         description="Base of Slack's Web API",
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _followed(cls, value: object, info: ValidationInfo) -> object:
+        """Instead of a secret, what `env:NAME` or `file:PATH` refers to."""
+        if not isinstance(value, str | SecretStr) or info.field_name not in secret_fields():
+            return value
+        given = value if isinstance(value, SecretStr) else SecretStr(value)
+        return secret_of(given, folder=Path.cwd(), environ=os.environ)
+
     @field_validator("vote_key", "vote_key_previous")
     @classmethod
     def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
@@ -224,6 +243,16 @@ class Settings(BaseSettings):
         return home.expanduser().absolute()
 
 
+@cache
+def secret_fields() -> frozenset[str]:
+    """The fields that hold a secret, or a reference to one."""
+    return frozenset(
+        name
+        for name, field in Settings.model_fields.items()
+        if field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+    )
+
+
 def known_names() -> dict[str, str]:
     """Every name of the environment that we read, with what it is for."""
     return {
@@ -260,7 +289,7 @@ def load_settings() -> Settings:
     """
     check_names(os.environ)
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = str(first["loc"][0])
@@ -269,3 +298,5 @@ def load_settings() -> Settings:
             f"The setting {name} cannot be used: {reason}.",
             next_step=f"{name}: {known_names().get(name, 'see the README')}. Mend it, start again.",
         ) from None
+    remember_secrets(getattr(settings, name) for name in secret_fields())
+    return settings

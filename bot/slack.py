@@ -16,6 +16,8 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from bot.redact import WatchedClient
+
 CALL_SECONDS_MAX: Final = 10.0
 _RETRY_AFTER_DEFAULT: Final = timedelta(seconds=5)
 _RETRY_AFTER_MAX: Final = timedelta(hours=1)
@@ -73,7 +75,7 @@ def web_client(
     token: str | None, *, base_url: str, session: aiohttp.ClientSession
 ) -> AsyncWebClient:
     """A client that never retries by itself: its default would post a message twice."""
-    client = AsyncWebClient(token=token, base_url=base_url, session=session, retry_handlers=[])
+    client = WatchedClient(token=token, base_url=base_url, session=session, retry_handlers=[])
     # slack_sdk honours HTTPS_PROXY and ignores NO_PROXY, also for this very machine.
     if bypasses_proxy(base_url):
         client.proxy = None

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from approvals.words import BadInputError
 from bot.embedded import embedded_store, kept_key
+from bot.redact import remember_secrets
 from bot.settings import Settings
 from store.connect import Store, connect
 
@@ -64,6 +65,7 @@ def vote_keys(settings: Settings) -> tuple[bytes, bytes | None]:
         if settings.vote_key is not None
         else kept_key(settings.home / "vote.key")
     )
+    remember_secrets([SecretStr(current)])
     return current.encode(), previous.get_secret_value().encode() if previous else None
 
 

@@ -15,12 +15,13 @@ from approvals.words import ExplainedError
 from bot.app import assembled
 from bot.cli.audit import audit_app
 from bot.cli.doctor import doctor
-from bot.cli.output import complain, log_to_stderr, run, say, stop_at_signals
+from bot.cli.output import complain, complain_of_bug, log_to_stderr, run, say, stop_at_signals
 from bot.cli.policy import policy_app
 from bot.cli.runs import runs_app
 from bot.cli.sandbox import sandbox_app
 from bot.cli.store import store_app
 from bot.inventory import load_inventory
+from bot.redact import watch_logs
 from bot.settings import load_settings
 from bot.storage import open_store
 from postgres.errors import PostgresError
@@ -74,6 +75,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; a problem is told in two sentences and ends with 2."""
+    watch_logs()
     try:
         app()
     except (ExplainedError, PostgresError) as error:
@@ -81,6 +83,9 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
+        complain_of_bug(error)
+        sys.exit(1)
 
 
 async def _work(*, bot: bool, worker: bool) -> None:

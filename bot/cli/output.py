@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from bot.redact import redact, told_traceback, watch_logs
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _Value = TypeVar("_Value")
 
@@ -29,9 +31,14 @@ def say_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def complain(problem: str, next_step: str) -> None:
     """A problem and its next step, on stderr."""
-    sys.stderr.write(f"{problem}\n")
+    sys.stderr.write(f"{redact(problem)}\n")
     if next_step:
-        sys.stderr.write(f"→ {next_step}\n")
+        sys.stderr.write(f"→ {redact(next_step)}\n")
+
+
+def complain_of_bug(error: Exception) -> None:
+    """What the operator needs of an error that is ours, on stderr."""
+    sys.stderr.write(told_traceback(error))
 
 
 def run(work: Coroutine[Any, Any, _Value]) -> _Value:
@@ -58,6 +65,7 @@ def log_to_stderr() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+    watch_logs()
     # Other people's libraries say at INFO what we say better or not at all.
     for name in ("slack_bolt", "slack_sdk", "pgqueuer", "alembic", "apscheduler"):
         logging.getLogger(name).setLevel(logging.WARNING)
