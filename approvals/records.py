@@ -10,6 +10,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals.events import Glass, NoteKind, Request
+from approvals.lineage import Follower
+from approvals.missing import Need, needs_in_words
 from approvals.plans import canonical, sha256
 from approvals.rules import Gate, Policy, Rule
 from approvals.signing import Signature, VoteKeys
@@ -72,6 +74,9 @@ class Detail(BaseModel):
     review: Ending | None = None
     ending: Ending | None = None
     numbers: Mapping[str, JsonValue] = {}
+    again: int = 0  # the request that this one repeats
+    undo_of: int = 0  # the request that this one undoes
+    followers: tuple[Follower, ...] = ()  # what came out of this one
     key_id: str = ""
     seal: str = ""
 
@@ -96,6 +101,15 @@ class VoteRecord:
     care: tuple[Care, ...]
     is_signed: bool
     signature: str
+
+    @property
+    def seat_slack(self) -> str:
+        """`TEAM/USER` of whose seat it was; '' when that is not known."""
+        if self.seat == self.person:
+            return self.slack
+        # Identities are in lower case, and Slack's ids in capitals.
+        accounts = (name.upper() for name in self.identities if "/" in name and "@" not in name)
+        return next(accounts, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +141,8 @@ class RequestRecord:
     """Everything that is stored of a request.
 
     `plan` is the canonical text that people agree to (`approvals.plans.plan_of` and
-    `call_of` read it). `votes` are those that stand for the current plan.
+    `call_of` read it). `votes` are those that stand for the current plan. `care`: what an
+    approval demands besides the decision.
     """
 
     id: RequestId
@@ -158,23 +173,28 @@ class RequestRecord:
     votes: tuple[VoteRecord, ...]
     gates: tuple[GateStatus, ...]
     any_gate: bool
+    care: frozenset[Care]
     run_id: RunId | None
     run_state: str | None
+    ways: tuple[tuple[int, ...], ...] = ()  # the sets of gates of which one must be met
+    ordered: bool = False
 
     @property
     def who_must_agree(self) -> str:
         """Such as `2 of dba and 1 of security`; empty when nobody must."""
-        needs = [f"{gate.approve} of {gate.who}" for gate in self.gates]
-        return (" or " if self.any_gate else " and ").join(needs)
+        needs = [Need(text=f"{gate.approve} of {gate.who}") for gate in self.gates]
+        return needs_in_words(needs, self.ways, ordered=self.ordered)
 
     @property
     def what_is_missing(self) -> str:
         """Such as `1 more of dba`; empty when the votes suffice."""
         if self.state is not State.PENDING:
             return ""
-        open_ = [gate for gate in self.gates if not gate.is_met]
-        needs = [f"{gate.approve - len(gate.have)} more of {gate.who}" for gate in open_]
-        return (" or " if self.any_gate else " and ").join(needs)
+        needs = [
+            Need(text=f"{gate.approve - len(gate.have)} more of {gate.who}", is_met=gate.is_met)
+            for gate in self.gates
+        ]
+        return needs_in_words(needs, self.ways, ordered=self.ordered)
 
     @property
     def slack_of(self) -> Mapping[PersonId, str]:
@@ -362,8 +382,11 @@ def to_record(
         votes=tuple(vote for vote in votes if (vote.person, vote.at) in standing),
         gates=_statuses(request, rule) if rule else (),
         any_gate=bool(rule) and len(rule.ways) > 1 if rule else False,
+        care=rule.care(request.attributes) if rule else frozenset(),
         run_id=run[0],
         run_state=run[1],
+        ways=tuple(tuple(sorted(way)) for way in rule.ways) if rule else (),
+        ordered=rule.ordered if rule else False,
     )
 
 

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+from bot.safe import (
+    escape,
+    neutralise,
+    one_line,
+    pages,
+    plain,
+    quote,
+    quoted,
+    shorten,
+    unescape,
+    verbatim,
+)
+
+# What makes somebody else's text safe stands in `bot.safe`; views take all from here.
+__all__ = [
+    "Block", "Message", "actions", "button", "code", "code_blocks", "confirm", "context",
+    "divider", "escape", "fields", "header", "mention", "modal", "moment", "neutralise",
+    "one_line", "pages", "plain", "quote", "quoted", "section", "sections", "shorten", "table",
+    "text_input", "titled", "unescape",
+]  # fmt: skip
 
 Block = Mapping[str, Any]
 
@@ -22,13 +42,7 @@ VIEW_BLOCKS_MAX: Final = 100
 MODAL_TITLE_CHARS_MAX: Final = 24
 MESSAGE_TEXT_CHARS_MAX: Final = 4000
 _CONFIRM_CHARS_MAX: Final = 300
-
-# Characters that change how other characters look, or that nobody sees.
-_INVISIBLE: Final = frozenset({"Cf", "Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
-_UNUSUAL: Final = re.compile(r"[^\x20-\x7e\n\t]")
-_FENCE: Final = re.compile(r"`{3,}")
-_GRAVE: Final = "\N{MODIFIER LETTER GRAVE ACCENT}"
-_TORN_ENTITY: Final = re.compile(r"&[a-z]{0,4}$")
+_NEWLINE: Final = "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,53 +58,14 @@ class Message:
         return {"text": self.text, "blocks": [dict(block) for block in self.blocks]}
 
 
-def neutralise(text: str) -> str:
-    """`text` with every invisible or direction-changing character made visible.
-
-    Nothing is removed: U+202E becomes `⟨U+202E⟩`. Newlines and tabs stay.
-    """
-    return _UNUSUAL.sub(_made_visible, text.replace("\r\n", "\n"))
-
-
-def _made_visible(found: re.Match[str]) -> str:
-    char = found[0]
-    return f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in _INVISIBLE else char
-
-
-def escape(text: str) -> str:
-    """`text` so that Slack shows it and does not act on it: no mention, no link, no trick."""
-    safe = neutralise(text)
-    return safe.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def unescape(text: str) -> str:
-    """Escaped text for a place that shows it as it is, such as a modal's error."""
-    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
-        text = text.replace(entity, char)
-    return text
-
-
-def one_line(text: str) -> str:
-    """Escaped text in which a newline shows as ⏎, so that nobody can fake a line of ours."""
-    return escape(text).replace("\n", " ⏎ ").replace("\t", " ")
-
-
-def shorten(text: str, chars_max: int) -> str:
-    """`text`, or its beginning and a visible … where it was cut. Never cuts an entity."""
-    if len(text) <= chars_max:
-        return text
-    return _TORN_ENTITY.sub("", text[: chars_max - 1]) + "…"
-
-
-def quote(text: str) -> str:
-    """Escaped text as a quotation: every line is marked as somebody else's."""
-    return "\n".join(f"> {line}" for line in escape(text).split("\n"))
-
-
 def code_blocks(text: str) -> list[Block]:
-    """Text in code blocks, all of it; three backticks inside it cannot end one."""
-    safe = _FENCE.sub(lambda run: _GRAVE * len(run[0]), escape(text))
-    return [section(f"```\n{part}\n```") for part in pages(safe, TEXT_CHARS_MAX - 10)]
+    """Text in code blocks, all of it; backticks inside it cannot end one."""
+    return [section(f"```\n{part}\n```") for part in pages(verbatim(text), TEXT_CHARS_MAX - 10)]
+
+
+def code(text: str) -> str:
+    """Somebody's text of one line between backticks."""
+    return f"`{verbatim(text.replace(_NEWLINE, ' ⏎ ')) or ' '}`"
 
 
 def moment(at: datetime) -> str:
@@ -104,9 +79,26 @@ def mention(slack: str) -> str:
     return f"<@{user}>" if re.fullmatch(r"[UW][A-Z0-9]+", user) else one_line(slack)
 
 
-def header(text: str) -> Block:
-    """A heading. Slack shows it as plain text, so it is not escaped."""
-    return {"type": "header", "text": _plain(shorten(neutralise(text), HEADER_CHARS_MAX))}
+def header(text: str, *, mark: str = "") -> Block:
+    """A heading with a mark of ours. Slack shows it as plain text, so it is not escaped."""
+    return {"type": "header", "text": _plain(shorten(_headline(text, mark), HEADER_CHARS_MAX))}
+
+
+def titled(text: str, *, mark: str = "", rest: str = "") -> list[Block]:
+    """A heading, and all of it below where it is longer than a heading may be.
+
+    With `rest`, which says where all of it stands, one block is the most that it takes.
+    """
+    whole = f"*{one_line(text)}*"
+    if len(_headline(text, mark)) <= HEADER_CHARS_MAX:
+        return [header(text, mark=mark)]
+    below = [section(shorten(whole, TEXT_CHARS_MAX, rest=rest))] if rest else sections(whole)
+    return [header(text, mark=mark), *below]
+
+
+def _headline(text: str, mark: str) -> str:
+    shown = plain(text).replace("\n", " ⏎ ")
+    return f"{mark} {shown}" if mark else shown
 
 
 def section(markup: str, *, block_id: str | None = None) -> Block:
@@ -117,19 +109,22 @@ def section(markup: str, *, block_id: str | None = None) -> Block:
 
 def sections(markup: str) -> list[Block]:
     """Paragraphs for markup of any length, cut between lines where that is possible."""
-    return [section(part) for part in pages(markup, TEXT_CHARS_MAX)]
+    return [section(part) for part in pages(markup, TEXT_CHARS_MAX, is_markup=True)]
 
 
-def fields(facts: Iterable[tuple[str, str]]) -> list[Block]:
-    """Facts in two columns; as many blocks as they need."""
-    texts = [
-        _mrkdwn(shorten(f"*{one_line(name)}*\n{escape(value) or '-'}", FIELD_CHARS_MAX))
-        for name, value in facts
-    ]
+def fields(facts: Iterable[tuple[str, str]], *, rest: str = "") -> list[Block]:
+    """Facts in two columns; as many blocks as they need. `rest`: where cut ones are whole."""
+    texts = [_mrkdwn(_fact(name, value, rest)) for name, value in facts]
     return [
         {"type": "section", "fields": texts[start : start + FIELDS_MAX]}
         for start in range(0, len(texts), FIELDS_MAX)
     ]
+
+
+def _fact(name: str, value: str, rest: str) -> str:
+    label = f"*{shorten(one_line(name), FIELD_CHARS_MAX // 4, rest=rest)}*\n"
+    value = quoted(value).removeprefix("\n") or "-"
+    return label + shorten(value, FIELD_CHARS_MAX - len(label), rest=rest)
 
 
 def context(*markups: str) -> Block:
@@ -217,30 +212,6 @@ def modal(
         "private_metadata": private_metadata,
     }
     return view | ({"submit": _plain(submit)} if submit else {})
-
-
-def pages(text: str, chars_max: int) -> list[str]:
-    """`text` in parts of at most `chars_max`, cut at line ends where possible.
-
-    Nothing is lost but the line end at which it was cut, and no entity is torn.
-    """
-    parts: list[str] = []
-    for line in text.split("\n"):
-        for piece in _pieces(line, chars_max):
-            if parts and len(parts[-1]) + 1 + len(piece) <= chars_max:
-                parts[-1] = f"{parts[-1]}\n{piece}"
-            else:
-                parts.append(piece)
-    return parts
-
-
-def _pieces(line: str, chars_max: int) -> list[str]:
-    pieces: list[str] = []
-    while len(line) > chars_max:
-        head = _TORN_ENTITY.sub("", line[:chars_max])
-        pieces.append(head)
-        line = line[len(head) :]
-    return [*pieces, line]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from approvals.plans import plan_of
+from approvals.plans import call_of, canonical, plan_of
 from approvals.records import GateStatus, RequestRecord
 from approvals.service import Approvals
 from approvals.words import BadInputError, PersonId, RequestId, State
@@ -64,6 +64,17 @@ def card_of(record: RequestRecord) -> Card:
         note=said,
         glass=_glass(record),
         run_state=record.run_state or "",
+        params=_params(record.plan),
+        care=record.care,
+    )
+
+
+def _params(plan: str) -> tuple[tuple[str, str], ...]:
+    """What was asked for, out of the text that people agree to."""
+    params: Mapping[str, Any] = call_of(plan).get("params", {})
+    return tuple(
+        (name, value if isinstance(value, str) else canonical(value))
+        for name, value in sorted(params.items())
     )
 
 

@@ -13,11 +13,11 @@ from bot.blocks import (
     context,
     escape,
     fields,
-    header,
     section,
     sections,
     shorten,
     table,
+    titled,
 )
 from jobs.operation import Answer
 
@@ -29,7 +29,7 @@ _TEXT_LINES_MAX: Final = 20
 def answer_message(answer: Answer) -> Message:
     """An answer in full; a table longer than a screenful says how many rows are left out."""
     blocks: list[Block] = [
-        header(answer.title),
+        *titled(answer.title),
         *(sections("\n".join(escape(line) for line in answer.lines)) if answer.lines else []),
         *fields(answer.facts),
         *_table(answer),
@@ -46,7 +46,9 @@ def answer_message(answer: Answer) -> Message:
 def progress_message(text: str, fraction: float | None) -> Message:
     """How far a run is: one line and a bar."""
     if fraction is None:
-        return Message(text=escape(text), blocks=(section(escape(text)),))
+        return Message(
+            text=shorten(escape(text), MESSAGE_TEXT_CHARS_MAX), blocks=(section(escape(text)),)
+        )
     share = min(max(fraction, 0.0), 1.0)
     full = round(share * _BAR_CELLS)
     bar = f"`{'█' * full}{'░' * (_BAR_CELLS - full)}` {share:.0%}"
@@ -58,9 +60,12 @@ def progress_message(text: str, fraction: float | None) -> Message:
 def note_message(text: str, kind: str) -> Message:
     """A message in a card's thread or to one person; `kind` picks the mark in front."""
     mark = {"warning": "⚠️ ", "alarm": "🚨 ", "done": "✅ ", "failed": "❌ "}.get(kind, "")
+    shown = sections(f"{mark}{escape(text)}")
+    if len(shown) > MESSAGE_BLOCKS_MAX:
+        rest = len(shown) - MESSAGE_BLOCKS_MAX + 1
+        shown = [*shown[: MESSAGE_BLOCKS_MAX - 1], context(f"…and {rest} more parts.")]
     return Message(
-        text=shorten(f"{mark}{escape(text)}", MESSAGE_TEXT_CHARS_MAX),
-        blocks=tuple(sections(f"{mark}{escape(text)}")[:MESSAGE_BLOCKS_MAX]),
+        text=shorten(f"{mark}{escape(text)}", MESSAGE_TEXT_CHARS_MAX), blocks=tuple(shown)
     )
 
 
@@ -82,4 +87,6 @@ def _spoken(answer: Answer) -> str:
         *(f"{name}: {value}" for name, value in answer.facts),
     ]
     spoken = "\n".join(escape(line) for line in lines[:_TEXT_LINES_MAX])
+    if (rest := len(lines) - _TEXT_LINES_MAX) > 0:
+        spoken += f"\n…and {rest} more lines."
     return shorten(spoken, MESSAGE_TEXT_CHARS_MAX)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from approvals.words import State, Verdict
+from approvals.words import Care, State, Verdict
 from jobs.operation import Plan
 
 
@@ -61,6 +61,8 @@ class Card:
     note: str = ""  # how it ended, or why it was turned back
     glass: str = ""  # who ran it without its votes, and why
     run_state: str = ""
+    params: tuple[tuple[str, str], ...] = ()  # what was asked for, as the plan's hash covers it
+    care: frozenset[Care] = frozenset()  # what an approval demands besides the decision
 
 
 def card_hash(card: Card) -> str:

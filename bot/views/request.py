@@ -11,28 +11,28 @@ from typing import Final, assert_never
 
 from approvals.words import State, Verdict
 from bot.blocks import (
-    HEADER_CHARS_MAX,
     MESSAGE_BLOCKS_MAX,
     MESSAGE_TEXT_CHARS_MAX,
     Block,
     Message,
     actions,
     button,
+    code,
     code_blocks,
     confirm,
     context,
-    escape,
     fields,
-    header,
     mention,
     moment,
     one_line,
     quote,
+    quoted,
     section,
-    sections,
     shorten,
+    titled,
 )
 from bot.views.card import Card, GateLine
+from bot.views.details import care_lines, ended
 from bot.views.words import count, seconds_in_words
 
 # The card shows this much of the plan; the rest is announced and stands in the details.
@@ -43,6 +43,8 @@ _STATEMENT_CHARS_MAX: Final = 2500
 _STEP_CHARS_MAX: Final = 500
 _STEPS_CHARS_MAX: Final = 2700
 _VOTES_MAX: Final = 10
+_SHORT_CHARS_MAX: Final = 2800
+_REST: Final = "press Details"
 _MARKS: Final = {
     State.PENDING: "🔑",
     State.APPROVED: "🔓",
@@ -77,13 +79,12 @@ def request_message(card: Card, *, token: str) -> Message:
     `token` is the sealed value of its buttons.
     """
     blocks = [
-        header(f"{_MARKS[card.state]} {card.plan.title}"),
-        *_long_title(card),
+        *titled(card.plan.title, mark=_MARKS[card.state], rest=_REST),
         *_who(card),
         *_plan(card),
         *_agreement(card),
-        *([section(f"🚨 *{escape(card.glass)}*")] if card.glass else []),
-        section(f"*{_HEADINGS[card.state]}*\n{status(card)}", block_id="status"),
+        *([section(f"🚨 *{_short(one_line(card.glass))}*")] if card.glass else []),
+        section(f"*{_HEADINGS[card.state]}*\n{_short(status(card))}", block_id="status"),
         *_buttons(card, token),
     ]
     if len(blocks) > MESSAGE_BLOCKS_MAX:
@@ -104,57 +105,52 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
     """Where the request stands and what happens next, as markup."""
     match card.state:
         case State.PENDING:
-            note = f"\n{escape(card.note)}" if card.note else ""
+            note = f"\n{_note(card)}" if card.note else ""
             return f"{_missing(card)} Expires {moment(card.expires_at)}.{note}"
         case State.APPROVED:
             return _approved(card)
         case State.EXECUTING:
             return "A worker is at it. Progress is in this message's thread."
         case State.DONE | State.CLOSED | State.FAILED:
-            return escape(card.note) or "The thread says what happened."
+            return _note(card) or "The thread says what happened."
         case State.DENIED:
             return _denied(card)
         case State.CANCELLED | State.REFUSED:
-            return escape(card.note) or "Nothing was changed."
+            return _note(card) or "Nothing was changed."
         case State.EXPIRED:
             return "Nobody may run it any more. Ask again if it is still wanted."
         case State.NEEDS_REVIEW:
-            note = f"{escape(card.note)}\n" if card.note else ""
+            note = f"{_note(card)}\n" if card.note else ""
             command = f"`/db review {card.request_id} &lt;what you found&gt;`"
             return f"{note}Somebody else must review it: {command}"
         case _:
             assert_never(card.state)
 
 
-def _long_title(card: Card) -> list[Block]:
-    title = card.plan.title
-    return sections(f"*{escape(title)}*") if len(title) > HEADER_CHARS_MAX - 5 else []
-
-
 def _who(card: Card) -> list[Block]:
     where = f" on *{one_line(card.database)}*" if card.database else ""
     who = (
-        f"Request *#{card.request_id}* · `{one_line(card.operation)}`{where} · "
+        f"Request *#{card.request_id}* · {code(card.operation)}{where} · "
         f"asked by {mention(card.asked_by)} {moment(card.asked_at)}"
     )
-    reason = [section(shorten(quote(card.reason), 2900))] if card.reason else []
+    reason = [section(shorten(quote(card.reason), 2900, rest=_REST))] if card.reason else []
     return [section(who), *reason]
 
 
 def _plan(card: Card) -> list[Block]:
     plan = card.plan
     return [
-        *fields(plan.facts[:FACTS_MAX]),
+        *fields(plan.facts[:FACTS_MAX], rest=_REST),
         *_steps(plan.steps),
         *_statements(plan.statements),
-        *(section(f"⚠️ {escape(warning)}") for warning in plan.warnings[:WARNINGS_MAX]),
+        *(section(f"⚠️ {_short(quoted(warning))}") for warning in plan.warnings[:WARNINGS_MAX]),
         *_more(
             (len(plan.facts) - FACTS_MAX, "fact"),
             (len(plan.warnings) - WARNINGS_MAX, "warning"),
         ),
         context(
             f"Estimate: {seconds_in_words(plan.estimate_seconds)}",
-            f"Undo: {escape(plan.undo) if plan.undo else 'there is none'}",
+            f"Undo: {_short(one_line(plan.undo)) if plan.undo else 'there is none'}",
         ),
     ]
 
@@ -162,7 +158,7 @@ def _plan(card: Card) -> list[Block]:
 def _steps(steps: Sequence[str]) -> list[Block]:
     lines: list[str] = []
     for number, step in enumerate(steps[:STEPS_MAX], 1):
-        line = f"{number}. {shorten(one_line(step), _STEP_CHARS_MAX)}"
+        line = f"{number}. {shorten(one_line(step), _STEP_CHARS_MAX, rest=_REST)}"
         if sum(map(len, lines)) + len(line) > _STEPS_CHARS_MAX:
             break
         lines.append(line)
@@ -174,14 +170,15 @@ def _steps(steps: Sequence[str]) -> list[Block]:
 def _statements(statements: Sequence[str]) -> list[Block]:
     if not statements:
         return []
-    text = "\n".join(f"{statement.rstrip().rstrip(';')};" for statement in statements)
+    text = "\n".join(map(ended, statements))
     if len(text) <= _STATEMENT_CHARS_MAX:
         return [section("*Statements*"), *code_blocks(text)]
+    left_out = len(text) - _STATEMENT_CHARS_MAX
     return [
         section("*Statements*"),
         *code_blocks(text[:_STATEMENT_CHARS_MAX]),
         section(
-            f"⚠️ *This is not all of it:* {len(text) - _STATEMENT_CHARS_MAX} more characters "
+            f"⚠️ *This is not all of it:* {count(left_out, 'more character')} "
             "stand in Details. Read them before you approve."
         ),
     ]
@@ -196,12 +193,21 @@ def _agreement(card: Card) -> list[Block]:
     if not card.gates:
         return [section(f"*Who must agree*\nNobody: the rule {one_line(card.rule)} says so.")]
     lines = [_gate(gate) for gate in card.gates]
+    care = care_lines(card.care) if card.state is State.PENDING else []
+    needs = [f"*Approving needs:* {', '.join(care)}."] if care else []
+    denials = [vote for vote in card.votes if vote.verdict is Verdict.DENY]
     votes = [
         f"{mention(vote.who)} denied: {one_line(vote.reason) or 'no reason given'}"
-        for vote in card.votes[-_VOTES_MAX:]
-        if vote.verdict is Verdict.DENY
+        for vote in denials[-_VOTES_MAX:]
     ]
-    return [section("*Who must agree*\n" + "\n".join([*lines, *votes]))]
+    if earlier := len(denials) - len(votes):
+        votes = [f"…and {count(earlier, 'earlier denial')}: press Details.", *votes]
+    head = "\n".join(["*Who must agree*", *lines])
+    return [
+        section(_short(head)),
+        *([section(needs[0])] if needs else []),
+        *([section(_short("\n".join(votes)))] if votes else []),
+    ]
 
 
 def _gate(gate: GateLine) -> str:
@@ -236,9 +242,17 @@ def _approved(card: Card) -> str:
 def _denied(card: Card) -> str:
     for vote in reversed(card.votes):
         if vote.verdict is Verdict.DENY:
-            reason = f"\n{quote(vote.reason)}" if vote.reason else ""
+            reason = f"\n{_short(quote(vote.reason))}" if vote.reason else ""
             return f"By {mention(vote.who)} {moment(vote.at)}.{reason}"
-    return escape(card.note) or "Nothing was changed."
+    return _note(card) or "Nothing was changed."
+
+
+def _note(card: Card) -> str:
+    return quoted(card.note).removeprefix("\n")
+
+
+def _short(markup: str) -> str:
+    return shorten(markup, _SHORT_CHARS_MAX, rest=_REST)
 
 
 def _buttons(card: Card, token: str) -> list[Block]:

@@ -30,7 +30,7 @@ def test_what_a_text_shows_as(text: str, shown: str) -> None:
 
 def test_nobody_can_fake_a_line_of_ours() -> None:
     assert "\n" not in blocks.one_line("x\n*Approved by* <@U0BEN>")
-    assert blocks.quote("a\n*Approved*") == "> a\n> *Approved*"
+    assert blocks.quote("a\n*Approved*") == "> a\n> ∗Approved∗"  # noqa: RUF001
 
 
 def test_three_backticks_cannot_end_a_code_block() -> None:
