@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals import delegations
 from approvals import store as sql
 from approvals.calls import Decision, RunQueue
 from approvals.cases import Case
@@ -72,8 +73,9 @@ class Book:
         now = self.clock()
         needs_target = isinstance(event, Begun | GlassBroken)
         found = await sql.lock(
-            conn, request_id, delivery=how.delivery, at=now, lock_target=needs_target
-        )
+            conn, request_id, delivery=how.delivery, at=now, actor=how.actor,
+            lock_target=needs_target,
+        )  # fmt: skip
         if found is None:
             return no_such(request_id)
         before = Case.of(found.row, found.votes, self.keys)
@@ -123,6 +125,7 @@ class Book:
             target_busy=found.target_busy,
             debtors=frozenset(PersonId(name) for name in found.debtors),
             unreviewed=found.unreviewed,
+            delegations=delegations.lines(found.delegations, self.keys),
         )
 
     def _after(self, case: Case, outcome: Outcome, how: How, now: datetime) -> Case:

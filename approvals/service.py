@@ -29,6 +29,7 @@ from approvals.bookkeeping import (
 )
 from approvals.calls import Ask, Ballot, Decision, RunQueue, Seen
 from approvals.cases import Case, asked_case, gates_of
+from approvals.delegations import Delegations
 from approvals.directory import Directory
 from approvals.events import (
     Asked,
@@ -60,6 +61,7 @@ from approvals.signing import VoteKeys
 from approvals.tally import absent_for, fit
 from approvals.words import (
     Care,
+    DirectoryDownError,
     Door,
     Person,
     PersonId,
@@ -98,6 +100,7 @@ class Approvals:
         self._book = Book(keys=keys, queue=queue, clock=clock, policy=policy)
         self._shelf = Shelf(keys=keys, policy=policy)
         self._kept: set[str] = set()
+        self.delegations = Delegations(store=store, keys=keys, clock=clock)
 
     @property
     def policy(self) -> LoadedPolicy:
@@ -384,17 +387,29 @@ class Approvals:
         self._kept.add(policy.hash)
 
     async def _absent(self, by: Person) -> Mapping[PersonId, Person]:
-        """Those in whose seats `by` may sit now, looked up fresh."""
+        """Those in whose seats `by` may sit now, looked up fresh.
+
+        Raises:
+            DirectoryDownError: the directory cannot be read.
+        """
+        if self._directory is None:
+            return {}
         now = self._book.clock()
+        named = absent_for(self.policy.values.delegations, by, now)
+        accounts = {PersonId(name): name if "/" in name else "" for name in named}
+        for given in await self.delegations.of(by.id):
+            if given.stand_in == by.id and given.holds(now):
+                accounts[given.absent] = given.absent_slack
         found: dict[PersonId, Person] = {}
-        for name in sorted(absent_for(self.policy.values.delegations, by, now)):
-            if self._directory is None:
-                break
+        for name, slack in sorted(accounts.items()):
             try:
-                person = await self._directory.by_id(PersonId(name), name if "/" in name else "")
+                person = await self._directory.by_id(name, slack)
+            except DirectoryDownError:
+                raise
             except RefusedError:
                 continue
-            found[person.id] = person
+            if name.casefold() in person.identities:  # else the account is somebody else's now
+                found[person.id] = person
         return found
 
     def _facts(self, now: datetime) -> Facts:

@@ -111,8 +111,18 @@ READ_AFTER_LOCK: Final = sa.text("""
                AND CAST(r.detail -> 'glass' ->> 'review_by' AS timestamptz) <= :at) AS debtors,
            (SELECT count(*) FROM requests r
              WHERE r.state = 'needs_review'
-                OR (r.state = 'executing' AND r.detail -> 'glass' <> 'null')) AS unreviewed
-""").bindparams(sa.bindparam("at", type_=_AT))
+                OR (r.state = 'executing' AND r.detail -> 'glass' <> 'null')) AS unreviewed,
+           (SELECT coalesce(jsonb_agg(to_jsonb(d) ORDER BY d.id), '[]')
+              FROM delegations d
+             WHERE d.ends_at > :asked_at
+               AND (d.stand_in = :actor
+                    OR d.stand_in IN (SELECT v.person FROM votes v WHERE v.request_id = :id))
+           ) AS delegations
+""").bindparams(
+    sa.bindparam("at", type_=_AT),
+    sa.bindparam("asked_at", type_=_AT),
+    sa.bindparam("actor", type_=sa.Text()),
+)
 
 # Two grants for one database never both find it free: the second waits here, then looks.
 # The inner query has locked its row before the outer one calls the function for it.
@@ -243,6 +253,7 @@ class Evidence:
     target_busy: bool
     debtors: Sequence[str]
     unreviewed: int
+    delegations: Sequence[Mapping[str, Any]]
 
 
 async def lock(
@@ -251,9 +262,13 @@ async def lock(
     *,
     delivery: str,
     at: datetime,
+    actor: str = "",
     lock_target: bool = False,
 ) -> Evidence | None:
-    """Lock a request and read what its decisions need; None when there is none."""
+    """Lock a request and read what its decisions need; None when there is none.
+
+    `actor`: who acts, and may stand in for somebody.
+    """
     statement = LOCK_REQUEST_AND_TARGET if lock_target else LOCK_REQUEST
     locked = (await conn.execute(statement, {"id": request_id})).mappings().one_or_none()
     if locked is None:
@@ -268,6 +283,8 @@ async def lock(
             "delivery": delivery,
             "database": row["database"],
             "at": at,
+            "asked_at": row["asked_at"],
+            "actor": actor,
         },
     )
     return Evidence(row=row, **found.mappings().one())

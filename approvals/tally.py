@@ -38,7 +38,8 @@ class Ballots:
     """What a count looks at. `care` is what an approval must have been given with.
 
     `people` are those whom the directory has been asked about just now. With `strict`
-    no vote of anybody else counts; without it, such a vote counts as it was cast.
+    no vote of anybody else counts, and a vote in somebody else's seat needs a delegation
+    that held when it was cast; without it, such a vote counts as it was cast.
     """
 
     votes: Sequence[Vote]
@@ -47,6 +48,7 @@ class Ballots:
     people: Mapping[PersonId, Person]
     strict: bool
     care: frozenset[Care] = frozenset()
+    delegations: Sequence[Delegation] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,7 @@ def _voters(rule: Rule, ballots: Ballots) -> Iterator[_Voter]:
             yield _Voter(vote=vote, groups=vote.groups, identities=vote.identities)
             continue
         voter, seat = ballots.people.get(vote.person), ballots.people.get(vote.seat)
-        if ballots.strict and voter is None:
+        if ballots.strict and (voter is None or not _stood_in(vote, voter, seat, ballots)):
             continue
         if (voter and not fit(voter)) or (seat and not fit(seat)):
             continue
@@ -164,6 +166,14 @@ def _voters(rule: Rule, ballots: Ballots) -> Iterator[_Voter]:
             groups=seat.groups if seat else vote.groups,
             identities=seat.identities if seat else vote.identities,
         )
+
+
+def _stood_in(vote: Vote, voter: Person, seat: Person | None, ballots: Ballots) -> bool:
+    """Whether the vote was in the voter's own seat, or in one that was theirs when cast."""
+    if vote.seat == vote.person:
+        return True
+    names = absent_for(ballots.delegations, voter, vote.at)
+    return seat is not None and bool(names & seat.identities)
 
 
 def _sits(gate: Gate, voter: _Voter, asked_at: datetime) -> bool:

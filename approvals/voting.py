@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from approvals.events import Facts, Move, Outcome, Request, Voted, VoteWithdrawn
 from approvals.refusals import Refusal, refuse
-from approvals.rules import Gate, Rule
+from approvals.rules import Delegation, Gate, Rule
 from approvals.tally import (
     Ballots,
     Count,
@@ -31,8 +31,15 @@ def tally(request: Request, rule: Rule, facts: Facts, *, strict: bool = False) -
         people=facts.people,
         strict=strict,
         care=rule.care(request.attributes),
+        delegations=in_force(facts),
     )
     return count(rule, ballots)
+
+
+def in_force(facts: Facts) -> tuple[Delegation, ...]:
+    """The policy's delegations and those that people have given."""
+    of_policy = facts.policy.delegations if facts.policy else ()
+    return (*of_policy, *facts.delegations)
 
 
 def settle(
@@ -185,8 +192,7 @@ def _absent(person: Person, facts: Facts) -> Iterator[Person]:
     """The people in whose seats `person` may sit now, who are themselves fit."""
     if facts.policy is None:
         return
-    delegations = (*facts.policy.delegations, *facts.delegations)
-    names = absent_for(delegations, person, facts.at)
+    names = absent_for(in_force(facts), person, facts.at)
     for other in facts.people.values():
         if names & other.identities and fit(other) and other.id != person.id:
             yield other

@@ -11,12 +11,16 @@ from approvals.words import Person, PersonId, RequestId, State, Why
 
 
 class Voter(Protocol):
-    """Who voted, and by which account they were known then."""
+    """Who voted in whose seat, and by which accounts they were known then."""
 
     @property
     def person(self) -> PersonId: ...
     @property
     def slack(self) -> str: ...
+    @property
+    def seat(self) -> PersonId: ...
+    @property
+    def seat_slack(self) -> str: ...
 
 
 class Grant(Protocol):
