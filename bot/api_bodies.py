@@ -27,7 +27,7 @@ _LINE_ENDS: Final = frozenset("\n\r\t")
 _REASON_CHARS_MAX: Final = 8000
 _Body = TypeVar("_Body", bound=BaseModel)
 
-Hash = Annotated[str, StringConstraints(strict=True, pattern=r"\A[0-9a-f]{64}\Z")]
+Hash = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(strict=True, max_length=_REASON_CHARS_MAX)]
 
 
