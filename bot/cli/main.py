@@ -13,6 +13,7 @@ import typer
 
 from approvals.words import ExplainedError
 from bot.app import assembled
+from bot.cli import remote
 from bot.cli.audit import audit_app
 from bot.cli.doctor import doctor
 from bot.cli.output import complain, complain_of_bug, log_to_stderr, run, say, stop_at_signals
@@ -43,6 +44,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(store_app, name="store")
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(doctor)
+remote.register(app)
 
 
 @app.command()
