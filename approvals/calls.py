@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals.lineage import Origin
 from approvals.records import RequestRecord
 from approvals.words import Care, Door, Person, PersonId, RequestId, RunId, Verdict, Why
 
@@ -19,7 +20,8 @@ class Ask:
 
     `attributes` are what we derived; operation and database are added to them.
     `beneficiary` is for whom they ask, who then counts as having asked too. `electorate`:
-    everybody who could vote, for policies that say `check_satisfiable`.
+    everybody who could vote, for policies that say `check_satisfiable`. `origin`: the request
+    that this one repeats or undoes.
     """
 
     operation: str
@@ -35,6 +37,7 @@ class Ask:
     ttl: timedelta | None = None
     beneficiary: Person | None = None
     electorate: Sequence[Person] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from approvals.calls import Ask
 from approvals.events import NoteKind, Outcome, Request
+from approvals.lineage import kept
 from approvals.machine import FINAL
 from approvals.plans import plan_hash
 from approvals.records import (
@@ -182,7 +183,7 @@ def asked_case(ask: Ask, body: str, outcome: Outcome, request: Request, rule: Ru
     ending = None
     if refusal := outcome.refusal:
         ending = Ending(why=refusal.why, text=refusal.problem, next_step=refusal.next_step)
-    new = Case(row=row, detail=Detail(ending=ending), votes=())
+    new = Case(row=row, detail=Detail(ending=ending, **kept(ask.origin)), votes=())
     return new.after(outcome, rule=rule, now=request.asked_at)
 
 

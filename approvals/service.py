@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals import origins
 from approvals import store as sql
 from approvals.asking import policy_change_refused
 from approvals.bookkeeping import (
@@ -49,6 +50,7 @@ from approvals.events import (
     Voted,
     VoteWithdrawn,
 )
+from approvals.lineage import Origin, audited
 from approvals.machine import decide, inadmissible
 from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
@@ -204,7 +206,8 @@ class Approvals:
             plan, operation=record.operation, database=record.database, params=call["params"]
         )
         event = PlanChanged(by=by, plan_hash=plan_hash(body), attributes=attributes)
-        return await self._by_person(request_id, event, by, delivery, plan=body)
+        planned = Ending(by=by.id, text=f"{by.name} planned it again: it takes new votes.")
+        return await self._by_person(request_id, event, by, delivery, plan=body, ending=planned)
 
     async def change_attributes(
         self, request_id: RequestId, attributes: Mapping[str, str | int]
@@ -299,6 +302,16 @@ class Approvals:
                 conn, database=database, open_only=open_only, limit=limit
             )
 
+    async def facts_for(self, person: Person) -> Facts:
+        """What a decision about votes of this person would look at now.
+
+        Raises:
+            DirectoryDownError: those whom the person stands in for cannot be looked up.
+        """
+        people = {**await self._absent(person), person.id: person}
+        lines = tuple(given.line for given in await self.delegations.of(person.id))
+        return replace(self._facts(self._book.clock()), people=people, delegations=lines)
+
     async def _by_person(
         self,
         request_id: RequestId,
@@ -334,9 +347,11 @@ class Approvals:
             "messages": messages(case, outcome),
             "actor": ask.by.id,
             "action": "ask",
-            "audit": sql.audit_entry("", "", audit_detail(event, None, outcome))["detail"],
+            "audit": sql.audit_entry(
+                "", "", {**audit_detail(event, None, outcome), **audited(ask.origin)}
+            )["detail"],
         }
-        stored, run = await self._stored(case, values, now)
+        stored, run = await self._stored(case, values, now, ask.origin)
         if stored is None:
             return await self._asked_before(delivery)
         record = self._book.record(stored, run)
@@ -353,21 +368,25 @@ class Approvals:
         return Decision(ok=True, noop=False, why=None, problem=text, next_step="", request=None)
 
     async def _stored(
-        self, case: Case, values: Mapping[str, Any], now: datetime
+        self, case: Case, values: Mapping[str, Any], now: datetime, origin: Origin | None
     ) -> tuple[Case | None, tuple[RunId | None, str | None]]:
         """The new case with its number, and its run; None for a delivery that came before.
 
         One statement is all, unless nobody needs to agree and the run is queued with it.
         By itself it holds the chain's lock for no longer than the server needs.
         """
-        if case.row["state"] != State.APPROVED:
+        if case.row["state"] != State.APPROVED and origin is None:
             rows = await self._store.rows(sql.INSERT_REQUEST_ALONE, values)
             return case.numbered(rows[0]["id"]) if rows else None, (None, None)
         async with self._store.begin() as conn:
+            former = await origins.lock(conn, origin) if origin else None
             row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
             if row is None:
                 return None, (None, None)
             stored = case.numbered(row.id)
+            if origin and former:
+                actor = values["actor"]
+                await origins.follow(conn, former, origin, row.id, actor=actor, at=now)
             return stored, await self._book.enqueued(conn, None, stored, now)
 
     async def _asked_before(self, delivery: str) -> Decision:

@@ -54,6 +54,7 @@ requests = sa.Table(
     sa.Column("channel", sa.Text, nullable=False),
     sa.Index("requests_open", "state", "expires_at"),
     sa.Index("requests_of_database", "database", sa.text("id DESC")),
+    sa.Index("requests_asked_by", "asked_by", sa.text("id DESC")),
 )
 
 gates = sa.Table(

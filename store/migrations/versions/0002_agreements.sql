@@ -99,6 +99,9 @@ CREATE TRIGGER policies_in_force_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE
 CREATE TRIGGER delegations_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON delegations
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- What somebody asked for, the newest first.
+CREATE INDEX requests_asked_by ON requests (asked_by, id DESC);
+
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO twokey_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO twokey_app;
 GRANT INSERT ON policies_in_force, delegations, readings, notices TO twokey_app;
