@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.plans import canonical
 from approvals.words import BadInputError, RequestId
+from store.redact import redact_json
 
 GENESIS: Final = "0" * 64
 _BATCH_ROWS: Final = 1000
@@ -93,7 +94,7 @@ async def append(
                 "action": action,
                 "request_id": request_id,
                 "database": chain,
-                "detail": canonical(detail),
+                "detail": canonical(redact_json(detail)),
             },
         )
     ).one()

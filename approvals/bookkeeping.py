@@ -29,6 +29,7 @@ from approvals.events import (
     Swept,
     Voted,
 )
+from approvals.intake import clean_ending, clean_event
 from approvals.machine import decide
 from approvals.policy_file import LoadedPolicy
 from approvals.records import Ending, RequestRecord, to_record
@@ -36,6 +37,7 @@ from approvals.refusals import Refusal, refuse
 from approvals.sentences import ACTIONS, said
 from approvals.signing import VoteKeys
 from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
+from store.redact import redact, redact_json
 
 # A worker asks again and again while it must wait: the audit does not need each time.
 _WAITS: Final = frozenset({Why.LOCKED, Why.NOT_YET, Why.FROZEN, Why.DIRECTORY})
@@ -70,7 +72,7 @@ class Book:
         self, conn: AsyncConnection, request_id: RequestId, event: Happening, how: How
     ) -> Decision:
         """Decide about `event` and save what comes of it, in the caller's transaction."""
-        now = self.clock()
+        now, event = self.clock(), clean_event(event)
         needs_target = isinstance(event, Begun | GlassBroken)
         found = await sql.lock(
             conn, request_id, delivery=how.delivery, at=now, actor=how.actor,
@@ -142,7 +144,11 @@ class Book:
         if outcome.refusal:
             refusal = outcome.refusal
             ending = Ending(why=refusal.why, text=refusal.problem, next_step=refusal.next_step)
-        kept = {"ending": ending, "review": how.review, "numbers": how.numbers}
+        kept = {
+            "ending": clean_ending(ending),
+            "review": clean_ending(how.review),
+            "numbers": redact_json(how.numbers),
+        }
         detail = after.detail.model_copy(update={name: kept[name] for name in kept if kept[name]})
         return replace(after, detail=detail)
 
@@ -245,8 +251,8 @@ def answer_of(decision: Decision) -> Mapping[str, JsonValue]:
         "ok": decision.ok,
         "noop": decision.noop,
         "why": str(decision.why) if decision.why else None,
-        "problem": decision.problem,
-        "next_step": decision.next_step,
+        "problem": redact(decision.problem),
+        "next_step": redact(decision.next_step),
     }
 
 

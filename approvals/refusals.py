@@ -111,6 +111,10 @@ _TEXTS: Final[Mapping[Why, tuple[str, str]]] = MappingProxyType(
             "{request} takes a code of your second factor.",
             "Give the code that your authenticator shows now; `/db mfa enroll` sets one up.",
         ),
+        Why.SECRET: (
+            "What was asked, or the plan made from it, holds a password, a key or a token.",
+            "Leave it out, and replace that secret: it has been sent through the chat.",
+        ),
     }
 )
 

@@ -51,6 +51,7 @@ from approvals.events import (
     VoteWithdrawn,
 )
 from approvals.lineage import Origin, audited
+from approvals.intake import clean_ask, secret_in_plan
 from approvals.machine import decide, inadmissible
 from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
@@ -111,11 +112,14 @@ class Approvals:
 
     async def ask(self, ask: Ask) -> Decision:
         """Store a request, or refuse it. What no rule allows is stored as refused."""
+        ask = clean_ask(ask)
         await self._keep_policy()
         now = self._book.clock()
         body = plan_body(
             ask.plan, operation=ask.operation, database=ask.database, params=ask.params
         )
+        if refusal := secret_in_plan(body):
+            return refused(refusal)
         attributes = {**ask.attributes, "operation": ask.operation, "database": ask.database}
         event = Asked(
             by=ask.by,
@@ -205,6 +209,8 @@ class Approvals:
         body = plan_body(
             plan, operation=record.operation, database=record.database, params=call["params"]
         )
+        if refusal := secret_in_plan(body):
+            return refused(refusal)
         event = PlanChanged(by=by, plan_hash=plan_hash(body), attributes=attributes)
         planned = Ending(by=by.id, text=f"{by.name} planned it again: it takes new votes.")
         return await self._by_person(request_id, event, by, delivery, plan=body, ending=planned)

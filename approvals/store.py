@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approvals.plans import canonical
 from approvals.words import RequestId
 from store.quick import Statement
+from store.redact import redact_json
 
 _JSON: Final = JSONB()
 _TEXTS: Final = ARRAY(sa.Text())
@@ -298,4 +299,4 @@ async def delivered(conn: AsyncConnection, delivery: str) -> tuple[int, Mapping[
 
 def audit_entry(actor: str, action: str, detail: Mapping[str, Any]) -> Mapping[str, str]:
     """An element of `entries`."""
-    return {"actor": actor, "action": action, "detail": canonical(detail)}
+    return {"actor": actor, "action": action, "detail": canonical(redact_json(detail))}

@@ -18,6 +18,7 @@ from jobs.away import is_away, unbroken
 from jobs.runs import Claim
 from store import outbox
 from store.connect import Store
+from store.redact import redact
 
 log: Final = logging.getLogger("twokey.jobs")
 
@@ -91,7 +92,7 @@ class Progress:
     def report(self, text: str, *, fraction: float | None = None) -> None:
         """Note how it goes. Costs nothing: `keep` stores the newest word."""
         shown = None if fraction is None else min(max(fraction, 0.0), 1.0)
-        self._latest = (text[:TEXT_CHARS_MAX], shown)
+        self._latest = (redact(text)[:TEXT_CHARS_MAX], shown)
         self._news.set()
 
     async def keep(self) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approvals.words import RequestId, RunId
 from store.connect import Store
 from store.quick import Statement
+from store.redact import redact, redact_json
 
 
 class RunState(StrEnum):
@@ -271,7 +272,7 @@ async def end(
     """
     await conn.execute(LOCK_REQUEST, {"run_id": mine.run_id})
     statement = REFUSE if state is RunState.REFUSED else END
-    values = {**mine.params(), "outcome": dict(outcome), "now": now}
+    values = {**mine.params(), "outcome": redact_json(dict(outcome)), "now": now}
     if statement is END:
         values["state"] = str(state)
     if (await conn.execute(statement, values)).one_or_none() is None:
@@ -294,7 +295,7 @@ async def end_queued(
     """Take a run that nobody owns out of the queue; False when it has changed since it was read."""
     await conn.execute(LOCK_REQUEST, {"run_id": run.id})
     values = {"run_id": run.id, "epoch": run.epoch, "state": str(state), "now": now}
-    found = await conn.execute(END_QUEUED, {**values, "outcome": dict(outcome)})
+    found = await conn.execute(END_QUEUED, {**values, "outcome": redact_json(dict(outcome))})
     return found.one_or_none() is not None
 
 
@@ -307,7 +308,7 @@ async def next_of(conn: AsyncConnection, database: str) -> RunId | None:
 
 async def tell_waiting(conn: AsyncConnection, run_id: RunId, text: str, *, now: datetime) -> bool:
     """Note why a queued run waits; False when that was noted before."""
-    values = {"run_id": run_id, "text": text, "since": now.isoformat()}
+    values = {"run_id": run_id, "text": redact(text), "since": now.isoformat()}
     return (await conn.execute(WAITING, values)).one_or_none() is not None
 
 
@@ -352,7 +353,8 @@ async def counts(conn: AsyncConnection, *, now: datetime) -> Sequence[Count]:
 
 async def write_line(conn: AsyncConnection, run_id: RunId, line: str, *, now: datetime) -> None:
     """Add a line to the log of a run."""
-    await conn.execute(LOG_LINE, {"run_id": run_id, "now": now, "line": line[:LINE_CHARS_MAX]})
+    kept = redact(line)[:LINE_CHARS_MAX]
+    await conn.execute(LOG_LINE, {"run_id": run_id, "now": now, "line": kept})
 
 
 def _run(row: Mapping[Any, Any]) -> Run:

@@ -23,6 +23,7 @@ from jobs.pulse import Leash
 from jobs.runs import FencedError
 from store.connect import Store
 from store.quick import Statement
+from store.redact import redact
 
 Body: TypeAlias = Callable[[Attempt], Awaitable[JsonValue]]
 
@@ -375,7 +376,7 @@ def _backoff_seconds(number: int, limits: Limits) -> float:
 
 def _error_text(error: Exception) -> str:
     problem, next_step = texts(error) or (f"{type(error).__name__}: {error}", "")
-    return f"{problem}\n{next_step}"[:ERROR_CHARS_MAX]
+    return redact(f"{problem}\n{next_step}")[:ERROR_CHARS_MAX]
 
 
 def _stored_error(error: str) -> JobError:

@@ -11,6 +11,8 @@ from pydantic import JsonValue
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.redact import redact_json
+
 Topic = Literal["card", "note", "progress", "result", "direct"]
 CHANNEL: Final = "twokey_outbox"
 
@@ -39,7 +41,8 @@ async def post(
     `card` ({}): the shell draws the request's card from stored state. `note` ({"text",
     "kind"}): a message in the card's thread. `progress` ({"text", "fraction"}): one
     message in the thread, edited in place. `result`: an answer or a problem, in the
-    thread. `direct` ({"text", "kind"}): `channel` is a person's id.
+    thread. `direct` ({"text", "kind"}): `channel` is a person's id. Nothing that is or looks
+    like a secret is stored of it, also nothing that we issue to a person.
     """
     row = await conn.execute(
         POST,
@@ -47,7 +50,7 @@ async def post(
             "topic": topic,
             "request_id": request_id,
             "channel": channel,
-            "payload": dict(payload),
+            "payload": redact_json(dict(payload)),
             "now": now,
         },
     )
