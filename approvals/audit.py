@@ -1,25 +1,53 @@
 """The audit: a chain of entries per database in which nothing can be changed unseen.
 
-`verify` is pure and works on exported lines, without the database and without us.
+Here entries are appended and read. `approvals.chain` says what is wrong with them, and works
+without the database and without us.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals.anchors import Anchors
+from approvals.chain import (
+    GENESIS,
+    Entry,
+    Finding,
+    Head,
+    entry_hash,
+    from_line,
+    to_line,
+    verify,
+)
+from approvals.exports import Filters, Format, entry_line, first_lines
+from approvals.offline import Check, Report
 from approvals.plans import canonical
-from approvals.words import BadInputError, RequestId
+from approvals.words import RequestId
 from store.redact import redact_json
 
-GENESIS: Final = "0" * 64
+__all__ = [
+    "GENESIS",
+    "Entry",
+    "Finding",
+    "Head",
+    "append",
+    "check_store",
+    "entry_hash",
+    "export",
+    "export_lines",
+    "from_line",
+    "heads",
+    "read",
+    "to_line",
+    "verify",
+]
+
 _BATCH_ROWS: Final = 1000
 
 APPEND: Final = sa.text("""
@@ -27,50 +55,46 @@ APPEND: Final = sa.text("""
       FROM audit_append(:chain, :at, :actor, :action, :request_id, :database, :detail)
 """)
 
+# One look into the index per chain, however long the chains are.
+READ_CHAINS: Final = sa.text("""
+    WITH RECURSIVE known AS (
+        (SELECT chain FROM audit_log ORDER BY chain LIMIT 1)
+        UNION ALL
+        SELECT (SELECT a.chain FROM audit_log a WHERE a.chain > k.chain ORDER BY a.chain LIMIT 1)
+          FROM known k
+         WHERE k.chain IS NOT NULL
+    )
+    SELECT chain FROM known WHERE chain IS NOT NULL
+""")
+
+# A time takes all between a chain's first and last entry of it, so that what is exported has
+# no holes where a clock was set back.
+READ_SPAN: Final = sa.text("""
+    SELECT min(seq) AS first, max(seq) AS last
+      FROM audit_log
+     WHERE chain = :chain
+       AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+       AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
+""").bindparams(
+    sa.bindparam("since", type_=TIMESTAMP(timezone=True)),
+    sa.bindparam("until", type_=TIMESTAMP(timezone=True)),
+)
+
 READ: Final = sa.text("""
     SELECT chain, seq, at, actor, action, request_id, database, detail, prev_hash, hash
       FROM audit_log
-     WHERE (CAST(:chain AS text) IS NULL OR chain = :chain)
-     ORDER BY chain, seq
+     WHERE chain = :chain
+       AND seq >= :first
+       AND (CAST(:last AS bigint) IS NULL OR seq <= :last)
+       AND (CAST(:actor AS text) IS NULL OR actor = :actor)
+       AND (CAST(:action AS text) IS NULL OR action = :action)
+       AND (CAST(:request AS bigint) IS NULL OR request_id = :request)
+     ORDER BY seq
 """)
 
 READ_HEADS: Final = sa.text("""
     SELECT chain, seq, hash FROM audit_heads WHERE CAST(:chain AS text) IS NULL OR chain = :chain
 """)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of the audit. `detail` is JSON; `at` is aware."""
-
-    chain: str
-    seq: int
-    at: datetime
-    actor: str
-    action: str
-    request_id: int | None
-    database: str
-    detail: Mapping[str, Any]
-    prev_hash: str
-    hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """Where a chain ends, as the database or an anchor outside of it remembers."""
-
-    chain: str
-    seq: int
-    hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something wrong in a chain, at or just before the entry `seq`."""
-
-    chain: str
-    seq: int
-    problem: str
 
 
 async def append(
@@ -101,11 +125,38 @@ async def append(
     return Head(chain=chain, seq=row.seq, hash=row.hash)
 
 
-async def read(conn: AsyncConnection, *, chain: str | None = None) -> AsyncIterator[Entry]:
-    """All entries in order, in bounded memory."""
-    result = await conn.stream(READ, {"chain": chain}, execution_options={"yield_per": _BATCH_ROWS})
-    async for row in result.mappings():
-        yield Entry(**row)
+async def read(
+    conn: AsyncConnection, *, chain: str | None = None, filters: Filters | None = None
+) -> AsyncIterator[Entry]:
+    """Entries in order, in bounded memory: all of them, a chain's, or what a filter chooses."""
+    chosen = filters or Filters(chain=chain)
+    picked = {"actor": chosen.actor, "action": chosen.action, "request": chosen.request}
+    for name in await _chains(conn, chosen):
+        first, last = await _span(conn, name, chosen)
+        if first is None:
+            continue
+        values = {"chain": name, "first": first, "last": last, **picked}
+        result = await conn.stream(READ, values, execution_options={"yield_per": _BATCH_ROWS})
+        async for row in result:
+            yield Entry(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+async def _chains(conn: AsyncConnection, filters: Filters) -> list[str]:
+    if filters.chain is not None:
+        return [filters.chain]
+    return sorted((await conn.execute(READ_CHAINS)).scalars())
+
+
+async def _span(
+    conn: AsyncConnection, chain: str, filters: Filters
+) -> tuple[int | None, int | None]:
+    """The first and last entry of a time; None as the last: whatever comes."""
+    if filters.since is None and filters.until is None:
+        return 0, None
+    values = {"chain": chain, "since": filters.since, "until": filters.until}
+    row = (await conn.execute(READ_SPAN, values)).one()
+    first = row.first if filters.since is not None or row.first is None else 0
+    return first, row.last if filters.until is not None else None
 
 
 async def heads(conn: AsyncConnection, *, chain: str | None = None) -> list[Head]:
@@ -114,90 +165,33 @@ async def heads(conn: AsyncConnection, *, chain: str | None = None) -> list[Head
     return [Head(**row) for row in rows.mappings()]
 
 
-def verify(entries: Iterable[Entry], heads: Iterable[Head]) -> list[Finding]:
-    """What is wrong: edits, gaps, insertions, and chains that end too early.
+async def check_store(
+    conn: AsyncConnection, *, chain: str | None = None, anchors: Anchors | None = None
+) -> Report:
+    """What is wrong in the store, in one pass and bounded memory.
 
-    `entries` come in order of chain and seq. A rewrite of a whole chain with all its
-    hashes shows only against heads that were kept outside of the database.
+    In a snapshot (REPEATABLE READ), or an entry that comes meanwhile is a finding. The heads
+    that the store itself remembers are held against it too.
     """
-    findings: list[Finding] = []
-    last: dict[str, Entry] = {}
-    known = {(head.chain, head.seq): head for head in heads}
-    for entry in entries:
-        findings += _checked(entry, last.get(entry.chain), known.get((entry.chain, entry.seq)))
-        last[entry.chain] = entry
-    for head in known.values():
-        end = last[head.chain].seq if head.chain in last else 0
-        if end < head.seq:
-            findings.append(
-                Finding(
-                    chain=head.chain,
-                    seq=end + 1,
-                    problem=f"the chain was cut: it ends at {end} and should reach {head.seq}",
-                )
-            )
-    return findings
-
-
-def _checked(entry: Entry, before: Entry | None, head: Head | None) -> Iterator[Finding]:
-    def finding(problem: str) -> Finding:
-        return Finding(chain=entry.chain, seq=entry.seq, problem=problem)
-
-    expected = before.seq + 1 if before else 1
-    prev_hash = before.hash if before else GENESIS
-    if entry.seq > expected:
-        yield finding(f"entries {expected} to {entry.seq - 1} are missing")
-    elif entry.seq < expected:
-        yield finding(f"the entry {entry.seq} stands twice")
-    elif entry.prev_hash != prev_hash:
-        yield finding("it does not follow the entry before it: one of them was replaced")
-    if entry.hash != entry_hash(entry):
-        yield finding("it was edited: its hash is not that of its content")
-    elif head is not None and head.hash != entry.hash:
-        yield finding("the chain was rewritten: its remembered head is another one")
-
-
-def entry_hash(entry: Entry) -> str:
-    """The hash that an entry must have."""
-    at = entry.at.astimezone(UTC)
-    lines = (
-        "v1",
-        entry.prev_hash,
-        entry.chain,
-        str(entry.seq),
-        f"{at:%Y-%m-%dT%H:%M:%S.%f}Z",
-        entry.actor,
-        entry.action,
-        "" if entry.request_id is None else str(entry.request_id),
-        entry.database,
-        canonical(entry.detail),
+    check = Check(
+        scope=Filters(chain=chain).scope,
+        anchors=anchors,
+        remembered={head.chain: head for head in await heads(conn, chain=chain)},
     )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def to_line(entry: Entry) -> str:
-    """An entry as a line of JSON."""
-    return canonical({**asdict(entry), "at": entry.at.astimezone(UTC).isoformat()})
-
-
-def from_line(line: str) -> Entry:
-    """The entry in a line that `to_line` wrote.
-
-    Raises:
-        BadInputError: it is none.
-    """
-    try:
-        data = json.loads(line)
-        entry = Entry(**{**data, "at": datetime.fromisoformat(data["at"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadInputError(
-            f"This is no line of an exported audit: {line[:80]!r} ({error}).",
-            next_step="Export it again with `twokey audit export`.",
-        ) from None
-    return entry
+    async for entry in read(conn, chain=chain):
+        check.take(entry)
+    return check.end()
 
 
 async def export(conn: AsyncConnection, *, chain: str | None = None) -> AsyncIterator[str]:
     """All entries as lines of JSON."""
     async for entry in read(conn, chain=chain):
         yield to_line(entry)
+
+
+async def export_lines(conn: AsyncConnection, filters: Filters, form: Format) -> AsyncIterator[str]:
+    """What a filter chooses as an export that says what it holds, without line ends."""
+    for line in first_lines(filters, form):
+        yield line
+    async for entry in read(conn, filters=filters):
+        yield entry_line(entry, form)

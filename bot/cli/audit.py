@@ -5,130 +5,153 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
 from approvals import audit
-from approvals.audit import Entry, Finding, Head
+from approvals.anchors import Anchors
+from approvals.exports import Filters
+from approvals.offline import Report, check_files, load_anchors
 from approvals.words import BadInputError
 from bot.cli.output import JsonOption, run, say, say_json
 from bot.settings import Settings, load_settings
 from bot.storage import open_store
 
-audit_app = typer.Typer(help="Verify and export the audit.", no_args_is_help=True)
+audit_app = typer.Typer(help="Verify, export and anchor the audit.", no_args_is_help=True)
 
 Chain = Annotated[
     str | None,
-    typer.Option(help="One database's chain; '' for what belongs to none. All when left out."),
+    typer.Option(
+        "--chain",
+        "--database",
+        help="One database's chain; '' for what belongs to none. All when left out.",
+    ),
 ]
+
+
+class Format(StrEnum):
+    """How an export is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
 
 
 @audit_app.command()
 def verify(
     file: Annotated[
         Path | None,
-        typer.Argument(help="An exported file, checked without the database; else the store."),
+        typer.Argument(help="An exported file, checked offline and alone; else the store."),
     ] = None,
-    chain: Chain = None,
-    heads: Annotated[
-        Path | None,
-        typer.Option(help="Heads that were kept elsewhere, written by `audit export --heads`."),
+    chain: Annotated[
+        str | None,
+        typer.Option(
+            "--chain", "--database", help="Of the store: one chain. An export says what it holds."
+        ),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            "--heads",
+            help="Anchors that were kept elsewhere: the file, or text copied from the channel. "
+            "May be given again.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check every hash; ends with 1 when something was edited, removed, added or cut."""
-    known = _read_heads(heads) if heads else None
     if file is not None:
-        findings, count = _verify_file(file, chain, known or [])
+        if chain is not None:
+            raise BadInputError(
+                "An export is checked as what it says it holds.",
+                next_step=f"Leave --chain out, or: twokey audit export --chain {chain}",
+            )
+        report = check_files(file, anchors or [])
     else:
-        findings, count = run(_verify_store(load_settings(), chain, known))
+        report = run(_verify_store(load_settings(), chain, load_anchors(anchors or [])))
+    tell(report, as_json=as_json)
+
+
+def tell(report: Report, *, as_json: bool) -> None:
+    """Print a report; ends with 1 when something is wrong."""
     if as_json:
-        say_json({"ok": not findings, "entries": count, "findings": [asdict(f) for f in findings]})
+        say_json(report.to_json())
     else:
-        for finding in findings:
-            say(f"{finding.chain or '(general)'}, entry {finding.seq}: {finding.problem}")
-        say(f"{count} entries: {f'{len(findings)} finding(s)' if findings else 'all in order'}.")
-    if findings:
+        for sentence in report.sentences():
+            say(sentence)
+    if not report.ok:
         raise typer.Exit(1)
 
 
 @audit_app.command()
-def export(
+def export(  # noqa: PLR0917 - each is an option
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write; standard output when left out.")
     ] = None,
+    form: Annotated[Format, typer.Option("--format", help="JSON Lines, or CSV.")] = Format.JSONL,
     chain: Chain = None,
+    since: Annotated[str, typer.Option(help="From this time on: 2026-01-01, UTC.")] = "",
+    until: Annotated[str, typer.Option(help="Up to this time, not included.")] = "",
+    actor: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only this, such as vote.")] = None,
+    request: Annotated[int | None, typer.Option(help="Only about this request.")] = None,
     heads: Annotated[
-        bool, typer.Option("--heads", help="Only where the chains end: keep that elsewhere.")
+        bool, typer.Option("--heads", help="Only where the chains end now, as bare lines.")
     ] = False,
 ) -> None:
-    """Write all entries as lines of JSON, which `audit verify FILE` checks offline."""
+    """Write entries, which `audit verify FILE` checks offline; the first line says which."""
+    filters = Filters(
+        chain=chain,
+        since=moment(since) if since else None,
+        until=moment(until) if until else None,
+        actor=actor,
+        action=action,
+        request=request,
+    )
     with _target(out) as file:
-        run(_export(load_settings(), file, chain, heads_only=heads))
+        run(_export(load_settings(), file, filters, form, heads_only=heads))
 
 
-async def _verify_store(
-    settings: Settings, chain: str | None, known: list[Head] | None
-) -> tuple[list[Finding], int]:
+def moment(text: str) -> datetime:
+    """A time that somebody typed; without a zone it is UTC.
+
+    Raises:
+        BadInputError: it is none.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInputError(
+            f"{text!r} is no time.", next_step="Write it like 2026-01-31 or 2026-01-31T14:00+01:00."
+        ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+async def _verify_store(settings: Settings, chain: str | None, anchors: Anchors | None) -> Report:
     # One snapshot for entries and heads, or an entry between the two would be a finding.
     async with open_store(settings, os.environ) as store, store.begin() as conn:
         await conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        ends = known if known is not None else await audit.heads(conn, chain=chain)
-        entries = [entry async for entry in audit.read(conn, chain=chain)]
-    return audit.verify(entries, ends), len(entries)
+        return await audit.check_store(conn, chain=chain, anchors=anchors)
 
 
-def _verify_file(file: Path, chain: str | None, known: Iterable[Head]) -> tuple[list[Finding], int]:
-    count = 0
-
-    def entries(lines: Iterable[str]) -> Iterator[Entry]:
-        nonlocal count
-        for line in lines:
-            entry = audit.from_line(line)
-            if chain is None or entry.chain == chain:
-                count += 1
-                yield entry
-
-    with _source(file) as lines:
-        findings = audit.verify(entries(lines), known)
-    return findings, count
-
-
-async def _export(settings: Settings, file: TextIO, chain: str | None, *, heads_only: bool) -> None:
+async def _export(
+    settings: Settings, file: TextIO, filters: Filters, form: Format, *, heads_only: bool
+) -> None:
     async with open_store(settings, os.environ) as store, store.begin() as conn:
+        await conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         if heads_only:
-            ends = await audit.heads(conn, chain=chain)
+            ends = await audit.heads(conn, chain=filters.chain)
             file.writelines(f"{json.dumps(asdict(head))}\n" for head in ends)
             return
-        async for line in audit.export(conn, chain=chain):
+        async for line in audit.export_lines(conn, filters, form.value):
             file.write(line + "\n")
-
-
-def _read_heads(path: Path) -> list[Head]:
-    try:
-        with _source(path) as lines:
-            return [Head(**json.loads(line)) for line in lines]
-    except (ValueError, TypeError):
-        raise BadInputError(
-            f"{path} holds no heads of chains.",
-            next_step="Use a file that `twokey audit export --heads` wrote.",
-        ) from None
-
-
-@contextmanager
-def _source(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise BadInputError(
-            f"{path} cannot be read: {error.strerror}.", next_step="Check the path."
-        ) from None
 
 
 @contextmanager
@@ -137,7 +160,7 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
             yield file
     except OSError as error:
         raise BadInputError(

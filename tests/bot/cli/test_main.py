@@ -139,7 +139,7 @@ def test_the_embedded_store_is_made_used_again_and_left_stopped(tmp_path: Path) 
         assert json.loads(done.stdout)["ok"] is True
     done = twokey("audit", "verify", "--json", home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"ok": True, "entries": 0, "findings": []}
+    assert json.loads(done.stdout).items() >= {"ok": True, "entries": 0, "findings": []}.items()
     assert not list((tmp_path / "home").rglob("postmaster.pid"))
 
 
