@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
+from bot.doctor_secrets import examine_secrets
 from bot.doctor_slack import examine_slack
 from bot.finding import Finding
 from bot.http import readiness
 from bot.inventory import Inventory, load_inventory
 from bot.process import utc_now
+from bot.redact import redact
 from bot.settings import Settings, load_settings
 from bot.storage import vote_keys
 from jobs.operation import Database
@@ -41,17 +44,19 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
         settings = load_settings()
         inventory = load_inventory(settings.config, environ)
     except ExplainedError as error:
-        return [_bad("settings", error.problem, error.next_step)]
+        return [_without_secrets(_bad("settings", error.problem, error.next_step))]
     found = [
         _good("settings", "read"),
         _good("inventory", f"{len(inventory.databases)} database(s) in {inventory.path}"),
     ]
+    found += examine_secrets(settings, inventory, environ)
     policy, finding = _policy(inventory)
     found += [finding, _key(settings), _tools(environ)]
     found += await _store(settings)
     found += [finding async for finding in _databases(inventory)]
     groups = {**inventory.groups, **(policy.values.groups if policy else {})}
-    return [*found, *[finding async for finding in examine_slack(settings, inventory, groups)]]
+    found += [finding async for finding in examine_slack(settings, inventory, groups)]
+    return [_without_secrets(finding) for finding in found]
 
 
 def _policy(inventory: Inventory) -> tuple[LoadedPolicy | None, Finding]:
@@ -148,6 +153,11 @@ def _folder(database: Database) -> Finding:
         f"{folder} cannot be written by this user.",
         f"Create {folder} for the user that runs the worker. A bot alone does not need it.",
     )
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    """A server's or a library's own words may repeat what we sent."""
+    return replace(finding, says=redact(finding.says), fix=redact(finding.fix))
 
 
 def _good(name: str, says: str) -> Finding:

@@ -49,10 +49,14 @@ async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterato
 def kept_key(path: Path) -> str:
     """A random key that is made once and then read from `path`, which only we can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    # The mode is there before the content: there is no moment at which others could read it.
+    handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        made.touch(mode=0o600)
-        made.write_text(secrets.token_hex(_KEY_BYTES), encoding="ascii")
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
         # A link appears with its content or not at all, and never replaces another one's.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(made)
