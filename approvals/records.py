@@ -199,7 +199,8 @@ class RequestRecord:
     @property
     def slack_of(self) -> Mapping[PersonId, str]:
         """`TEAM/USER` of everybody involved whose account is known."""
-        known = {vote.person: vote.slack for vote in self.votes if vote.slack}
+        known = {vote.seat: vote.seat_slack for vote in self.votes if vote.seat_slack}
+        known |= {vote.person: vote.slack for vote in self.votes if vote.slack}
         return {**known, self.asked_by: self.asked_by_slack} if self.asked_by_slack else known
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from approvals.plans import call_of, canonical, plan_of
 from approvals.records import GateStatus, RequestRecord
 from approvals.service import Approvals
-from approvals.words import BadInputError, PersonId, RequestId, State
+from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
 from bot.buttons import Seal, Shown
 from bot.outbox_rows import Row
@@ -48,7 +48,7 @@ def card_of(record: RequestRecord) -> Card:
         reason=record.reason,
         plan=PLAN.validate_python(plan_of(record.plan)),
         rule=record.rule,
-        gates=tuple(_gate(gate, slack_of) for gate in record.gates),
+        gates=tuple(_gate(gate, slack_of, stand_ins_of(record)) for gate in record.gates),
         any_gate=record.any_gate,
         votes=tuple(
             VoteLine(
@@ -78,12 +78,24 @@ def _params(plan: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _gate(gate: GateStatus, slack_of: Mapping[PersonId, str]) -> GateLine:
+def stand_ins_of(record: RequestRecord) -> Mapping[PersonId, str]:
+    """By whose seat it was: who approved in the place of somebody else."""
+    return {
+        vote.seat: vote.slack or vote.person
+        for vote in record.votes
+        if vote.seat != vote.person and vote.verdict is Verdict.APPROVE
+    }
+
+
+def _gate(
+    gate: GateStatus, slack_of: Mapping[PersonId, str], stand_ins: Mapping[PersonId, str]
+) -> GateLine:
     return GateLine(
         id=gate.id,
         who=gate.who,
         need=gate.approve,
         have=tuple(slack_of.get(person, person) for person in gate.have),
+        stand_ins=tuple(stand_ins.get(person, "") for person in gate.have),
         is_open=gate.open,
         can_deny=gate.deny > 0,
     )

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.words import DirectoryDownError, Flag, Person, PersonId, RefusedError, Why
-from bot.slack import SlackError, SlackRefusedError, call
+from bot.slack import SlackError, SlackRefusedError, SlackUnclearError, call
 
 _ENTRIES_MAX: Final = 10_000
 _LOOKUP_SECONDS_MAX: Final = 1.2  # a listener has 3 s in all
+_NO_GROUP: Final = frozenset({"no_such_subteam", "subteam_not_found"})
 _UNKNOWN: Final = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
 _Value = TypeVar("_Value")
+
+log: Final = logging.getLogger("twokey.people")
 
 
 class People:
@@ -74,6 +79,29 @@ class People:
             )
         return await self.by_slack(team, user)
 
+    async def members(self, group: str) -> frozenset[str]:
+        """The accounts in a group, by the policy's name for it, fit or not.
+
+        Raises:
+            DirectoryDownError: Slack cannot be asked.
+        """
+        if group not in self._groups:
+            return frozenset()
+        known = self._members.known(self._groups[group])
+        return known if known is not None else (await self._asked(self._all_members()))[group]
+
+    async def zone(self, user: str) -> ZoneInfo:
+        """The time zone that an account has chosen; UTC where there is none.
+
+        Raises:
+            DirectoryDownError: Slack cannot be asked.
+            RefusedError: there is no such account.
+        """
+        account = self._accounts.known(user)
+        if account is None:
+            account = await self._asked(self._accounts.get(user, partial(self._account, user)))
+        return zone_of(account)
+
     def forget(self, user: str) -> None:
         """Slack says that an account has changed: ask anew."""
         self._accounts.forget(user)
@@ -96,40 +124,55 @@ class People:
         return account, members
 
     async def _looked_up(self, user: str) -> tuple[Mapping[str, Any], Mapping[str, frozenset[str]]]:
+        return await self._asked(
+            asyncio.gather(
+                self._accounts.get(user, partial(self._account, user)), self._all_members()
+            )
+        )
+
+    async def _asked(self, answer: Awaitable[_Value]) -> _Value:
+        """What Slack answers in time, or why nobody can be identified."""
         try:
             async with asyncio.timeout(_LOOKUP_SECONDS_MAX):
-                account, members = await asyncio.gather(
-                    self._accounts.get(user, partial(self._account, user)), self._all_members()
-                )
+                return await answer
         except SlackRefusedError as error:
             if error.error in _UNKNOWN:
                 raise RefusedError(
-                    f"Slack knows no account {user}.",
+                    "Slack knows no such account.",
                     next_step="Ask from an account of this workspace.",
                     why=Why.IDENTITY,
                 ) from error
             raise _down(error.error) from error
         except (SlackError, TimeoutError) as error:
             raise _down(str(error) or "it took too long") from error
-        return account, members
 
     async def _all_members(self) -> Mapping[str, frozenset[str]]:
+        groups = dict(self._groups)  # another policy may come into force meanwhile
         lists = await asyncio.gather(
-            *(
-                self._members.get(group, partial(self._group, group))
-                for group in self._groups.values()
-            )
+            *(self._members.get(group, partial(self._group, group)) for group in groups.values())
         )
-        return dict(zip(self._groups, lists, strict=True))
+        return dict(zip(groups, lists, strict=True))
 
     async def _account(self, user: str) -> Mapping[str, Any]:
         data = await call(self._client.users_info(user=user))
-        account: Mapping[str, Any] = data["user"]
+        account = data.get("user")
+        if not isinstance(account, dict) or account.get("id") != user:
+            raise SlackUnclearError("the answer is about nobody, or somebody else")
         return account
 
     async def _group(self, group: str) -> frozenset[str]:
-        data = await call(self._client.usergroups_users_list(usergroup=group))
-        return frozenset(data["users"])
+        """The members of a group. One that is deleted or disabled has none."""
+        try:
+            data = await call(self._client.usergroups_users_list(usergroup=group))
+        except SlackRefusedError as error:
+            if error.error not in _NO_GROUP:
+                raise
+            log.error("The user group %s is gone or disabled: nobody belongs to it.", group)  # noqa: TRY400
+            return frozenset()
+        users = data.get("users")
+        if not isinstance(users, list):
+            raise SlackUnclearError("the answer names no members")
+        return frozenset(str(user) for user in users)
 
 
 def person(
@@ -142,34 +185,53 @@ def person(
     """
     profile: Mapping[str, Any] = account.get("profile") or {}
     email = str(profile.get("email") or "").strip().lower()
+    mailbox = _mailbox(email)
     confirmed = "@" in email and account.get("is_email_confirmed") is not False
     user = str(account["id"])
     flags = {
         Flag.DEACTIVATED: bool(account.get("deleted")),
         Flag.BOT: bool(account.get("is_bot") or account.get("is_workflow_bot")),
         Flag.GUEST: bool(account.get("is_restricted") or account.get("is_ultra_restricted")),
-        Flag.EXTERNAL: _is_external(account, team) or seen_team != team,
+        Flag.EXTERNAL: not _belongs(account, team, seen_team),
         Flag.UNCONFIRMED: not confirmed,
     }
     name = profile.get("display_name") or account.get("real_name") or account.get("name") or user
     return Person(
         # Two accounts with one confirmed address are one person; an address that nobody
         # confirmed proves nothing.
-        id=PersonId(email if confirmed else f"{account.get('team_id', team)}/{user}"),
+        id=PersonId(mailbox if confirmed else f"{account.get('team_id', team)}/{user}"),
         name=str(name),
         slack_team=team,
         slack_user=user,
         flags=frozenset(flag for flag, raised in flags.items() if raised),
         groups=groups,
+        aliases=frozenset({email}) if confirmed and email != mailbox else frozenset(),
     )
 
 
-def _is_external(account: Mapping[str, Any], team: str) -> bool:
+def zone_of(account: Mapping[str, Any]) -> ZoneInfo:
+    """The time zone in Slack's user object. Pure."""
+    try:
+        return ZoneInfo(str(account.get("tz") or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def _mailbox(email: str) -> str:
+    """The address without its tag: a second account is mostly ana+test@acme.example."""
+    local, at, domain = email.rpartition("@")
+    return f"{local.partition('+')[0] or local}{at}{domain}"
+
+
+def _belongs(account: Mapping[str, Any], team: str, seen_team: str) -> bool:
     if account.get("is_stranger"):
-        return True
+        return False
     home: Mapping[str, Any] = account.get("enterprise_user") or {}
+    teams = set(home.get("teams") or ())
     # In an organisation somebody's own team may be another one, and they still belong here.
-    return account.get("team_id") != team and team not in (home.get("teams") or ())
+    if account.get("team_id") != team and team not in teams:
+        return False
+    return seen_team == team or (team in teams and seen_team in teams)
 
 
 def _down(reason: str) -> DirectoryDownError:

@@ -12,6 +12,7 @@ from bot import audit_lines
 from bot.blocks import Message
 from bot.cards import card_of
 from bot.command_text import unknown, words
+from bot.delegate_words import delegate_word
 from bot.desk import Desk, Pressed, Typed
 from bot.explain import explain_policy, explain_rule
 from bot.token_words import token_word, tokens_word
@@ -180,6 +181,9 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
         "review": _own("/db review 12 it was needed", "Close what ran without votes", _review),
         "token": _own("/db token 8 laptop", "A token for the API and the command line", token_word),
         "tokens": _own("/db tokens", "Which of your tokens still live", tokens_word),
+        "delegate": _own(
+            "/db delegate @colleague until Friday", "Who votes in your place", delegate_word
+        ),
         "help": _own("/db help backup", "What can be typed", _help),
     }
 )

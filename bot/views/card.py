@@ -21,6 +21,7 @@ class GateLine:
     have: tuple[str, ...]
     is_open: bool  # False for a gate whose turn has not come
     can_deny: bool
+    stand_ins: tuple[str, ...] = ()  # beside `have`: who voted in that seat; "" for its owner
 
     @property
     def is_met(self) -> bool:

@@ -7,6 +7,7 @@ cannot drift from what is stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Final, assert_never
 
 from approvals.words import State, Verdict
@@ -212,12 +213,20 @@ def _agreement(card: Card) -> list[Block]:
 
 def _gate(gate: GateLine) -> str:
     mark = "☑" if gate.is_met else "☐"
-    names = ", ".join(mention(person) for person in gate.have)
+    names = ", ".join(_seated(gate))
     waiting = "" if gate.is_open or gate.is_met else " (after the gates above)"
     return (
         f"{mark} {one_line(gate.who)}: {len(gate.have)} of {gate.need}"
         f"{f' · {names}' if names else ''}{waiting}"
     )
+
+
+def _seated(gate: GateLine) -> list[str]:
+    """Whose seats are taken, such as `@Cleo for @Ben` where somebody stood in."""
+    return [
+        f"{mention(stand_in)} for {mention(owner)}" if stand_in else mention(owner)
+        for owner, stand_in in zip_longest(gate.have, gate.stand_ins, fillvalue="")
+    ]
 
 
 def _missing(card: Card) -> str:
