@@ -6,6 +6,7 @@ function, and saves state, votes, audit, messages and the queue entry together.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -50,8 +51,9 @@ from approvals.events import (
     Voted,
     VoteWithdrawn,
 )
-from approvals.lineage import Origin, audited
+from approvals.in_force import DistrustedPolicyError, InForce, Policies
 from approvals.intake import clean_ask, secret_in_plan
+from approvals.lineage import Origin, audited
 from approvals.machine import decide, inadmissible
 from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
@@ -62,6 +64,7 @@ from approvals.sentences import said
 from approvals.shelf import Shelf
 from approvals.signing import VoteKeys
 from approvals.tally import absent_for, fit
+from approvals.trust import goes_on, told
 from approvals.words import (
     Care,
     DirectoryDownError,
@@ -78,6 +81,8 @@ from approvals.words import (
 from store.connect import Store
 
 __all__ = ["Approvals", "Ask", "Ballot", "Clock", "Decision", "RunQueue", "Seen"]
+
+log: Final = logging.getLogger("twokey.approvals")
 
 Clock = Callable[[], datetime]
 SYSTEM: Final = "twokey"
@@ -96,8 +101,17 @@ class Approvals:
         clock: Clock,
         policy: LoadedPolicy,
         directory: Directory | None = None,
+        policies: Policies | None = None,
+        heard: Callable[[LoadedPolicy], None] = lambda _: None,
     ) -> None:
-        """`directory` looks up the absent whom a voter stands in for; without it nobody can."""
+        """`directory` looks up the absent whom a voter stands in for; without it nobody can.
+
+        `policies`: where `policy` is in force, to be followed when another one is; `heard`
+        is told of it. Without them `policy` stays.
+        """
+        self._policies = policies
+        self._heard = heard
+        self._distrust: RefusedError | None = None
         self._store = store
         self._directory = directory
         self._book = Book(keys=keys, queue=queue, clock=clock, policy=policy)
@@ -110,9 +124,24 @@ class Approvals:
         """The policy that decisions are made under now."""
         return self._book.policy
 
+    async def follow(self) -> None:
+        """Decide under the policy that is in force now; while it is not ours, about nothing.
+
+        Raises:
+            DistrustedPolicyError: it is not ours.
+        """
+        if self._policies is None:
+            return
+        try:
+            self._use(await self._policies.in_force())
+        except DistrustedPolicyError as error:
+            self._distrust = error
+            raise
+
     async def ask(self, ask: Ask) -> Decision:
         """Store a request, or refuse it. What no rule allows is stored as refused."""
         ask = clean_ask(ask)
+        self._trusted()
         await self._keep_policy()
         now = self._book.clock()
         body = plan_body(
@@ -174,10 +203,11 @@ class Approvals:
         door: Door,
         delivery: str,
         care: frozenset[Care] = frozenset(),
+        seen_plan: str | None = None,
     ) -> Decision:
         """Run a request without its votes, loudly, owing a review."""
         del door  # the same through every door
-        event = GlassBroken(by=by, reason=reason, care=care)
+        event = GlassBroken(by=by, reason=reason, care=care, seen_plan=seen_plan)
         return await self._by_person(request_id, event, by, delivery)
 
     async def review(
@@ -250,9 +280,20 @@ class Approvals:
         `people` are the requester and the voters as the directory knows them now. Commit
         also after a refusal: it can have turned the request back.
         """
+        if self._policies is not None:
+            try:
+                self._use(await self._policies.held(conn))
+            except DistrustedPolicyError as error:
+                # Nothing is wrong with the request: it waits.
+                why = Why.NOT_YET
+                return refused(refuse(why, problem=error.problem, next_step=error.next_step))
         fresh = {person: found for person, found in people.items() if found.id == person}
         how = How(actor=SYSTEM, people=fresh, requester_must_be_known=True)
         return await self._book.happen(conn, request_id, Begun(), how)
+
+    async def resume(self, conn: AsyncConnection, request_id: RequestId) -> Decision:
+        """Whether a run that says it was begun may go on: its request is at work, and ours."""
+        return told(await goes_on(conn, request_id, self._book))
 
     async def finish(
         self,
@@ -279,10 +320,18 @@ class Approvals:
 
         Nothing depends on it: every decision looks at the time itself.
         """
+        try:
+            await self.follow()
+        except DistrustedPolicyError as error:
+            log.error("%s %s", error.problem, error.next_step)  # noqa: TRY400 - is no bug of ours
+            return 0
         now = self._book.clock()
         async with self._store.begin() as conn:
             await conn.execute(sql.FORGET_DELIVERIES, {"before": now - DELIVERIES_KEPT})
-            values = {"at": now, "policy_hash": self.policy.hash, "limit": limit}
+            values = {
+                "at": now, "policy_hash": self.policy.hash, "limit": limit,
+                "key_id": self._book.keys.current_id,
+            }  # fmt: skip
             due = list((await conn.execute(sql.DUE, values)).scalars())
         changed = 0
         for request_id in due:
@@ -326,6 +375,7 @@ class Approvals:
         delivery: str,
         **more: Any,
     ) -> Decision:
+        self._trusted()
         key = _delivery_key(delivery, by.id, str(request_id), type(event).__name__)
         known = {"people": {by.id: by}, **more}
         how = How(actor=by.id, slack=by.slack, delivery=key, **known)
@@ -390,6 +440,9 @@ class Approvals:
             if row is None:
                 return None, (None, None)
             stored = case.numbered(row.id)
+            if stored.row["state"] == State.APPROVED:
+                stored = stored.sealed(self._book.keys)
+                await conn.execute(sql.SEAL, {"id": row.id, "detail": stored.saved()["detail"]})
             if origin and former:
                 actor = values["actor"]
                 await origins.follow(conn, former, origin, row.id, actor=actor, at=now)
@@ -400,6 +453,24 @@ class Approvals:
             request_id, answer = await sql.delivered(conn, delivery)
             records = await self._shelf.read(conn, [request_id])
         return answered(answer, next(iter(records), None))
+
+    def _trusted(self) -> None:
+        """Nothing, while the policy in force is ours.
+
+        Raises:
+            DistrustedPolicyError: it is not.
+        """
+        if self._distrust is not None:
+            raise self._distrust
+
+    def _use(self, found: InForce | None) -> None:
+        """Decide under this policy from now on; sweeps look at what is open under another."""
+        self._distrust = None
+        if found is None or found.policy.hash == self.policy.hash:
+            return
+        self._shelf.use(found.policy)
+        self._book = replace(self._book, policy=found.policy)
+        self._heard(found.policy)
 
     async def _keep_policy(self) -> None:
         """Store the policy whole, once, before anything refers to it."""

@@ -17,7 +17,8 @@ from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
 
-from approvals.policy_file import LoadedPolicy, load_policy
+from approvals.in_force import Policies
+from approvals.policy_file import LoadedPolicy
 from approvals.service import Approvals
 from approvals.signing import VoteKeys
 from approvals.tokens import Tokens
@@ -34,6 +35,7 @@ from bot.metrics import Metrics
 from bot.outbox import Outbox, Pace
 from bot.people import People
 from bot.planning import Planner
+from bot.policies import Groups, started
 from bot.process import Identity, Twokey, utc_now
 from bot.replies import Replies
 from bot.settings import Settings
@@ -85,7 +87,7 @@ async def build(
     clock = clock or utc_now
     client = web_client(_bot_token(settings), base_url=settings.slack_api_url, session=session)
     identity = await who_we_are(client)
-    ground = _ground(
+    ground = await _ground(
         settings, inventory, store=store, client=client, identity=identity, clock=clock
     )
     operations = operations if operations is not None else load_operations("commands")
@@ -122,6 +124,7 @@ class _Ground:
     store: Store
     clock: Callable[[], datetime]
     policy: LoadedPolicy
+    policies: Policies
     people: People
     approvals: Approvals
     readers: Readers
@@ -129,7 +132,7 @@ class _Ground:
     keys: VoteKeys
 
 
-def _ground(
+async def _ground(
     settings: Settings,
     inventory: Inventory,
     *,
@@ -139,12 +142,12 @@ def _ground(
     clock: Callable[[], datetime],
 ) -> _Ground:
     current, previous = vote_keys(settings)
-    policy = load_policy(inventory.policy)
+    keys = VoteKeys(current=current, previous=previous)
+    policies = Policies(store=store, keys=keys, clock=clock, file=inventory.policy)
+    policy = await started(policies)
+    groups = Groups(inventory.groups, policy)
     people = People(
-        client,
-        team=identity.team,
-        groups={**inventory.groups, **policy.values.groups},
-        fresh_for=settings.people_cache,
+        client, team=identity.team, groups=groups, fresh_for=settings.people_cache
     )
     return _Ground(
         settings=settings,
@@ -155,15 +158,18 @@ def _ground(
         people=people,
         approvals=Approvals(
             store=store,
-            keys=VoteKeys(current=current, previous=previous),
+            keys=keys,
             queue=PgQueue(store),
             clock=clock,
             policy=policy,
             directory=people,
+            policies=policies,
+            heard=groups.use,
         ),
+        policies=policies,
         readers=Readers(statement_timeout=READ_LIMIT),
         seal=Seal([key for key in (current, previous) if key]),
-        keys=VoteKeys(current=current, previous=previous),
+        keys=keys,
     )
 
 
@@ -177,6 +183,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
             store=ground.store,
             clock=ground.clock,
             limit=ground.settings.plan_limit,
+            policies=ground.policies,
         ),
         inventory=ground.inventory,
         operations=operations,
@@ -205,6 +212,7 @@ def _worker(ground: _Ground, operations: Mapping[str, Operation], limits: Limits
         home=ground.settings.home,
         clock=ground.clock,
         limits=limits,
+        policies=ground.policies,
     )
 
 

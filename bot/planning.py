@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 
+from approvals.in_force import Policies
 from bot.command_text import Asked
 from bot.inventory import Inventory
 from jobs.operation import Answer, Database, JobError, Operation, Plan
@@ -26,6 +27,7 @@ class Planner:
     store: Store
     clock: Callable[[], datetime]
     limit: timedelta
+    policies: Policies | None = None
 
     async def plan(self, asked: Asked) -> Plan:
         """What a change would do.
@@ -65,7 +67,11 @@ class Planner:
 
     def _context(self, database: Database | None) -> LiveContext:
         return LiveContext(
-            target=database, readers=self.readers, store=self.store, clock=self.clock
+            target=database,
+            readers=self.readers,
+            store=self.store,
+            clock=self.clock,
+            in_force=self.policies,
         )
 
     def _too_slow(self, operation: Operation, database: Database | None) -> JobError:

@@ -45,7 +45,7 @@ PLAN: Final = TypeAdapter(Plan)
 # The grant stands, only not now.
 NOT_NOW: Final = frozenset({Why.LOCKED, Why.NOT_YET, Why.FROZEN, Why.DIRECTORY})
 # The grant is over or was none; no vote can mend that.
-OVER: Final = frozenset({Why.EXPIRED, Why.CLOSED, Why.NOT_APPROVED, Why.DUPLICATE})
+OVER: Final = frozenset({Why.EXPIRED, Why.CLOSED, Why.NOT_APPROVED, Why.DUPLICATE, Why.SIGNATURE})
 
 
 class PutOffError(Exception):
@@ -120,14 +120,16 @@ async def claim(given: Surroundings, run: Run, grant: Grant, call: Call) -> Clai
         if run.begun:
             return await _resumed(given, conn, run, grant, mine)
         if moved is not None:
-            await _refuse(given, conn, run, mine, moved, send_back=True)
+            await _refuse(given, conn, run, mine, grant, moved, send_back=True)
             return None
         ruling = await given.approvals.begin(conn, run.request_id, people=people)
         if ruling.ok:
             return mine
         if ruling.why in NOT_NOW:
             raise PutOffError(ruling.problem, TARGET_AGAIN, limited=ruling.why is Why.LOCKED)
-        await _refuse(given, conn, run, mine, _said(ruling), send_back=ruling.why not in OVER)
+        await _refuse(
+            given, conn, run, mine, grant, _said(ruling), send_back=ruling.why not in OVER
+        )
         return None
 
 
@@ -249,7 +251,11 @@ async def _moved(given: Surroundings, call: Call) -> str | None:
     # New connections: those we have may lead to a server that the address no longer means.
     readers = given.readers.anew()
     context = LiveContext(
-        target=call.database, readers=readers, store=given.store, clock=given.clock
+        target=call.database,
+        readers=readers,
+        store=given.store,
+        clock=given.clock,
+        in_force=given.policies,
     )
     try:
         async with asyncio.timeout(PINS_SECONDS_MAX):
@@ -276,6 +282,11 @@ async def _resumed(
     given: Surroundings, conn: AsyncConnection, run: Run, grant: Grant, mine: Claim
 ) -> Claim | None:
     """The claim of a run that goes on, unless it ends its workers each time."""
+    ruling = await given.approvals.resume(conn, run.request_id)
+    if not ruling.ok:
+        # The run's row says that it was begun, and what the request says is believed.
+        await _refuse(given, conn, run, mine, grant, _said(ruling), send_back=False)
+        return None
     # A claim and the recovery before it each add one to the epoch.
     if mine.epoch <= 2 * given.limits.claims_max:
         return mine
@@ -302,16 +313,28 @@ async def _refuse(
     conn: AsyncConnection,
     run: Run,
     mine: Claim,
+    grant: Grant,
     said: str,
     *,
     send_back: bool,
 ) -> None:
+    """End a run that must not be; its card says why, whoever queued it."""
     now = given.clock()
     outcome: dict[str, Any] = {"problem": said, "next_step": ""}
     await runs.end(conn, mine, state=RunState.REFUSED, outcome=outcome, now=now)
     await runs.write_line(conn, run.id, f"refused: {said}", now=now)
     if send_back:
         await given.approvals.send_back(conn, run.request_id, problem=said)
+    elif run.begun or grant.state is State.PENDING:
+        # Nobody granted it, so nothing else tells of it.
+        await tell(
+            conn,
+            request_id=run.request_id,
+            channel=grant.channel,
+            text=f"A run was refused. {said}",
+            fraction=None,
+            now=now,
+        )
 
 
 async def _redraw(conn: AsyncConnection, run: Run, grant: Grant, given: Surroundings) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, JsonValue, SecretStr
 
+from approvals.in_force import Policies
 from approvals.words import ExplainedError
 
 
@@ -179,6 +180,11 @@ class Context(Protocol):
     @property
     def store(self) -> Any:
         """`store.connect.Store`: our own database, for catalogues such as `store.backups`."""
+        ...
+
+    @property
+    def policies(self) -> Policies:
+        """The policy in force, and the one that the file proposes."""
         ...
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from approvals.in_force import Policies
 from jobs.operation import Database, JobError, Reader
 from store.connect import Store
 from store.quick import Quick
@@ -126,6 +127,7 @@ class LiveContext:
     readers: Readers
     store: Store
     clock: Callable[[], datetime]
+    in_force: Policies | None = None
 
     @property
     def database(self) -> Database:
@@ -141,6 +143,16 @@ class LiveContext:
     def reader(self) -> Reader:
         """The target, read-only."""
         return self.readers.of(self.database)
+
+    @property
+    def policies(self) -> Policies:
+        """The policy in force, and the one that the file proposes."""
+        if self.in_force is None:
+            raise JobError(
+                "The policy cannot be looked at from here.",
+                next_step="Ask for it where the bot runs, with /db policy-change.",
+            )
+        return self.in_force
 
     @property
     def now(self) -> datetime:

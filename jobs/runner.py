@@ -144,6 +144,7 @@ class Runner:
                     readers=given.readers,
                     store=given.store,
                     clock=given.clock,
+                    in_force=given.policies,
                     folder=folder,
                     request_id=run.request_id,
                     run_key=f"run-{run.id}",

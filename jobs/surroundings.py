@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from approvals.directory import Directory
+from approvals.in_force import Policies
 from jobs.engine import PgQueue
 from jobs.grants import Grants
 from jobs.limits import Limits
@@ -31,3 +32,4 @@ class Surroundings:
     clock: Callable[[], datetime]
     worker: str
     limits: Limits
+    policies: Policies | None = None

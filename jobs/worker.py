@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from approvals.directory import Directory
+from approvals.in_force import Policies
 from jobs.engine import PgQueue
 from jobs.grants import Grants
 from jobs.limits import Limits
@@ -42,6 +43,7 @@ class Worker:
         home: Path,
         clock: Callable[[], datetime],
         limits: Limits | None = None,
+        policies: Policies | None = None,
     ) -> None:
         limits = limits or Limits()
         # Unique for each start: a worker never takes its predecessor's runs for its own.
@@ -58,6 +60,7 @@ class Worker:
             clock=clock,
             worker=name,
             limits=limits,
+            policies=policies,
         )
         self._pulse = Pulse(store, worker=name, limits=limits)
         self._spare = SpareSession(store)
