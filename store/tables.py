@@ -197,6 +197,7 @@ posts = sa.Table(
     sa.Column("topic", sa.Text, primary_key=True),
     sa.Column("channel", sa.Text, nullable=False),
     sa.Column("ts", sa.Text, nullable=False),
+    sa.Index("posts_place", "channel", "ts"),
 )
 
 backups = sa.Table(
@@ -276,8 +277,8 @@ readings = sa.Table(
     sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
     sa.Column("plan_hash", sa.Text, primary_key=True),
     sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("pages", sa.Integer, primary_key=True),
     sa.Column("page", sa.Integer, primary_key=True),
-    sa.Column("pages", sa.Integer, nullable=False),
     _at("at"),
 )
 
@@ -304,7 +305,10 @@ second_factors = sa.Table(
     metadata,
     sa.Column("person", sa.Text, primary_key=True),
     sa.Column("slack", sa.Text, nullable=False),
-    sa.Column("secret", sa.Text, nullable=False),  # encrypted
+    sa.Column("secret", sa.Text, nullable=False),  # encrypted; '' until the first is confirmed
+    sa.Column("pending", sa.Text, nullable=False),  # encrypted; '' when none is being set up
+    _at("pending_at", nullable=True),
+    sa.Column("told", sa.Text, nullable=False),  # CHANNEL/TS of the message that tells `pending`
     _at("created_at"),
     _at("confirmed_at", nullable=True),
     sa.Column("last_counter", sa.BigInteger, nullable=False),

@@ -31,7 +31,8 @@ CREATE TABLE delegations (
 );
 CREATE INDEX delegations_end ON delegations (ends_at);
 
--- Who has seen which page of which plan, and when first.
+-- Who has seen which page of which plan, and when first. A plan that is cut into other pages
+-- by a later release has to be read anew.
 CREATE TABLE readings (
     request_id bigint NOT NULL,
     plan_hash text NOT NULL,
@@ -39,7 +40,7 @@ CREATE TABLE readings (
     page integer NOT NULL,
     pages integer NOT NULL,
     at timestamptz NOT NULL,
-    PRIMARY KEY (request_id, plan_hash, person, page),
+    PRIMARY KEY (request_id, plan_hash, person, pages, page),
     FOREIGN KEY(request_id) REFERENCES requests (id),
     CONSTRAINT readings_page CHECK (page BETWEEN 0 AND pages - 1)
 );
@@ -60,11 +61,15 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_of_person ON tokens (person, expires_at);
 CREATE INDEX tokens_end ON tokens (expires_at);
 
--- Second factors. The secret is encrypted; `last_counter` keeps a code from counting twice.
+-- Second factors. Secrets are encrypted; `pending` is one that no code has confirmed yet, and
+-- `told` is the message that it was sent in. `last_counter` keeps a code from counting twice.
 CREATE TABLE second_factors (
     person text NOT NULL,
     slack text NOT NULL,
     secret text NOT NULL,
+    pending text NOT NULL,
+    pending_at timestamptz,
+    told text NOT NULL,
     created_at timestamptz NOT NULL,
     confirmed_at timestamptz,
     last_counter bigint NOT NULL,
@@ -93,6 +98,9 @@ CREATE TABLE firings (
     detail jsonb NOT NULL,
     PRIMARY KEY (schedule, due_at)
 );
+
+-- Which request a message in Slack is the card of.
+CREATE INDEX posts_place ON posts (channel, ts);
 
 CREATE TRIGGER policies_in_force_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON policies_in_force
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
