@@ -11,12 +11,14 @@ from approvals.words import BadInputError, Door, RequestId
 from bot import audit_lines
 from bot.blocks import Message
 from bot.cards import card_of
-from bot.command_text import unknown, words
+from bot.command_text import MissingInputError, unknown, words
 from bot.delegate_words import delegate_word
 from bot.desk import Desk, Pressed, Typed
 from bot.explain import explain_policy, explain_rule
+from bot.form_desk import form_instead, form_word
 from bot.token_words import token_word, tokens_word
 from bot.views.answer import answer_message
+from bot.views.decision import decision_message
 from bot.views.help import Usage, help_message
 from bot.views.requests import requests_message
 from jobs.operation import Answer, Kind, Operation, Table
@@ -41,7 +43,10 @@ async def answer(desk: Desk, typed: Typed) -> Message:
         return await own.answer(desk, typed, rest)
     if name not in desk.operations:
         raise unknown(first, [*_OWN, *desk.operations])
-    return await desk.operate(typed, name, rest)
+    try:
+        return await desk.operate(typed, name, rest)
+    except MissingInputError as missing:
+        return await form_instead(desk, typed, missing)
 
 
 async def _help(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
@@ -68,6 +73,12 @@ async def _show(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
 async def _cancel(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
     pressed = Pressed(team=typed.team, user=typed.user, value="", delivery=typed.delivery)
     return await desk.cancel_request(pressed, _number(rest, "cancel"))
+
+
+async def _withdraw(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
+    record = await desk.cards.record(_number(rest, "withdraw"))
+    decision = await desk.decider.withdraw(await desk.caller(typed), record)
+    return decision_message(ok=decision.ok, problem=decision.problem, next_step=decision.next_step)
 
 
 async def _audit(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
@@ -170,9 +181,11 @@ def _own(example: str, summary: str, handler: Word, *, needs_approval: bool = Fa
 
 _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
     {
+        "form": _own("/db form backup", "A form for an operation", form_word),
         "requests": _own("/db requests orders", "What was asked for lately", _requests),
         "show": _own("/db show 12", "A request with its buttons", _show),
         "cancel": _own("/db cancel 12", "Cancel a request, or stop its run", _cancel),
+        "withdraw": _own("/db withdraw 12", "Take your own vote back", _withdraw),
         "audit": _own("/db audit orders", "Who did what, newest first", _audit),
         "policy": _own("/db policy backup orders", "Who must agree to what", _policy),
         "break-glass": _own(

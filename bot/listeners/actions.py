@@ -18,7 +18,6 @@ from bot.desk import Desk, Pressed
 from bot.listeners.guard import guarded
 from bot.replies import Replies
 from bot.slack import SlackError, SlackRefusedError, call
-from bot.views.errors import problem_message
 
 APPROVE: Final = "approve"
 DENY: Final = "deny"
@@ -96,9 +95,10 @@ def register(
 
 
 async def _unknown_button(_: Body) -> Message:
-    return problem_message(
+    raise RefusedError(
         "This button is not known to the Twokey that runs now.",
-        "/db requests lists what is open; /db show <number> draws a request anew.",
+        next_step="/db requests lists what is open; /db show <number> draws a request anew.",
+        why=Why.VERDICT,
     )
 
 
