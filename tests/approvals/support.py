@@ -238,8 +238,8 @@ class StoreWorld:
                 by,
                 event.delivery or "",
                 database=target,
-                params={},
-                plan={"title": event.plan or DEFAULT_PLAN},
+                params=self._params(target),
+                plan=self._stored_plan(event.plan or DEFAULT_PLAN),
                 attributes=dict(event.attrs or {}),
                 reason=event.reason,
                 ttl=None if event.ttl is None else timedelta(seconds=event.ttl),
@@ -300,7 +300,7 @@ class StoreWorld:
                 return await service.change_plan(
                     request_id,
                     by=by,
-                    plan={"title": event.plan or DEFAULT_PLAN},
+                    plan=self._stored_plan(event.plan or DEFAULT_PLAN),
                     attributes=dict(event.attrs) if event.attrs else None,
                     delivery=delivery,
                 )
@@ -375,9 +375,18 @@ class StoreWorld:
         return _result(decision)
 
     def _hash(self, plan: str, database: str) -> str:
+        params = self._params(database)
         return plan_hash(
-            plan_body({"title": plan}, operation="backup", database=database, params={})
+            plan_body(
+                self._stored_plan(plan), operation="backup", database=database, params=params
+            )
         )
+
+    def _stored_plan(self, title: str) -> Mapping[str, Any]:
+        return {"title": title}
+
+    def _params(self, database: str) -> Mapping[str, Any]:
+        return {}
 
     def _target(self, name: str | None) -> str:
         return f"w{self.number}_{name or DEFAULT_TARGET}"
