@@ -13,6 +13,7 @@ from approvals.records import RequestRecord
 from approvals.words import Care, Person, State, Why
 from bot.cards import ANSWER
 from jobs.operation import Answer
+from store.redact import redact
 
 Json = Mapping[str, Any]
 
@@ -45,13 +46,14 @@ STATUS: Final[Mapping[Why, int]] = MappingProxyType(
         Why.VERDICT: _UNFIT,
         Why.TTL: _UNFIT,
         Why.UNSATISFIABLE: _UNFIT,
+        Why.SECRET: _UNFIT,
     }
 )
 
 
 def problem(why: str, said: str, next_step: str) -> dict[str, Any]:
     """An error: which, what is wrong, what to do."""
-    return {"why": why, "problem": said, "next_step": next_step}
+    return {"why": why, "problem": redact(said), "next_step": redact(next_step)}
 
 
 def decided(decision: Decision) -> tuple[int, Json]:
