@@ -35,6 +35,7 @@ from approvals.policy_file import LoadedPolicy
 from approvals.records import Ending, RequestRecord, to_record
 from approvals.refusals import Refusal, refuse
 from approvals.sentences import ACTIONS, said
+from approvals.shown import shown_hash
 from approvals.signing import VoteKeys
 from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
 from store.redact import redact, redact_json
@@ -85,6 +86,8 @@ class Book:
             return answered(found.answer, self.record(before))
         facts = self._facts(before, found, how, now)
         case, entries = self._reconsidered(before, facts)
+        if isinstance(event, Voted) and event.seen_card is not None:
+            facts = replace(facts, shown=shown_hash(self.record(case)))
         if _must_be_ours(before, event) and not before.is_ours(self.keys):
             event = Distrusted()
         outcome = decide(case.request, event, facts)

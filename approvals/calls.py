@@ -47,6 +47,7 @@ class Seen:
     plan_hash: str
     policy_hash: str
     step: int
+    card: str | None = None  # `approvals.shown`, for doors that show cards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class Facts:
     `target_busy`: another change runs on the request's target. `debtors` owe a review of a
     broken glass for longer than they should; `unreviewed` runs behind broken glass wait for
     a review, due or not. `delegations` are in force besides those of the policy.
+    `shown`: what the request's card shows (`approvals.shown`), where the vote says what it saw.
     """
 
     at: datetime
@@ -130,6 +131,7 @@ class Facts:
     debtors: frozenset[PersonId] = frozenset()
     unreviewed: int = 0
     delegations: Sequence[Delegation] = ()
+    shown: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ class Voted:
     seen_plan: str | None = None
     seen_policy: str | None = None
     seen_step: int | None = None
+    seen_card: str | None = None
     care: frozenset[Care] = frozenset()
 
 

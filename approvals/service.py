@@ -178,6 +178,7 @@ class Approvals:
             seen_plan=ballot.seen.plan_hash,
             seen_policy=ballot.seen.policy_hash,
             seen_step=ballot.seen.step,
+            seen_card=ballot.seen.card,
             care=ballot.care,
         )
         if ballot.verdict is Verdict.WITHDRAWN:

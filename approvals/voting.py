@@ -148,6 +148,12 @@ def _stale(request: Request, event: Voted, facts: Facts, rule: Rule) -> Refusal 
         )
     if event.seen_step is not None and event.seen_step != tally(request, rule, facts).step:
         return refuse(Why.STALE_STEP, request.id)
+    if event.seen_card is not None and event.seen_card != facts.shown:
+        return refuse(
+            Why.STALE_PLAN,
+            request.id,
+            problem=f"The card of request {request.id} has changed since you looked.",
+        )
     return None
 
 
