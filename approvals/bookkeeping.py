@@ -16,6 +16,7 @@ from approvals.calls import Decision, RunQueue
 from approvals.cases import Case
 from approvals.events import (
     Begun,
+    Cause,
     Distrusted,
     Event,
     Facts,
@@ -37,6 +38,7 @@ from approvals.refusals import Refusal, refuse
 from approvals.sentences import ACTIONS, said
 from approvals.shown import shown_hash
 from approvals.signing import VoteKeys
+from approvals.trust import happened, mistrust
 from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
 from store.redact import redact, redact_json
 
@@ -82,17 +84,19 @@ class Book:
         if found is None:
             return no_such(request_id)
         before = Case.of(found.row, found.votes, self.keys)
-        if found.answer is not None:
+        if how.delivery and found.answer is not None:
             return answered(found.answer, self.record(before))
         facts = self._facts(before, found, how, now)
         case, entries = self._reconsidered(before, facts)
         if isinstance(event, Voted) and event.seen_card is not None:
             facts = replace(facts, shown=shown_hash(self.record(case)))
-        if _must_be_ours(before, event) and not before.is_ours(self.keys):
-            event = Distrusted()
+        if _must_be_ours(before, event) and (cause := await self._mistrust(conn, before, event)):
+            event = Distrusted(cause=cause, starting=isinstance(event, Begun))
         outcome = decide(case.request, event, facts)
         entries += _entries(event, case.request, outcome, how)
         after = self._after(case, outcome, how, now)
+        if after is before and isinstance(event, Swept) and self._is_under_old_key(before):
+            after = replace(before)  # to be sealed under the key of today
         if after is before:
             decision = _decision(event, outcome, self.record(before))
             await _save_answer(conn, before, decision, entries, how, now)
@@ -115,6 +119,17 @@ class Book:
         outcome = decide(case.request, PolicyChanged(), facts)
         entries = _entries(PolicyChanged(), case.request, outcome, How(actor="twokey"))
         return self._after(case, outcome, How(actor="twokey"), facts.at), entries
+
+    async def _mistrust(
+        self, conn: AsyncConnection, case: Case, event: Happening
+    ) -> Cause | None:
+        cause = mistrust(case, self.keys)
+        if cause is None and isinstance(event, Begun) and not case.detail.begun:
+            return Cause.USED if await happened(conn, case.row["id"], "begin") else None
+        return cause
+
+    def _is_under_old_key(self, case: Case) -> bool:
+        return case.detail.key_id != self.keys.current_id and case.is_ours(self.keys)
 
     def _facts(self, case: Case, found: sql.Evidence, how: How, now: datetime) -> Facts:
         people = dict(how.people)
@@ -166,7 +181,9 @@ class Book:
         how: How,
         now: datetime,
     ) -> Decision:
-        sealed = after.sealed(self.keys)
+        # What is not ours is not sealed: a seal would vouch for it.
+        vouched = isinstance(event, Distrusted) or before.is_ours(self.keys)
+        sealed = after.sealed(self.keys) if vouched else after
         decision = _decision(event, outcome, self.record(sealed))
         row = await conn.execute(
             sql.SAVE_REQUEST,

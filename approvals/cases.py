@@ -67,12 +67,13 @@ class Case:
 
     def is_ours(self, keys: VoteKeys) -> bool:
         """Whether everything in it is as we stored it: the row, the votes, the plan's text."""
+        return self.is_sealed(keys) and all(vote.is_signed for vote in self.votes)
+
+    def is_sealed(self, keys: VoteKeys) -> bool:
+        """Whether the row, which votes count, and the plan's text are as we stored them."""
         seal = Signature(key_id=self.detail.key_id, value=self.detail.seal)
-        return (
-            keys.holds(self._sealed(), seal)
-            and all(vote.is_signed for vote in self.votes)
-            and plan_hash(self.row["plan"]) == self.row["plan_hash"]
-        )
+        holds = keys.holds(self._sealed(), seal)
+        return holds and plan_hash(self.row["plan"]) == self.row["plan_hash"]
 
     def after(self, outcome: Outcome, *, rule: Rule | None, now: datetime) -> Case:
         """The case with what a decision brought, but for its vote and its seal."""

@@ -41,6 +41,7 @@ class Move(StrEnum):
     FAIL = "fail"
     OWE_REVIEW = "owe review"
     REVIEW = "review"
+    DISTRUST = "distrust"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,15 @@ class Request:
     approval_expires_at: datetime | None = None
     told: frozenset[NoteKind] = frozenset()
     glass: Glass | None = None
+
+
+class Cause(StrEnum):
+    """Why something stored is not believed. `approvals.trust` finds it."""
+
+    FORGED = "forged"  # somebody else wrote it
+    UNKNOWN_KEY = "unknown key"  # sealed under a key that we do not have, so anybody may have
+    LAPSED_VOTES = "lapsed votes"  # ours, but for votes under a key that was taken out
+    USED = "used"  # it was begun before: an older copy of it was put back
 
 
 class NoteKind(StrEnum):
@@ -230,7 +240,13 @@ class SentBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distrusted:
-    """What is stored is not what we stored: nobody can have agreed to it."""
+    """What is stored is not what we stored: nobody can have agreed to it.
+
+    `starting`: a worker found it that was about to begin, so nothing has begun.
+    """
+
+    cause: Cause
+    starting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

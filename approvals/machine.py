@@ -47,7 +47,8 @@ from approvals.words import Person, State, Why
 
 # Every state has a row, and a final state's row is empty: what is not here cannot happen.
 # A vote leaves a request pending; `voting.settle` adds the grant or the denial that follows
-# from the votes. Executing goes back only if no worker has begun (`running.send_back`).
+# from the votes. Executing goes back only if no worker has begun (`running.send_back`), and
+# is distrusted only by the worker that would begin it.
 TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = MappingProxyType(
     {
         State.PENDING: MappingProxyType(
@@ -82,6 +83,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = MappingProxyType(
                 Move.FAIL: State.FAILED,
                 Move.OWE_REVIEW: State.NEEDS_REVIEW,
                 Move.SEND_BACK: State.PENDING,
+                Move.DISTRUST: State.REFUSED,
             }
         ),
         State.NEEDS_REVIEW: MappingProxyType({Move.REVIEW: State.CLOSED}),
@@ -210,7 +212,9 @@ def _impossible(request: Request, event: Happening, rule: Rule | None) -> Refusa
         case Reviewed() if request.glass is not None and request.state is State.EXECUTING:
             return refuse(Why.NOT_YET, request.id, next_step="Review it when its run has ended.")
         case Distrusted():
-            return running.distrusted(request)
+            # It may say that it executes, and nothing has begun.
+            over = event.starting and Move.DISTRUST in possible
+            return None if over else running.distrusted(request, event.cause)
         case _:
             pass
     why = Why.NOT_APPROVED if isinstance(event, Begun) else Why.CLOSED

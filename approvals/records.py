@@ -83,7 +83,10 @@ class Detail(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteRecord:
-    """A stored vote. `is_signed`: one of our keys made its signature."""
+    """A stored vote. `is_signed`: one of our keys made its signature.
+
+    `is_lapsed`: it says that a key signed it which we do not have.
+    """
 
     id: int
     person: PersonId
@@ -100,6 +103,7 @@ class VoteRecord:
     identities: tuple[str, ...]
     care: tuple[Care, ...]
     is_signed: bool
+    is_lapsed: bool
     signature: str
 
     @property
@@ -227,6 +231,7 @@ def to_vote(row: Mapping[str, Any], request_id: int, keys: VoteKeys) -> VoteReco
         identities=tuple(mark[1:] for mark in marks if mark.startswith(_IDENTITY)),
         care=tuple(each for each in Care if f"{_CARE}{each}" in marks),
         is_signed=keys.holds(fields, signature),
+        is_lapsed=not keys.knows(row["key_id"]),
         signature=row["signature"],
     )
 
@@ -318,13 +323,18 @@ def from_glass(glass: Glass | None) -> GlassDetail | None:
 def seal_fields(row: Mapping[str, Any], detail: Detail, votes: Sequence[str]) -> Mapping[str, Any]:
     """What the seal of a request covers: all that a decision believes of its row.
 
-    `votes` are the signatures of the votes that count, so that one cannot be removed.
+    `votes` are the signatures of the votes that count, so that one cannot be removed. A new
+    request has no number when it is sealed, and a seal without it is good for nothing but a
+    request that waits for its first vote: no grant can be copied to another number.
     """
+    is_new = row["state"] == State.PENDING and not votes and detail.glass is None
     glass = detail.glass.model_dump(mode="json") if detail.glass else None
-    names = ("state", "operation", "database", "asked_by", "plan_hash", "policy_hash", "door")
+    names = ("state", "operation", "database", "asked_by", "asked_by_slack", "plan_hash",
+             "policy_hash", "door", "reason", "channel")  # fmt: skip
     times = ("asked_at", "expires_at", "approved_at", "approval_expires_at")
     return {
         "kind": "request",
+        "id": 0 if is_new else row["id"],
         **{name: row[name] for name in names},
         **{name: None if row[name] is None else stamp(row[name]) for name in times},
         "authors": sorted(row["authors"]),

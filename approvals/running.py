@@ -9,6 +9,7 @@ from typing import assert_never
 
 from approvals.events import (
     Begun,
+    Cause,
     Distrusted,
     Facts,
     Finished,
@@ -60,19 +61,51 @@ def end(request: Request, event: Finished | SentBack | Distrusted, facts: Facts)
         case SentBack():
             return _send_back(request)
         case Distrusted():
-            return Outcome(request=request, refusal=distrusted(request), moves=(Move.REFUSE,))
+            return _distrust(request, event)
         case _:
             assert_never(event)
 
 
-def distrusted(request: Request) -> Refusal:
+def distrusted(request: Request, cause: Cause = Cause.FORGED) -> Refusal:
     """Why nothing that is stored of a request counts."""
-    return refuse(
-        Why.SIGNATURE,
-        request.id,
-        problem=f"What is stored of request {request.id} is not what people agreed to.",
-        next_step="Tell whoever runs the bot: somebody has written to its tables.",
-    )
+    match cause:
+        case Cause.UNKNOWN_KEY:
+            problem = (
+                f"Request {request.id} was stored under a vote key that is not in use here, so"
+                " nobody can vouch for it."
+            )
+            next_step = (
+                "Ask anew. If the key was changed lately, keep the one before it"
+                " (TWOKEY_VOTE_KEY_PREVIOUS) until what is open has ended; if not, somebody has"
+                " written to the bot's tables."
+            )
+        case Cause.LAPSED_VOTES:
+            problem = (
+                f"Votes on request {request.id} were signed with a key that is no longer in use,"
+                " so they count no more."
+            )
+            next_step = "Whoever may approve must decide again."
+        case Cause.USED:
+            problem = (
+                f"Request {request.id} has run before, and what is stored says that it has not."
+            )
+            next_step = "Tell whoever runs the bot: somebody has written to its tables."
+        case Cause.FORGED:
+            problem = f"What is stored of request {request.id} is not what people agreed to."
+            next_step = "Tell whoever runs the bot: somebody has written to its tables."
+        case _:
+            assert_never(cause)
+    return refuse(Why.SIGNATURE, request.id, problem=problem, next_step=next_step)
+
+
+def _distrust(request: Request, event: Distrusted) -> Outcome:
+    """Over; but where nobody else touched the row, it only needs its votes again."""
+    refusal = distrusted(request, event.cause)
+    if event.cause is Cause.LAPSED_VOTES and request.state is not State.EXECUTING:
+        emptied = replace(request, votes=(), step=0)
+        return Outcome(request=emptied, refusal=refusal, moves=(Move.SEND_BACK,))
+    move = Move.DISTRUST if request.state is State.EXECUTING else Move.REFUSE
+    return Outcome(request=request, refusal=refusal, moves=(move,))
 
 
 def _finish(request: Request, event: Finished, facts: Facts) -> Outcome:

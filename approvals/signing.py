@@ -40,6 +40,15 @@ class VoteKeys:
         """Sign the canonical form of `fields` with the current key."""
         return Signature(key_id=key_id(self.current), value=_mac(self.current, fields))
 
+    @property
+    def current_id(self) -> str:
+        """The name of the key that signs."""
+        return key_id(self.current)
+
+    def knows(self, name: str) -> bool:
+        """Whether a key of this name is one of ours."""
+        return any(key is not None and key_id(key) == name for key in (self.current, self.previous))
+
     def holds(self, fields: Mapping[str, Any], signature: Signature) -> bool:
         """Whether one of our keys signed exactly these fields."""
         for key in (self.current, self.previous):

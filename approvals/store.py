@@ -134,6 +134,18 @@ LOCK_REQUEST_AND_TARGET: Final = sa.text("""
       FROM (SELECT * FROM requests WHERE id = :id FOR UPDATE) AS r
 """)
 
+# The votes alone, for who has locked the request and decides nothing.
+VOTES: Final = sa.text("""
+    SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.id), '[]')
+      FROM votes v
+     WHERE v.request_id = :id AND v.plan_hash = :plan_hash AND v.id > :void_before
+""")
+
+# A request that was granted as it was asked got its number when it was inserted.
+SEAL: Final = sa.text("UPDATE requests SET detail = :detail WHERE id = :id").bindparams(
+    sa.bindparam("detail", type_=_JSON)
+)
+
 SAVE_REQUEST: Final = sa.text("""
     WITH saved AS (
         UPDATE requests
@@ -234,7 +246,8 @@ DUE: Final = sa.text("""
     SELECT id FROM requests
      WHERE state IN ('pending', 'approved', 'needs_review')
        AND (CAST(detail ->> 'look_at' AS timestamptz) <= :at
-            OR (policy_hash <> :policy_hash AND state <> 'needs_review'))
+            OR (policy_hash <> :policy_hash AND state <> 'needs_review')
+            OR detail ->> 'key_id' <> :key_id)
      ORDER BY expires_at
      LIMIT :limit
 """).bindparams(sa.bindparam("at", type_=_AT))

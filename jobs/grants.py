@@ -63,6 +63,8 @@ class Grants(Protocol):
         self, conn: AsyncConnection, request_id: RequestId, *, people: Mapping[PersonId, Person]
     ) -> Ruling: ...
 
+    async def resume(self, conn: AsyncConnection, request_id: RequestId) -> Ruling: ...
+
     async def finish(
         self,
         conn: AsyncConnection,

@@ -60,7 +60,9 @@ async def what_moved(
         for name, then in plan.pins.items()
         if current.get(name) != then
     ]
-    return f"The plan no longer fits the database: {'; '.join(moved)}." if moved else None
+    if not moved:
+        return None
+    return f"The plan no longer fits the database: {'; '.join(moved)}. Ask for a new plan."
 
 
 async def read_pins(

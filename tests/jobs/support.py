@@ -124,6 +124,13 @@ class SmallApprovals:
             return Decision(ok=True)
         return Decision(ok=False, why=Why.NOT_APPROVED, problem="It is not approved.")
 
+    async def resume(self, conn: AsyncConnection, request_id: RequestId) -> Decision:
+        found = await conn.execute(
+            sa.text("SELECT state FROM requests WHERE id = :id"), {"id": request_id}
+        )
+        ok = found.scalar_one() == "executing"
+        return Decision(ok=ok, why=None if ok else Why.NOT_APPROVED, problem="It is not at work.")
+
     async def finish(
         self,
         conn: AsyncConnection,
