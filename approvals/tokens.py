@@ -38,7 +38,7 @@ _TOKEN: Final = re.compile(r"twk_([0-9a-f]{12})_([0-9a-f]{64})", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _NAME: Final = re.compile(r"[\w .@-]*")
 _PURPOSE: Final = b"twokey token v1"
-_NOBODY: Final = "0" * 64
+_NOTHING: Final = f"{'0' * 12}.{'0' * 64}"
 # The last use is for its owner to see, not worth a write per call.
 _USED_EVERY: Final = timedelta(minutes=1)
 _KEPT_AFTER_END: Final = timedelta(days=1)
@@ -137,7 +137,7 @@ class Tokens:
         secret = secrets.token_hex(_SECRET_BYTES)
         values = {
             **_fields(token),
-            "hash": f"{key_id(self.keys.current)}.{_mac(self.keys.current, token, secret)}",
+            "hash": _mac(self.keys.current, token, secret),
         }
         async with self.store.begin() as conn:
             await conn.execute(LOCK_PERSON, {"person": person.id})
@@ -160,15 +160,16 @@ class Tokens:
 
         Whether it is unknown, forged, revoked or has run out is not told apart.
         """
-        found = _TOKEN.fullmatch(text) if len(text) == TOKEN_CHARS else None
-        if found is None:
+        parts = parts_of(text)
+        if parts is None:
             return None
+        token_id, secret = parts
         now = self.clock()
         async with self.store.single() as conn:
-            row = (await conn.execute(FIND_TOKEN, {"id": found[1]})).mappings().one_or_none()
-            token = _token(row or _no_row(found[1]))
+            row = (await conn.execute(FIND_TOKEN, {"id": token_id})).mappings().one_or_none()
+            token = _token(row or _no_row(token_id))
             # Compared also when there is no such token, so that the time taken tells nothing.
-            holds = self._holds(token, found[2], row["hash"] if row else f".{_NOBODY}")
+            holds = self._holds(token, secret, row["hash"] if row else _NOTHING)
             if row is None or not holds or row["revoked_at"] or token.expires_at <= now:
                 return None
             if token.used_at is None or now - token.used_at >= _USED_EVERY:
@@ -234,20 +235,25 @@ class Tokens:
         return hmac.new(key, text, hashlib.sha256).hexdigest()[: 2 * _ID_BYTES]
 
     def _holds(self, token: Token, secret: str, stored: str) -> bool:
-        _, _, expected = stored.partition(".")
         known = [key for key in (self.keys.current, self.keys.previous) if key is not None]
         # Every key is tried, so that the time taken does not say which one fits.
         fits = [
-            hmac.compare_digest(_mac(key, token, secret).encode(), expected.encode())
-            for key in known
+            hmac.compare_digest(_mac(key, token, secret).encode(), stored.encode()) for key in known
         ]
         return any(fits)
+
+
+def parts_of(text: str) -> tuple[str, str] | None:
+    """Id and secret of what looks like a token; a token has one spelling. Pure."""
+    found = _TOKEN.fullmatch(text) if len(text) == TOKEN_CHARS else None
+    return (found[1], found[2]) if found else None
 
 
 def _mac(key: bytes, token: Token, secret: str) -> str:
     """Covers whose it is and how long it lives: a row that is edited opens nothing."""
     lines = (token.id, token.person, token.slack, stamp(token.expires_at), secret)
-    return hmac.new(_key(key), "\n".join(lines).encode(), hashlib.sha256).hexdigest()
+    made = hmac.new(_key(key), "\n".join(lines).encode(), hashlib.sha256).hexdigest()
+    return f"{key_id(key)}.{made}"
 
 
 def _key(key: bytes) -> bytes:
