@@ -52,9 +52,13 @@ requests = sa.Table(
     _at("ended_at", nullable=True),
     sa.Column("detail", JSONB, nullable=False),  # break-glass, review, refusal: who, when, why
     sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("told_version", sa.Integer, nullable=False, server_default="0"),
+    _at("tell_at", nullable=True),
     sa.Index("requests_open", "state", "expires_at"),
     sa.Index("requests_of_database", "database", sa.text("id DESC")),
     sa.Index("requests_asked_by", "asked_by", sa.text("id DESC")),
+    sa.Index("requests_untold", "id", postgresql_where=sa.text("told_version <> version")),
+    sa.Index("requests_tell_at", "tell_at", postgresql_where=sa.text("tell_at IS NOT NULL")),
 )
 
 gates = sa.Table(
@@ -316,14 +320,18 @@ second_factors = sa.Table(
     _at("failed_at", nullable=True),
 )
 
-# What one person was told about one plan: once, by any number of bots.
+# What one person was told about one request, in order: once, by any number of bots.
 notices = sa.Table(
     "notices",
     metadata,
     sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
-    sa.Column("plan_hash", sa.Text, primary_key=True),
     sa.Column("person", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),  # approvals.telling.Kind
+    sa.Column("plan_hash", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("slack", sa.Text, nullable=False),  # TEAM/USER
+    sa.Column("absent", sa.Text, nullable=False),  # in whose place they may vote, or ''
     _at("at"),
 )
 

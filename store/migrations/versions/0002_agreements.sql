@@ -78,16 +78,30 @@ CREATE TABLE second_factors (
     PRIMARY KEY (person)
 );
 
--- What one person was told about one plan, so that it is told once by any number of bots.
+-- What one person was told about one request, in order; written under the request's lock, so
+-- that it is told once by any number of bots.
 CREATE TABLE notices (
     request_id bigint NOT NULL,
-    plan_hash text NOT NULL,
     person text NOT NULL,
+    number integer NOT NULL,
     kind text NOT NULL,
+    plan_hash text NOT NULL,
+    step integer NOT NULL,
+    slack text NOT NULL,
+    absent text NOT NULL,
     at timestamptz NOT NULL,
-    PRIMARY KEY (request_id, plan_hash, person, kind),
+    PRIMARY KEY (request_id, person, number),
     FOREIGN KEY(request_id) REFERENCES requests (id)
 );
+
+-- The version of a request that people have been told of, and when to look at it again. Each
+-- change of a request makes it due, whoever made it. What ended before is told already.
+ALTER TABLE requests ADD COLUMN told_version integer NOT NULL DEFAULT 0;
+ALTER TABLE requests ADD COLUMN tell_at timestamptz;
+UPDATE requests SET told_version = version
+ WHERE state IN ('done', 'failed', 'denied', 'cancelled', 'expired', 'refused', 'closed');
+CREATE INDEX requests_untold ON requests (id) WHERE told_version <> version;
+CREATE INDEX requests_tell_at ON requests (tell_at) WHERE tell_at IS NOT NULL;
 
 -- A schedule's firing happens once, however many processes look at the clock.
 CREATE TABLE firings (
