@@ -155,7 +155,7 @@ def _world(
     if not (glass and glass.alone):
         acts.append(exploring.breaks_glass("Alone, the same person", first))
     return World(
-        policy=policy,
+        policy=exploring.narrowed(policy, [attributes, *([easy[1]] if easy else [])]),
         people={first.id: first, absent.id: absent},
         asks=tuple(asking),
         acts=tuple(acts),

@@ -170,6 +170,12 @@ def timeless(policy: Policy) -> Policy:
     return replace(policy, rules=rules, delegations=())
 
 
+def narrowed(policy: Policy, asked: Sequence[Attributes]) -> Policy:
+    """The policy with the rules that any of these attributes can meet, which is quicker."""
+    rules = tuple(rule for rule in policy.rules if any(rule.matches(each) for each in asked))
+    return replace(policy, rules=rules)
+
+
 def always(absent: Person, stand_in: Person) -> Delegation:
     """`stand_in` may sit in the seat of `absent`, whenever."""
     return Delegation(

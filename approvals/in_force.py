@@ -20,11 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals import audit
 from approvals.compiling import PolicyError
+from approvals.history import Glance, glance, would_move
 from approvals.plans import sha256
 from approvals.policy_file import LoadedPolicy, load_policy, parse_policy
 from approvals.records import stamp
-from approvals.rules import POLICY_CHANGE
+from approvals.rules import POLICY_CHANGE, Policy
 from approvals.signing import Signature, VoteKeys, key_id
+from approvals.spaces import Known
 from approvals.store import KEEP_POLICY
 from approvals.words import PolicyHash, RefusedError, RequestId, Why
 from store.connect import Store
@@ -88,8 +90,16 @@ class Policies:
     """The policy in force, and the one that the file proposes."""
 
     def __init__(
-        self, *, store: Store, keys: VoteKeys, clock: Callable[[], datetime], file: Path
+        self,
+        *,
+        store: Store,
+        keys: VoteKeys,
+        clock: Callable[[], datetime],
+        file: Path,
+        known: Known | None = None,
     ) -> None:
+        """`known`: what there is besides the policy, for its proofs."""
+        self.known: Final = known or Known()
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -104,6 +114,14 @@ class Policies:
             PolicyError: it is no policy.
         """
         return load_policy(self._file)
+
+    async def foreseen(self, policy: LoadedPolicy, *, since: datetime, limit: int) -> Glance:
+        """What `policy` would have changed of the newest `limit` requests since then."""
+        return await glance(self._store, self._keys, policy, since=since, limit=limit)
+
+    async def moved(self, old: Policy, new: Policy, *, limit: int) -> tuple[int, int]:
+        """How many open requests would meet another rule, of how many: the newest `limit`."""
+        return await would_move(self._store, self._keys, old, new, limit=limit)
 
     async def in_force(self) -> InForce | None:
         """The policy in force; None before the first start.

@@ -30,7 +30,7 @@ def no_self_approval(policy: Policy, space: Space, budget: Budget) -> Proof:
             attributes = None if rule.refuse else example_of(space, plain, rule)
             if attributes is None:
                 continue
-            for world in _worlds(plain, rule, attributes):
+            for world in _worlds(exploring.narrowed(plain, [attributes]), rule, attributes):
                 if story := search(world, _is_own, budget):
                     return Proof(
                         name=NAME, claim=CLAIM, holds=Holds.BROKEN, story=story,

@@ -28,19 +28,21 @@ from bot.buttons import Seal
 from bot.cards import Cards
 from bot.desk import Desk
 from bot.edge import Gate
+from bot.form_desk import FormDesk
 from bot.inventory import Inventory
 from bot.limits import limits_of
-from bot.listeners import actions, commands, events, views
+from bot.listeners import actions, commands, events, forms, views
 from bot.metrics import Metrics
 from bot.outbox import Outbox, Pace
 from bot.people import People
 from bot.planning import Planner
-from bot.policies import Groups, started
+from bot.policies import Groups, known, started
 from bot.process import Identity, Twokey, utc_now
 from bot.replies import Replies
 from bot.settings import Settings
 from bot.slack import SlackError, SlackRefusedError, call, open_session, web_client
 from bot.storage import vote_keys
+from bot.windows import Windows
 from jobs.away import pause_seconds
 from jobs.engine import PgQueue
 from jobs.limits import Limits
@@ -91,7 +93,7 @@ async def build(
         settings, inventory, store=store, client=client, identity=identity, clock=clock
     )
     operations = operations if operations is not None else load_operations("commands")
-    desk = _desk(ground, operations)
+    desk = _desk(ground, operations, Windows(client=client))
     background = Background(limit=settings.stop_limit)
     return Twokey(
         settings=settings,
@@ -143,7 +145,9 @@ async def _ground(
 ) -> _Ground:
     current, previous = vote_keys(settings)
     keys = VoteKeys(current=current, previous=previous)
-    policies = Policies(store=store, keys=keys, clock=clock, file=inventory.policy)
+    policies = Policies(
+        store=store, keys=keys, clock=clock, file=inventory.policy, known=known(inventory)
+    )
     policy = await started(policies)
     groups = Groups(inventory.groups, policy)
     people = People(
@@ -173,7 +177,7 @@ async def _ground(
     )
 
 
-def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
+def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows) -> Desk:
     return Desk(
         approvals=ground.approvals,
         people=ground.people,
@@ -183,6 +187,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
             store=ground.store,
             clock=ground.clock,
             limit=ground.settings.plan_limit,
+            patience=ground.settings.form_plan_limit,
             policies=ground.policies,
         ),
         inventory=ground.inventory,
@@ -199,6 +204,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation]) -> Desk:
             clock=ground.clock,
             lifetime=ground.settings.token_ttl,
         ),
+        windows=windows,
     )
 
 
@@ -248,6 +254,7 @@ def bolt_app(
     )
     replies = Replies(client, session)
     commands.register(app, desk)
+    forms.register(app, FormDesk(desk=desk), replies=replies, background=background)
     actions.register(app, desk, client=client, replies=replies, background=background)
     views.register(app, desk, replies=replies, background=background)
     events.register(app, desk, client=client, background=background)

@@ -9,8 +9,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from approvals.in_force import Policies
 from approvals.policy_file import LoadedPolicy
+from approvals.spaces import Known
 from approvals.words import BadInputError
+from bot.inventory import Inventory
 from jobs.away import patiently
+from jobs.operation import Kind, Operation
+from jobs.registry import load_operations
 
 
 class Groups(Mapping[str, str]):
@@ -35,6 +39,22 @@ class Groups(Mapping[str, str]):
     def __len__(self) -> int:
         """How many there are."""
         return len(self._names)
+
+
+def known(inventory: Inventory | None, operations: Mapping[str, Operation] | None = None) -> Known:
+    """What can be asked for, as the proofs of a policy look at it."""
+    changes = operations if operations is not None else load_operations("commands")
+    return Known(
+        operations={
+            name: str(operation.risk)
+            for name, operation in changes.items()
+            if operation.kind is Kind.CHANGE
+        },
+        databases={
+            name: (database.environment, str(database.tier))
+            for name, database in (inventory.databases.items() if inventory else ())
+        },
+    )
 
 
 async def started(policies: Policies) -> LoadedPolicy:
