@@ -21,13 +21,13 @@ class Background:
         self._tasks_max = tasks_max
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None], *, limit: timedelta | None = None) -> None:
         """Do `work` soon, for at most the limit. Beyond the bound it is dropped and logged."""
         if len(self._tasks) >= self._tasks_max:
             work.close()
             log.error("Too much is going on: an answer was dropped.")
             return
-        task = asyncio.create_task(self._run(work))
+        task = asyncio.create_task(self._run(work, limit or self._limit))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -39,11 +39,11 @@ class Background:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Coroutine[Any, Any, None], limit: timedelta) -> None:
         try:
-            async with asyncio.timeout(self._limit.total_seconds()):
+            async with asyncio.timeout(limit.total_seconds()):
                 await work
         except TimeoutError:
-            log.warning("An answer took longer than %s and was given up.", self._limit)
+            log.warning("An answer took longer than %s and was given up.", limit)
         except Exception:
             log.exception("An answer could not be given.")

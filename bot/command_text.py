@@ -36,6 +36,24 @@ class Asked:
     reason: str
 
 
+class MissingInputError(BadInputError):
+    """A parameter was not typed. A door that has forms can ask for it, with what was typed."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        next_step: str,
+        operation: str,
+        values: Mapping[str, str],
+        reason: str,
+    ) -> None:
+        super().__init__(problem, next_step=next_step)
+        self.operation = operation
+        self.values = values
+        self.reason = reason
+
+
 def words(text: str) -> list[str]:
     """The words of a command; quotes keep words together.
 
@@ -93,7 +111,7 @@ def parse(name: str, rest: Sequence[str], operations: Mapping[str, Operation]) -
     try:
         params = operation.params.model_validate(values)
     except ValidationError as error:
-        raise _invalid(error, operation) from None
+        raise _invalid(error, operation, values, reason) from None
     return Asked(
         operation=operation,
         params=params,
@@ -153,13 +171,19 @@ def _name(
     named[field] = value
 
 
-def _invalid(error: ValidationError, operation: Operation) -> BadInputError:
+def _invalid(
+    error: ValidationError, operation: Operation, values: Mapping[str, str], reason: str
+) -> BadInputError:
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return _wrong(f"/db {operation.name} needs {_described(field, operation)}.", operation)
-    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return _wrong(f"{field or 'The command'}: {reason}.", operation)
+        said = _wrong(f"/db {operation.name} needs {_described(field, operation)}.", operation)
+        return MissingInputError(
+            said.problem, next_step=said.next_step, operation=operation.name, values=values,
+            reason=reason,
+        )  # fmt: skip
+    wrong = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return _wrong(f"{field or 'The command'}: {wrong}.", operation)
 
 
 def _described(field: str, operation: Operation) -> str:

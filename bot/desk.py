@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from approvals.lineage import Origin
 from approvals.policy_file import LoadedPolicy
 from approvals.records import RequestRecord
 from approvals.service import Approvals, Ask, Decision, Seen
@@ -39,6 +40,7 @@ from bot.views.card import card_hash
 from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
+from bot.windows import Windows
 from jobs.operation import Kind, Operation
 from store.connect import Store
 
@@ -60,6 +62,7 @@ class Typed:
     channel: str
     text: str
     delivery: str
+    trigger: str = ""  # with which a modal may be opened, for a moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ class Desk:
     metrics: Metrics
     clock: Callable[[], datetime]
     tokens: Tokens
+    windows: Windows
 
     async def person(self, team: str, user: str) -> Person:
         """Who this is, if they may ask anything at all.
@@ -229,7 +233,9 @@ class Desk:
             clock=self.clock,
         )
 
-    async def ask(self, asked: Asked, caller: Caller, *, channel: str = "") -> Decision:
+    async def ask(
+        self, asked: Asked, caller: Caller, *, channel: str = "", origin: Origin | None = None
+    ) -> Decision:
         """Store the request for a change. `channel`: where one without a database is shown.
 
         Raises:
@@ -249,6 +255,7 @@ class Desk:
                 reason=asked.reason,
                 channel=database.channel if database else channel,
                 delivery=caller.delivery,
+                origin=origin,
             )
         )
         return await self.decider.counted("ask", caller.door, None, asking)

@@ -27,6 +27,7 @@ class Planner:
     store: Store
     clock: Callable[[], datetime]
     limit: timedelta
+    patience: timedelta = timedelta(seconds=20)  # where somebody sees that it is being planned
     policies: Policies | None = None
 
     async def plan(self, asked: Asked) -> Plan:

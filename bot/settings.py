@@ -138,6 +138,11 @@ class Settings(BaseSettings):
         validation_alias="TWOKEY_TOKEN",
         description="Personal token of who uses `twokey request` and the like: /db token makes one",
     )
+    form_plan_limit: Duration = Field(
+        default=timedelta(seconds=20),
+        validation_alias="TWOKEY_FORM_PLAN_LIMIT",
+        description="How long a form may look at a target, as its window shows that it does",
+    )
     stop_limit: Duration = Field(
         default=timedelta(seconds=25),
         validation_alias="TWOKEY_STOP_LIMIT",
@@ -209,7 +214,7 @@ class Settings(BaseSettings):
             raise ValueError("must be between 1m and 7d")
         return limit
 
-    @field_validator("plan_limit", "outbox_give_up", "stop_limit")
+    @field_validator("plan_limit", "form_plan_limit", "outbox_give_up", "stop_limit")
     @classmethod
     def _positive(cls, limit: timedelta) -> timedelta:
         if limit <= timedelta(0):

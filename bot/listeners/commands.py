@@ -24,10 +24,14 @@ def register(app: AsyncApp, desk: Desk) -> None:
             channel=body["channel_id"],
             text=body.get("text", ""),
             delivery=f"slack:{body['trigger_id']}",
+            trigger=body["trigger_id"],
         )
         message = await guarded(
             "command", partial(router.answer, desk, typed), metrics=desk.metrics, changes=True
         )
-        await ack(response_type="ephemeral", **message.content())
+        if message.text:
+            await ack(response_type="ephemeral", **message.content())
+        else:  # a window has opened
+            await ack()
 
     app.command(COMMAND)(db)

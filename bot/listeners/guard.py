@@ -37,10 +37,11 @@ async def guarded(
         metrics.refused("slack", str(error.why) if isinstance(error, RefusedError) else "input")
         return problem_message(redact(error.problem), redact(error.next_step))
     except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
-        return _failure(where, error, metrics=metrics, changes=changes)
+        return failure(where, error, metrics=metrics, changes=changes)
 
 
-def _failure(where: str, error: Exception, *, metrics: Metrics, changes: bool) -> Message:
+def failure(where: str, error: Exception, *, metrics: Metrics, changes: bool) -> Message:
+    """What to say about an error that nobody foresaw; the log has the rest."""
     reference = uuid4().hex[:8]
     log.error("A listener (%s) failed, id %s.", where, reference, exc_info=error)
     metrics.broke(where)

@@ -244,6 +244,25 @@ class Actor:
             body=outcome.body,
         )
 
+    async def shortcut(self, *, user: str, callback_id: str) -> Delivery:
+        """Choose one of the app's global shortcuts."""
+        person = self._person(user)
+        self._need_interactivity()
+        if callback_id not in self._platform.manifest.shortcuts:
+            raise CannotError(f"The app has no shortcut {callback_id}.")
+        self._platform.scopes_used.add("commands")
+        mark = self._platform.next_ts()
+        payload = payloads.shortcut(
+            self._workspace,
+            person=person,
+            callback_id=callback_id,
+            trigger_id=self._platform.new_trigger(user),
+        )
+        summary = f"shortcut {callback_id}"
+        outcome = await self._dispatcher.send(Kind.INTERACTIVE, payload, summary=summary)
+        error = CLICK_FAILED if outcome.error else None
+        return self._delivery(outcome, user, mark, error=error)
+
     async def suggest(
         self, *, user: str, container: Json, block_id: str, action_id: str, value: str
     ) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +56,7 @@ EVENT_SCOPES: Final[Mapping[str, str | None]] = {
     "user_change": "users:read",
 }
 
+SHORTCUTS_MAX: Final = 10
 _TOP: Final = frozenset(
     {"_metadata", "display_information", "features", "oauth_config", "settings", "functions"}
 )
@@ -77,6 +78,15 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcut:
+    """A global shortcut: an entry of Slack's own menu, wherever one is."""
+
+    callback_id: str
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What the app is, what it may do, and what it is told."""
 
@@ -89,6 +99,7 @@ class Manifest:
     home_tab: bool
     messages_tab: bool
     messages_read_only: bool
+    shortcuts: Mapping[str, Shortcut] = field(default_factory=dict)
 
 
 def load(path: Path) -> Manifest:
@@ -123,6 +134,15 @@ def parse(raw: Any) -> Manifest:
         home_tab=bool(home.get("home_tab_enabled")),
         messages_tab=bool(home.get("messages_tab_enabled")),
         messages_read_only=bool(home.get("messages_tab_read_only_enabled")),
+        shortcuts={
+            entry["callback_id"]: Shortcut(
+                callback_id=entry["callback_id"],
+                name=entry["name"],
+                description=entry["description"],
+            )
+            for entry in features.get("shortcuts", [])
+            if entry["type"] == "global"
+        },
     )
 
 
@@ -181,10 +201,25 @@ def _check_features(raw: Json) -> list[str]:
     ]
     for entry in entries:
         problems += _check_command(entry, socket=bool(_at(raw, "settings", "socket_mode_enabled")))
+    problems += _check_shortcuts(features.get("shortcuts") or [])
     if "bot_user" in features:
         problems += _length(features["bot_user"].get("display_name"), "bot_user.display_name", 80)
     elif _at(raw, "oauth_config", "scopes", "bot"):
         problems.append("bot scopes need features.bot_user")
+    return problems
+
+
+def _check_shortcuts(entries: list[Json]) -> list[str]:
+    problems = ["at most 10 shortcuts"] if len(entries) > SHORTCUTS_MAX else []
+    ids = [str(entry.get("callback_id")) for entry in entries]
+    problems += [f"{one} stands twice" for one in sorted({i for i in ids if ids.count(i) > 1})]
+    for entry in entries:
+        name = f"shortcut {entry.get('name')}"
+        problems += _length(entry.get("name"), f"{name}: name", 24)
+        problems += _length(entry.get("description"), f"{name}: description", 150)
+        problems += _length(entry.get("callback_id"), f"{name}: callback_id", 255)
+        if entry.get("type") not in {"global", "message"}:
+            problems.append(f"{name}: type must be global or message")
     return problems
 
 
@@ -214,6 +249,8 @@ def _check_scopes(raw: Json) -> list[str]:
         problems.append("users:read.email needs users:read")
     if (raw.get("features") or {}).get("slash_commands") and "commands" not in scopes:
         problems.append("slash commands need the scope commands")
+    if (raw.get("features") or {}).get("shortcuts") and "commands" not in scopes:
+        problems.append("shortcuts need the scope commands")
     for event in _at(raw, "settings", "event_subscriptions", "bot_events") or []:
         if event not in EVENT_SCOPES:
             problems.append(f"{event} is no event")
@@ -227,6 +264,9 @@ def _check_settings(raw: Json) -> list[str]:
     if settings.get("socket_mode_enabled"):
         return []
     problems = []
+    shortcuts = _at(raw, "features", "shortcuts")
+    if shortcuts and not _at(settings, "interactivity", "is_enabled"):
+        problems.append("shortcuts need settings.interactivity")
     if _at(settings, "interactivity", "is_enabled"):
         problems += _check_url(
             _at(settings, "interactivity", "request_url"), "interactivity.request_url"

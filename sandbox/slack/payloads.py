@@ -150,6 +150,13 @@ def view_click(
     }
 
 
+def shortcut(workspace: Workspace, *, person: Person, callback_id: str, trigger_id: str) -> Json:
+    """A global shortcut: it says where nobody was, so there is no channel and no response_url."""
+    interaction = _interaction(workspace, "shortcut", person, trigger_id)
+    del interaction["api_app_id"]
+    return interaction | {"callback_id": callback_id, "action_ts": trigger_id.partition(".")[0]}
+
+
 def suggestion(
     workspace: Workspace,
     *,

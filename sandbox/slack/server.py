@@ -168,6 +168,19 @@ class SlackStandIn:
             shown=shown,
         )
 
+    async def shortcut(self, user: str, callback_id: str) -> Delivery:
+        """Choose one of the app's global shortcuts."""
+        return await self._actor.shortcut(user=user, callback_id=callback_id)
+
+    async def suggest(
+        self, user: str, view_id: str, block_id: str, action_id: str, value: str
+    ) -> Json:
+        """Type `value` into an `external_select` of a view: the options that the app gives."""
+        container = {"type": "view", "view_id": view_id}
+        return await self._actor.suggest(
+            user=user, container=container, block_id=block_id, action_id=action_id, value=value
+        )
+
     async def click_view(
         self,
         user: str,

@@ -30,6 +30,10 @@ def page_state(platform: Platform, user: str) -> Json:
             {"command": c.name, "description": c.description, "usage_hint": c.usage_hint}
             for c in platform.manifest.commands.values()
         ],
+        "shortcuts": [
+            {"callback_id": s.callback_id, "name": s.name, "description": s.description}
+            for s in platform.manifest.shortcuts.values()
+        ],
         "messages": {
             c.id: seen_messages(workspace, c.id, user, most=PAGE_MESSAGES_MAX) for c in channels
         },

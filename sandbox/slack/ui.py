@@ -52,6 +52,7 @@ class Ui:
             "home": self._home,
             "dismiss": self._dismiss,
             "options": self._options,
+            "shortcut": self._shortcut,
             "advance": self._advance,
         }
         return [
@@ -192,6 +193,9 @@ class Ui:
         return _told(
             await self._forms.close(user=body["user"], view_id=body["view_id"], clear=clear)
         )
+
+    async def _shortcut(self, body: Json) -> Json:
+        return _told(await self._actor.shortcut(**_only(body, "user", "callback_id")))
 
     async def _home(self, body: Json) -> Json:
         outcome = await self._actor.open_home(user=body["user"])

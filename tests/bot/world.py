@@ -23,6 +23,7 @@ from jobs.operation import (
     Attempt,
     Context,
     Job,
+    JobError,
     Kind,
     Mode,
     Operation,
@@ -79,6 +80,10 @@ class OneDatabase(BaseModel, extra="forbid"):
 async def paint_plan(context: Context, params: PaintParams) -> Plan:
     if params.colour == "slow":
         await asyncio.sleep(30)
+    if params.colour == "late":
+        await asyncio.sleep(2.4)
+    if params.colour == "refused":
+        raise JobError("There is no more paint.", next_step="Buy some.")
     if params.colour == "broken":
         raise KeyError("a bug")
     [row] = await context.reader.rows("SELECT current_database() AS name")
@@ -190,6 +195,7 @@ def settings(slack: SlackStandIn, store: Store, home: Path, *, http: bool) -> Se
         slack_api_url=slack.api_url,
         http_port=0,
         people_cache=timedelta(0),
+        form_plan_limit=timedelta(seconds=4),
         stop_limit=timedelta(seconds=5),
     )
 
