@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -12,12 +13,14 @@ from pydantic import TypeAdapter
 from approvals.plans import call_of, canonical, plan_of
 from approvals.records import GateStatus, RequestRecord
 from approvals.service import Approvals
+from approvals.shown import shown_hash
 from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
-from bot.buttons import Seal, Shown
+from bot.buttons import Purpose, Seal, Shown
 from bot.outbox_rows import Row
+from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
-from bot.views.card import Card, GateLine, VoteLine, card_hash
+from bot.views.card import Card, GateLine, VoteLine
 from bot.views.errors import problem_message
 from bot.views.request import request_message
 from jobs.operation import Answer, Plan
@@ -125,25 +128,27 @@ class Cards:
                 return progress_message(str(payload["text"]), payload.get("fraction"))
             case "result":
                 return _result(payload)
+            case "anchor":
+                return anchor_message(payload)
             case _:
                 return note_message(str(payload["text"]), str(payload.get("kind", "")))
 
     def drawn(self, record: RequestRecord) -> Message:
         """A request's message with its buttons."""
-        card = card_of(record)
-        return request_message(card, token=self.token(record, card))
+        return request_message(card_of(record), tokens=partial(self.token, record))
 
-    def token(self, record: RequestRecord, card: Card) -> str:
-        """The sealed value of the buttons of this card as it is now."""
+    def token(self, record: RequestRecord, purpose: Purpose) -> str:
+        """The sealed value of one button of this request's card as it is now."""
         pending = record.state is State.PENDING
         return self.seal.close(
             Shown(
                 request_id=record.id,
                 plan_hash=record.plan_hash,
                 policy_hash=record.policy_hash,
-                card_hash=card_hash(card),
+                card_hash=shown_hash(record),
                 step=record.step,
                 expires_at=record.expires_at if pending else record.asked_at + _DETAILS_FOR,
+                purpose=purpose,
             )
         )
 

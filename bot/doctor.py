@@ -11,6 +11,7 @@ from typing import Final
 
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
+from bot.doctor_anchors import examine_anchors
 from bot.doctor_secrets import examine_secrets
 from bot.doctor_slack import examine_slack
 from bot.finding import Finding
@@ -53,6 +54,7 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
     policy, finding = _policy(inventory)
     found += [finding, _key(settings), _tools(environ)]
     found += await _store(settings)
+    found += examine_anchors(inventory.anchors, now=utc_now(), is_needed=settings.store is not None)
     found += [finding async for finding in _databases(inventory)]
     groups = {**inventory.groups, **(policy.values.groups if policy else {})}
     found += [finding async for finding in examine_slack(settings, inventory, groups)]

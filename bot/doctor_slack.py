@@ -49,6 +49,8 @@ async def examine_slack(
         yield _scopes(granted)
         for _, database in sorted(inventory.databases.items()):
             yield await _channel(client, database.name, database.channel)
+        if inventory.anchors and inventory.anchors.channel:
+            yield await _channel(client, "audit anchors", inventory.anchors.channel)
         for name, group in sorted(groups.items()):
             yield await _group(client, name, group)
 

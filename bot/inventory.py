@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from approvals.words import BadInputError
 from approvals.yaml_text import read_yaml
+from bot.anchoring import AnchorPlace, AnchorsEntry
 from bot.redact import remember_secrets
 from bot.references import (
     FromEnvironment,
@@ -42,6 +43,7 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "tier": f"tier: {Tier.CRITICAL}   (or {', '.join(list(Tier)[1:])})",
         "channel": "channel: C0123ABCD   (the id, not the name)",
         "backup_folder": "backup_folder: /var/backups/orders",
+        "anchors": "anchors: {channel: C0123ABCD, file: /var/lib/twokey/anchors}",
         "critical_queries": "critical_queries: [{name: orders exist, sql: SELECT 1 FROM orders}]",
     }
 )
@@ -86,6 +88,7 @@ class _File(_Strict):
     policy: Path
     groups: Mapping[_Text, _SlackGroup] = Field(default_factory=dict)
     databases: Mapping[str, _Entry] = Field(min_length=1)
+    anchors: AnchorsEntry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class Inventory:
     groups: Mapping[str, str]  # the policy's name for a group -> Slack's user group id
     databases: Mapping[str, Database]
     secret_files: tuple[Path, ...] = ()  # those that it refers to, for `doctor`
+    anchors: AnchorPlace | None = None  # where and when the audit is anchored
 
     def database(self, name: str) -> Database:
         """The database of this name.
@@ -155,6 +159,7 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
         secret_files=tuple(
             folder / file for entry in content.databases.values() for file in _file_of(entry.dsn)
         ),
+        anchors=AnchorPlace.of(content.anchors, folder=folder) if content.anchors else None,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from bot.audit_metrics import AuditMetrics
 from store.connect import Store
 
 _ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
@@ -36,6 +37,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.audit = AuditMetrics(self.registry)
         self._ack = Histogram(
             "twokey_ack_seconds",
             "From a request's arrival to its ack",

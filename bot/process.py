@@ -23,6 +23,7 @@ from bot.edge import Gate
 from bot.http import serve_http, web_app
 from bot.metrics import Metrics
 from bot.outbox import Outbox
+from bot.schedules import run_schedules
 from bot.settings import Settings
 from bot.sockets import open_sockets
 from jobs.away import is_away
@@ -113,6 +114,7 @@ class Twokey:
             if runner is not None:
                 tasks.create_task(self.outbox.run(stop))
                 tasks.create_task(self._sweep(stop))
+                tasks.create_task(self._scheduled(stop))
                 await self._listen(stop, runner, listening)
 
     async def _listen(
@@ -144,6 +146,16 @@ class Twokey:
                 f"{error.strerror}.",
                 next_step="Set TWOKEY_HTTP_PORT to another port, or 0 for a free one.",
             ) from error
+
+    async def _scheduled(self, stop: asyncio.Event) -> None:
+        desk = self.desk
+        await run_schedules(
+            stop,
+            inventory=desk.inventory,
+            store=self.store,
+            clock=desk.clock,
+            meter=self.metrics.audit,
+        )
 
     async def _sweep(self, stop: asyncio.Event) -> None:
         """Tell what has expired or is about to. Expiry itself does not wait for this."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,15 @@ from typing import Annotated, TextIO
 import typer
 
 from approvals import audit
+from approvals.anchor_file import AnchorFileError, append_anchor
+from approvals.anchoring import Taken
 from approvals.anchors import Anchors
 from approvals.exports import Filters
 from approvals.offline import Report, check_files, load_anchors
 from approvals.words import BadInputError
+from bot.anchoring import AnchorPlace, take_now
 from bot.cli.output import JsonOption, run, say, say_json
+from bot.inventory import load_inventory
 from bot.settings import Settings, load_settings
 from bot.storage import open_store
 
@@ -119,6 +125,32 @@ def export(  # noqa: PLR0917 - each is an option
         run(_export(load_settings(), file, filters, form, heads_only=heads))
 
 
+@audit_app.command()
+def anchor(as_json: JsonOption = False) -> None:
+    """Take an anchor now: into the audit, the channel, and this host's file; 1 without the file."""
+    settings = load_settings()
+    inventory = load_inventory(settings.config)
+    if inventory.anchors is None:
+        raise BadInputError(
+            f"{inventory.path} does not say where anchors are kept.",
+            next_step="anchors: {channel: C0123ABCD, file: /var/lib/twokey/anchors}",
+        )
+    taken = run(_anchor(settings, inventory.anchors))
+    trouble = ""
+    if inventory.anchors.file is not None:
+        try:
+            append_anchor(inventory.anchors.file, taken.heads, at=taken.at)
+        except AnchorFileError as error:
+            trouble = f"{error.problem} {error.next_step}"
+    if as_json:
+        say_json({"ok": not trouble, "problem": trouble, **taken.to_json()})
+    else:
+        say(f"Anchored {len(taken.heads)} chain(s), combined hash {taken.root}.")
+        say(trouble or f"Kept in {inventory.anchors.file or 'the channel and the audit'}.")
+    if trouble:
+        raise typer.Exit(1)
+
+
 def moment(text: str) -> datetime:
     """A time that somebody typed; without a zone it is UTC.
 
@@ -132,6 +164,12 @@ def moment(text: str) -> datetime:
             f"{text!r} is no time.", next_step="Write it like 2026-01-31 or 2026-01-31T14:00+01:00."
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+async def _anchor(settings: Settings, place: AnchorPlace) -> Taken:
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    async with open_store(settings, os.environ) as store:
+        return await take_now(store, place, by=who, clock=lambda: datetime.now(UTC))
 
 
 async def _verify_store(settings: Settings, chain: str | None, anchors: Anchors | None) -> Report:
