@@ -23,6 +23,15 @@ Last run: {at}, Python {python}, {cores} cores shared with the load generator an
 durability on.
 
 {table}
+
+What misses its aim, and why:
+
+- **Commands per second at 50 concurrent**: an acknowledged command costs about 2.3 ms of our
+  processor time, thinly spread over form parsing, policy, canonical JSON and the driver, and 1.3
+  ms of PostgreSQL's, on the two cores that the load generator uses too. The floor costs 0.3 ms.
+- **Backup against `pg_basebackup -Fp`**: on this idle machine a plain copy of 1.1 GB takes 4 s,
+  so compression, SHA-256 and row counts cost about what the saved bytes gain. On the same machine
+  under other load, three earlier runs measured 0.41, 0.53 and 0.84.
 """
 
 

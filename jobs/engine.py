@@ -68,11 +68,6 @@ Verdict: TypeAlias = Drop | Later | Start
 Handler: TypeAlias = Callable[[RunId], Awaitable[Verdict]]
 
 
-def install_sql() -> str:
-    """The statements that create PgQueuer's own tables in the schema in use."""
-    return QueryBuilderEnvironment().build_install_query(create_schema=False)
-
-
 # A grant runs once, so a request has one row. It is taken up again only if it was never
 # begun: refused by the worker's own checks and granted anew, or granted anew while queued.
 ADD_RUN: Final = sa.text("""

@@ -17,11 +17,6 @@ def problem_message(problem: str, next_step: str) -> Message:
     )
 
 
-def plain_message(text: str) -> Message:
-    """A sentence."""
-    return Message(text=escape(text), blocks=tuple(sections(escape(text))))
-
-
 def broken_message(reference: str, *, stored: bool) -> Message:
     """Something of ours broke. `stored`: it may have happened after something was stored."""
     known = (

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-_MINUTE = 60
-_HOUR = 3600
+from datetime import timedelta
+
+from jobs.text import count_text, span_text
 
 
 def count(number: int, thing: str) -> str:
     """`1 approval`, `2 approvals`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return count_text(number, thing)
 
 
 def seconds_in_words(seconds: int | None) -> str:
-    """`about 3 min`; nothing is promised for None."""
+    """`about 3 min 20 s`; nothing is promised for None."""
     if seconds is None:
         return "not known"
-    if seconds < _MINUTE:
-        return f"about {max(seconds, 1)} s"
-    if seconds < _HOUR:
-        return f"about {round(seconds / _MINUTE)} min"
-    return f"about {seconds / _HOUR:.1f} h"
+    return f"about {span_text(timedelta(seconds=max(seconds, 1)))}"

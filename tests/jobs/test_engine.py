@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from approvals.words import RequestId, RunId
-from jobs.engine import Drop, Later, PgQueue, Start, Verdict, install_sql
+from jobs.engine import Drop, Later, PgQueue, Start, Verdict
 from tests.jobs.support import Bench, Step, clock, eventually
 
 
@@ -147,10 +147,6 @@ async def test_a_handler_that_breaks_is_asked_again_and_ends_nothing(bench: Benc
     await eventually(twice, seconds=5)
     stop.set()
     await asyncio.wait_for(consumer, 5)
-
-
-def test_the_tables_that_pgqueuer_needs_can_be_asked_for() -> None:
-    assert "CREATE TABLE pgqueuer" in install_sql()
 
 
 async def _is(seen: list[RunId], expected: list[RunId]) -> bool:

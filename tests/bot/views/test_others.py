@@ -11,7 +11,7 @@ from approvals.words import State
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
-from bot.views.errors import broken_message, plain_message, problem_message
+from bot.views.errors import broken_message, problem_message
 from bot.views.help import Usage, help_message
 from bot.views.requests import home_view, requests_message
 from jobs.operation import Answer, Table
@@ -101,7 +101,6 @@ def test_an_error_has_two_sentences() -> None:
     message = problem_message("orders is <locked>.", "Wait.")
     assert problems(message) == []
     assert message.text == "orders is &lt;locked&gt;. Wait."
-    assert problems(plain_message("Fine.")) == []
 
 
 def test_a_bug_shows_its_id_and_does_not_claim_to_know() -> None:
