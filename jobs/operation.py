@@ -251,9 +251,24 @@ class Job(Context, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoCall:
+    """What undoes a change that is done: another operation, with these parameters.
+
+    It becomes a request of its own, with its own plan and votes, and only until `within`
+    has passed since the change was done.
+    """
+
+    operation: str
+    params: Mapping[str, JsonValue]
+    within: timedelta
+
+
 Planner = Callable[[Context, Any], Awaitable[Plan]]
 Runner = Callable[[Job, Any, Plan], Awaitable[Answer]]
 Answerer = Callable[[Context, Any], Awaitable[Answer]]
+# From the parameters and the numbers of the answer; None where there is nothing to undo.
+Undoer = Callable[[Any, Mapping[str, JsonValue]], UndoCall | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,3 +299,4 @@ class Operation:
     pinned: frozenset[Pin] = TARGET_PINS
     pins: Callable[[Context, Any, Plan], Awaitable[Mapping[str, str]]] | None = None
     time_limit: timedelta = timedelta(hours=6)
+    undo: Undoer | None = None
