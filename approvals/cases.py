@@ -24,7 +24,7 @@ from approvals.records import (
     vote_fields,
 )
 from approvals.rules import Rule
-from approvals.running import ends_at
+from approvals.running import ends_at, next_reminder
 from approvals.signing import Signature, VoteKeys
 from approvals.tally import Vote
 from approvals.words import State
@@ -80,7 +80,8 @@ class Case:
         request = outcome.request
         if request is None:
             return self
-        voided = len(request.votes) < len(self.request.votes)
+        signed = sum(vote.is_signed for vote in self.votes)
+        voided = len(request.votes) < signed or (signed < len(self.votes) and not request.votes)
         newest = max((vote.id for vote in self.votes), default=self.detail.void_before)
         ended = now if request.state in FINAL and self.is_open else self.row["ended_at"]
         detail = self.detail.model_copy(
@@ -207,7 +208,7 @@ def look_at(request: Request, rule: Rule | None) -> datetime | None:
     if request.state is State.PENDING and rule and NoteKind.ESCALATED not in request.told:
         waits = [gate.escalate_after for gate in rule.gates if gate.escalate_after is not None]
         moments += [request.asked_at + wait for wait in waits]
-    overdue = NoteKind.REVIEW_OVERDUE in request.told
-    if request.state is State.NEEDS_REVIEW and request.glass and not overdue:
-        moments += [request.glass.review_by] if request.glass.review_by else []
+    if request.state is State.NEEDS_REVIEW and request.glass:
+        reminder = next_reminder(request.glass)
+        moments += [reminder] if reminder else []
     return min(moments, default=None)

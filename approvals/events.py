@@ -46,13 +46,17 @@ class Move(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glass:
-    """Who ran a request without its votes. `review_by` is None until the run has ended."""
+    """Who ran a request without its votes. `review_by` is None until the run has ended.
+
+    `reminded_at`: when people were last told that its review is overdue.
+    """
 
     by: PersonId
     at: datetime
     reason: str
     review_within: timedelta
     review_by: datetime | None = None
+    reminded_at: datetime | None = None
 
     def overdue(self, at: datetime) -> bool:
         """Whether it should have been reviewed before `at`."""

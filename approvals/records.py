@@ -47,6 +47,7 @@ class GlassDetail(BaseModel):
     reason: str
     review_within_seconds: int
     review_by: datetime | None = None
+    reminded_at: datetime | None = None
 
 
 class Ending(BaseModel):
@@ -304,6 +305,7 @@ def _to_glass(detail: GlassDetail | None) -> Glass | None:
         reason=detail.reason,
         review_within=timedelta(seconds=detail.review_within_seconds),
         review_by=detail.review_by,
+        reminded_at=detail.reminded_at,
     )
 
 
@@ -317,6 +319,7 @@ def from_glass(glass: Glass | None) -> GlassDetail | None:
         reason=glass.reason,
         review_within_seconds=int(glass.review_within.total_seconds()),
         review_by=glass.review_by,
+        reminded_at=glass.reminded_at,
     )
 
 
@@ -328,7 +331,8 @@ def seal_fields(row: Mapping[str, Any], detail: Detail, votes: Sequence[str]) ->
     request that waits for its first vote: no grant can be copied to another number.
     """
     is_new = row["state"] == State.PENDING and not votes and detail.glass is None
-    glass = detail.glass.model_dump(mode="json") if detail.glass else None
+    # When people were reminded decides nothing, and rows from before do not say it.
+    glass = detail.glass.model_dump(mode="json", exclude={"reminded_at"}) if detail.glass else None
     names = ("state", "operation", "database", "asked_by", "asked_by_slack", "plan_hash",
              "policy_hash", "door", "reason", "channel")  # fmt: skip
     times = ("asked_at", "expires_at", "approved_at", "approval_expires_at")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
-from typing import assert_never
+from datetime import datetime, timedelta
+from typing import Final, assert_never
 
 from approvals.events import (
     Begun,
@@ -29,6 +29,9 @@ from approvals.tally import escalated, fit
 from approvals.times import Span
 from approvals.voting import careless, settle, tally, too_long
 from approvals.words import Care, State, Why
+
+# Debt does not get quiet by getting old.
+REMIND_EVERY: Final = timedelta(days=1)
 
 
 def begin(request: Request, event: Begun, facts: Facts, rule: Rule) -> Outcome:
@@ -174,9 +177,24 @@ def review(request: Request, event: Reviewed, rule: Rule) -> Outcome:
 
 def sweep(request: Request, facts: Facts, rule: Rule) -> Outcome:
     """What people must be told because time has passed."""
-    due = tuple(note for note in _due(request, facts, rule) if note.kind not in request.told)
+    due = tuple(
+        note
+        for note in _due(request, facts, rule)
+        if note.kind not in request.told or note.kind is NoteKind.REVIEW_OVERDUE
+    )
     told = request.told | {note.kind for note in due}
-    return Outcome(request=replace(request, told=told), notes=due, noop=not due)
+    glass = request.glass
+    if glass is not None and any(note.kind is NoteKind.REVIEW_OVERDUE for note in due):
+        glass = replace(glass, reminded_at=facts.at)
+    after = replace(request, told=told, glass=glass)
+    return Outcome(request=after, notes=due, noop=not due)
+
+
+def next_reminder(glass: Glass) -> datetime | None:
+    """When people are told next that the review is overdue: at its end, then every day."""
+    if glass.review_by is None or glass.reminded_at is None:
+        return glass.review_by
+    return glass.reminded_at + REMIND_EVERY
 
 
 def ends_at(request: Request) -> datetime | None:
@@ -262,9 +280,12 @@ def _due(request: Request, facts: Facts, rule: Rule) -> Iterator[Note]:
     if request.state is State.PENDING and _waits_for_escalation(request, facts, rule):
         text = f"Request {request.id} has waited long: others may decide about it too now."
         yield Note(kind=NoteKind.ESCALATED, text=text)
-    due = request.glass.review_by if request.glass else None
+    due = next_reminder(request.glass) if request.glass else None
     if request.state is State.NEEDS_REVIEW and due is not None and due <= facts.at:
-        text = f"Request {request.id} ran without its votes and should have been reviewed by now."
+        text = (
+            f"Request {request.id} ran without its votes and should have been reviewed by now."
+            " Until it is, who ran it cannot do so again."
+        )
         yield Note(kind=NoteKind.REVIEW_OVERDUE, text=text)
 
 
