@@ -77,6 +77,8 @@ class Book:
         """Decide about `event` and save what comes of it, in the caller's transaction."""
         now, event = self.clock(), clean_event(event)
         needs_target = isinstance(event, Begun | GlassBroken)
+        if isinstance(event, GlassBroken):
+            await conn.execute(sql.LOCK_GLASS)
         found = await sql.lock(
             conn, request_id, delivery=how.delivery, at=now, actor=how.actor,
             lock_target=needs_target,

@@ -146,6 +146,9 @@ SEAL: Final = sa.text("UPDATE requests SET detail = :detail WHERE id = :id").bin
     sa.bindparam("detail", type_=_JSON)
 )
 
+# How many runs wait for their review counts for all of them at once: one glass at a time.
+LOCK_GLASS: Final = sa.text("SELECT pg_advisory_xact_lock(hashtext('twokey glass'), 0)")
+
 SAVE_REQUEST: Final = sa.text("""
     WITH saved AS (
         UPDATE requests
