@@ -7,11 +7,14 @@ audit tells has happened cannot happen once more, whatever an older copy of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals import audit
 from approvals import store as sql
 from approvals.calls import Decision
 from approvals.cases import Case
@@ -33,9 +36,11 @@ HAPPENED: Final = sa.text("""
 """)
 
 
-class _Keyed(Protocol):
+class _Book(Protocol):
     @property
     def keys(self) -> VoteKeys: ...
+    @property
+    def clock(self) -> Callable[[], datetime]: ...
 
 
 def mistrust(case: Case, keys: VoteKeys) -> Cause | None:
@@ -59,23 +64,35 @@ async def happened(conn: AsyncConnection, request_id: RequestId, action: str) ->
     return bool((await conn.execute(HAPPENED, values)).scalar_one())
 
 
-async def goes_on(conn: AsyncConnection, request_id: RequestId, book: _Keyed) -> Refusal | None:
+async def goes_on(conn: AsyncConnection, request_id: RequestId, book: _Book) -> Refusal | None:
     """Why a run that says it was begun may not go on, or None: its request is at work.
 
     A run's row is nobody's word: whoever writes one can make it look begun.
     """
+    refusal = await _not_at_work(conn, request_id, book.keys)
+    if refusal is not None:
+        await audit.append(
+            conn, chain="", at=book.clock(), actor="twokey", action="resume",
+            request_id=request_id, detail={"result": f"no:{refusal.why}"},
+        )  # fmt: skip
+    return refusal
+
+
+async def _not_at_work(
+    conn: AsyncConnection, request_id: RequestId, keys: VoteKeys
+) -> Refusal | None:
     locked = (await conn.execute(sql.LOCK_REQUEST, {"id": request_id})).mappings().one_or_none()
     if locked is None:
         return refuse(Why.CLOSED, problem=f"There is no request {request_id}.")
     void_before = locked["detail"].get("void_before", 0)
     values = {"id": request_id, "plan_hash": locked["plan_hash"], "void_before": void_before}
     votes = (await conn.execute(sql.VOTES, values)).scalar_one()
-    case = Case.of(dict(locked), votes, book.keys)
+    case = Case.of(dict(locked), votes, keys)
     if case.row["state"] != State.EXECUTING or not case.detail.begun:
         state = shown(State(case.row["state"]))
         problem = f"Request {request_id} is {state}, so a run of it has nothing to go on with."
         return refuse(Why.NOT_APPROVED, request_id, problem=problem)
-    if not case.is_ours(book.keys) or await happened(conn, request_id, "finish"):
+    if not case.is_ours(keys) or await happened(conn, request_id, "finish"):
         return distrusted(case.request)
     return None
 
