@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,11 @@ from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.rules import Attribute
 from approvals.scenarios import ScenarioResult, exit_status, run_files
 from approvals.words import BadInputError
-from bot.cli.output import JsonOption, say, say_json
+from bot.cli.output import JsonOption, run, say, say_json
+from bot.cli.policy_work import backtested, checks
 from bot.explain import explain_policy, explain_rule, who
-from bot.inventory import load_inventory
-from bot.settings import load_settings
+from bot.inventory import Inventory, load_inventory
+from bot.settings import Settings, load_settings
 
 policy_app = typer.Typer(help="Look at the approval policy.", no_args_is_help=True)
 
@@ -31,14 +33,41 @@ def check(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a policy file; ends with 2 when it cannot be used."""
-    policy = _load(file)
+    """Prove what a policy must keep; ends with 1 for a broken promise, 2 for a file of no use.
+
+    What could not be looked at, such as today's groups without a Slack token, is said to be
+    not proven.
+    """
+    settings = load_settings()
+    policy, inventory = _load(file), _inventory(settings)
+    checked = run(checks(policy, settings, inventory))
     if as_json:
-        say_json(
-            {"ok": True, "hash": policy.hash, "rules": [rule.name for rule in policy.values.rules]}
-        )
-        return
-    say(f"Fine: {len(policy.values.rules)} rule(s), hash {policy.hash[:12]}.")
+        say_json(checked.as_json())
+    else:
+        for line in checked.lines:
+            say(line)
+    if not checked.is_fine:
+        raise typer.Exit(1)
+
+
+@policy_app.command()
+def backtest(
+    file: Annotated[Path, typer.Argument(help="The new policy file.")],
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only what was asked since this day, in UTC."),
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="End with 1 when anything would differ.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay what was decided under another policy, and say what it would have changed."""
+    settings = load_settings()
+    start = None if since is None else since.replace(tzinfo=UTC)
+    summary = run(backtested(load_policy(file), settings, since=start, as_json=as_json))
+    if fail_on_change and summary.changed:
+        raise typer.Exit(1)
 
 
 @policy_app.command("test")
@@ -96,6 +125,14 @@ def explain(
         say("\n".join(explain_rule(rule)) if rule else "No rule matches: it is refused.")
     if rule is None:
         raise typer.Exit(1)
+
+
+def _inventory(settings: Settings) -> Inventory | None:
+    """The inventory, if there is one: a policy can be looked at without."""
+    try:
+        return load_inventory(settings.config)
+    except BadInputError:
+        return None
 
 
 def _load(file: Path | None) -> LoadedPolicy:
