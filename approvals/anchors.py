@@ -251,7 +251,7 @@ class _Reading:
         """Look at one line."""
         if not text:
             return
-        if not text.startswith("{"):
+        if not text.startswith("{") and '"heads"' not in text:
             self.others += 1
             return
         try:
@@ -282,6 +282,9 @@ class _Reading:
                 "the lines in code blocks that Twokey posted to the anchors' channel.",
             )
         if self.others:
+            anchors.notes.append(
+                f"{self.name}: {self.others} lines of other text were passed over."
+            )
             anchors.notes += self.gaps[:_FINDINGS_MAX]
         else:
             for gap in self.gaps:
