@@ -64,6 +64,7 @@ class DirectJob:
     folder: Path
     request_id: int
     run_key: str = "run-1"
+    policies: Any = None
     now: datetime = NOW
     said: list[str] = field(default_factory=list)
     steps: list[tuple[str, Mode]] = field(default_factory=list)
