@@ -168,8 +168,11 @@ class Approvals:
         case = asked_case(ask, body, outcome, outcome.request, rule).sealed(self._book.keys)
         return await self._insert(ask, event, case, outcome, rule, now)
 
-    async def vote(self, ballot: Ballot) -> Decision:
-        """Take a vote. The deciding one queues the run in the same transaction."""
+    async def vote(self, ballot: Ballot, *, keep: bool = True) -> Decision:
+        """Take a vote. The deciding one queues the run in the same transaction.
+
+        Without `keep` it is only tried: the answer is the same, and nothing is stored.
+        """
         event: Happening = Voted(
             by=ballot.by,
             verdict=str(ballot.verdict),
@@ -185,7 +188,7 @@ class Approvals:
             event = VoteWithdrawn(by=ballot.by, door=ballot.door)
         people = {**ballot.others, **await self._absent(ballot.by), ballot.by.id: ballot.by}
         return await self._by_person(
-            ballot.request_id, event, ballot.by, ballot.delivery, people=people
+            ballot.request_id, event, ballot.by, ballot.delivery, keep=keep, people=people
         )
 
     async def cancel(
@@ -205,11 +208,12 @@ class Approvals:
         delivery: str,
         care: frozenset[Care] = frozenset(),
         seen_plan: str | None = None,
+        keep: bool = True,
     ) -> Decision:
-        """Run a request without its votes, loudly, owing a review."""
+        """Run a request without its votes, loudly, owing a review. `keep`: as `vote`."""
         del door  # the same through every door
         event = GlassBroken(by=by, reason=reason, care=care, seen_plan=seen_plan)
-        return await self._by_person(request_id, event, by, delivery)
+        return await self._by_person(request_id, event, by, delivery, keep=keep)
 
     async def review(
         self, request_id: RequestId, *, by: Person, reason: str, door: Door, delivery: str
@@ -374,6 +378,8 @@ class Approvals:
         event: Happening,
         by: Person,
         delivery: str,
+        *,
+        keep: bool = True,
         **more: Any,
     ) -> Decision:
         self._trusted()
@@ -381,7 +387,10 @@ class Approvals:
         known = {"people": {by.id: by}, **more}
         how = How(actor=by.id, slack=by.slack, delivery=key, **known)
         async with self._store.begin() as conn:
-            return await self._book.happen(conn, request_id, event, how)
+            decision = await self._book.happen(conn, request_id, event, how)
+            if not keep:
+                await conn.rollback()
+            return decision
 
     async def _insert(
         self,

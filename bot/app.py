@@ -18,7 +18,11 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.in_force import Policies
+from approvals.inbox import Inbox
+from approvals.notices import Notices
 from approvals.policy_file import LoadedPolicy
+from approvals.sealing import SecretBox
+from approvals.second_factors import SecondFactors
 from approvals.service import Approvals
 from approvals.signing import VoteKeys
 from approvals.tokens import Tokens
@@ -26,13 +30,19 @@ from approvals.words import BadInputError
 from bot.background import Background
 from bot.buttons import Seal
 from bot.cards import Cards
+from bot.choices import Choices
 from bot.desk import Desk
+from bot.directs import Directs
 from bot.edge import Gate
+from bot.follow_ups import FollowUps
 from bot.form_desk import FormDesk
+from bot.homes import Homes
 from bot.inventory import Inventory
 from bot.limits import limits_of
-from bot.listeners import actions, commands, events, forms, views
+from bot.listeners import actions, care, commands, events, follow_ups, forms, views
+from bot.menus import Menus
 from bot.metrics import Metrics
+from bot.notices import Teller
 from bot.outbox import Outbox, Pace
 from bot.people import People
 from bot.planning import Planner
@@ -95,6 +105,7 @@ async def build(
     operations = operations if operations is not None else load_operations("commands")
     desk = _desk(ground, operations, Windows(client=client))
     background = Background(limit=settings.stop_limit)
+    homes = Homes(desk, clock=clock)
     return Twokey(
         settings=settings,
         store=store,
@@ -102,14 +113,18 @@ async def build(
         approvals=ground.approvals,
         desk=desk,
         bolt=bolt_app(
-            desk, identity=identity, client=client, session=session, background=background
+            desk, identity=identity, client=client, session=session, background=background,
+            homes=homes,
         ),
         client=client,
         outbox=Outbox(
-            store=store, client=client, draw=desk.cards, clock=clock, meter=desk.metrics,
+            store=store, client=client, clock=clock, meter=desk.metrics,
+            draw=Directs(cards=desk.cards, store=store, client=client),
             pace=pace or Pace(give_up=settings.outbox_give_up),
         ),
         worker=_worker(ground, operations, limits or limits_of(settings)),
+        teller=_teller(ground),
+        homes=homes,
         background=background,
         metrics=desk.metrics,
         readers=ground.readers,
@@ -131,6 +146,7 @@ class _Ground:
     approvals: Approvals
     readers: Readers
     seal: Seal
+    choices: Choices
     keys: VoteKeys
 
 
@@ -173,6 +189,7 @@ async def _ground(
         policies=policies,
         readers=Readers(statement_timeout=READ_LIMIT),
         seal=Seal([key for key in (current, previous) if key]),
+        choices=Choices([key for key in (current, previous) if key]),
         keys=keys,
     )
 
@@ -193,7 +210,11 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
         inventory=ground.inventory,
         operations=operations,
         policy=ground.policy,
-        cards=Cards(approvals=ground.approvals, seal=ground.seal),
+        cards=Cards(
+            approvals=ground.approvals,
+            seal=ground.seal,
+            menus=Menus(choices=ground.choices, operations=operations),
+        ),
         seal=ground.seal,
         store=ground.store,
         metrics=Metrics(),
@@ -204,7 +225,22 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
             clock=ground.clock,
             lifetime=ground.settings.token_ttl,
         ),
+        factors=SecondFactors(
+            store=ground.store, box=SecretBox(ground.keys), clock=ground.clock
+        ),
         windows=windows,
+        inbox=Inbox(
+            store=ground.store, keys=ground.keys, approvals=ground.approvals, clock=ground.clock
+        ),
+    )
+
+
+def _teller(ground: _Ground) -> Teller:
+    return Teller(
+        approvals=ground.approvals,
+        notices=Notices(store=ground.store, keys=ground.keys, clock=ground.clock),
+        people=ground.people,
+        clock=ground.clock,
     )
 
 
@@ -229,6 +265,7 @@ def bolt_app(
     client: AsyncWebClient,
     session: aiohttp.ClientSession,
     background: Background,
+    homes: Homes | None = None,
 ) -> AsyncApp:
     """Bolt with our listeners. The gate has checked the signature, Socket Mode needs none."""
 
@@ -255,9 +292,12 @@ def bolt_app(
     replies = Replies(client, session)
     commands.register(app, desk)
     forms.register(app, FormDesk(desk=desk), replies=replies, background=background)
+    follow_ups.register(app, FollowUps(desk=desk), replies=replies, background=background)
     actions.register(app, desk, client=client, replies=replies, background=background)
     views.register(app, desk, replies=replies, background=background)
-    events.register(app, desk, client=client, background=background)
+    care.register(app, desk, replies=replies, background=background)
+    tabs = homes or Homes(desk, clock=desk.clock)
+    events.register(app, desk, homes=tabs, background=background)
 
     @app.error
     async def failed(error: Exception) -> BoltResponse:

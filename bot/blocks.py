@@ -176,20 +176,29 @@ def confirm(title: str, markup: str, *, yes: str, no: str, danger: bool) -> Bloc
     }
 
 
-def text_input(label: str, *, block_id: str, hint: str, chars_max: int) -> Block:
-    """A field of several lines in a modal; its action id is `text`."""
+def text_input(
+    label: str,
+    *,
+    block_id: str,
+    hint: str,
+    chars_max: int,
+    multiline: bool = True,
+    initial: str = "",
+) -> Block:
+    """A field of a modal, by default of several lines; its action id is `text`."""
+    element: dict[str, Any] = {
+        "type": "plain_text_input",
+        "action_id": "text",
+        "multiline": multiline,
+        "min_length": 1,
+        "max_length": chars_max,
+    }
     return {
         "type": "input",
         "block_id": block_id,
         "label": _plain(label),
         "hint": _plain(hint),
-        "element": {
-            "type": "plain_text_input",
-            "action_id": "text",
-            "multiline": True,
-            "min_length": 1,
-            "max_length": chars_max,
-        },
+        "element": element | ({"initial_value": initial} if initial else {}),
     }
 
 

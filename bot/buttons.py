@@ -1,4 +1,4 @@
-"""What a card's button carries: what the person saw, sealed. Pure."""
+"""What a card's button or a modal carries: what the person saw, sealed for one use. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 from approvals.words import PlanHash, PolicyHash, RefusedError, RequestId, Why
@@ -17,9 +18,26 @@ from approvals.words import PlanHash, PolicyHash, RefusedError, RequestId, Why
 _VALUE_CHARS_MAX: Final = 2000  # Slack's limit for a button's value
 
 
+class Purpose(StrEnum):
+    """What a value was made for. A button's is its action id; it does nothing elsewhere."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    DETAILS = "details"
+    CANCEL = "cancel"
+    # Modals, each of one person:
+    REASON = "deny_reason"
+    CARE = "approve_care"
+    PAGES = "pages"
+    GLASS = "break_glass"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a card showed when its buttons were drawn."""
+    """What a card showed when its buttons were drawn, and what this one of them is for.
+
+    `person` is whom a modal was opened for; a card's buttons are anybody's.
+    """
 
     request_id: RequestId
     plan_hash: PlanHash
@@ -27,6 +45,20 @@ class Shown:
     card_hash: str
     step: int
     expires_at: datetime
+    purpose: Purpose = Purpose.APPROVE
+    person: str = ""
+
+
+_WORDS: Final = {
+    Purpose.APPROVE: "Approve",
+    Purpose.DENY: "Deny",
+    Purpose.DETAILS: "Details",
+    Purpose.CANCEL: "Cancel",
+    Purpose.REASON: "the window of a deny",
+    Purpose.CARE: "the window of an approval",
+    Purpose.PAGES: "the pages of the details",
+    Purpose.GLASS: "the window that breaks the glass",
+}
 
 
 class Seal:
@@ -36,7 +68,7 @@ class Seal:
         if not keys:
             raise ValueError("a seal needs a key")
         # Derived, so that a button's seal can never be passed off as a vote's signature.
-        self._keys = [hmac.new(key, b"twokey button v1", hashlib.sha256).digest() for key in keys]
+        self._keys = [hmac.new(key, b"twokey button v2", hashlib.sha256).digest() for key in keys]
 
     def close(self, shown: Shown) -> str:
         """The value of a button. It is readable by who holds it, and only we can make it."""
@@ -47,15 +79,20 @@ class Seal:
             shown.card_hash,
             shown.step,
             int(shown.expires_at.timestamp()),
+            str(shown.purpose),
+            shown.person,
         ]
-        body = json.dumps(fields, separators=(",", ":")).encode()
+        body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
         return f"{_text(body)}.{_text(_mac(self._keys[0], body))}"
 
-    def open(self, value: str, *, now: datetime | None) -> Shown:
+    def open(self, value: str, *, now: datetime | None, purpose: Purpose | None = None) -> Shown:
         """What the button's card showed. With `now` None its age does not matter.
 
+        Without `purpose`, whatever it was made for.
+
         Raises:
-            RefusedError: the value was not made by us, or its time has run out.
+            RefusedError: the value was not made by us, or for something else, or its time has
+                run out.
         """
         body = self._opened(value)
         if body is None:
@@ -64,7 +101,9 @@ class Seal:
                 next_step="Use the buttons of the request's own card; /db requests finds it.",
                 why=Why.SIGNATURE,
             )
-        number, plan_hash, policy_hash, card_hash, step, expires = json.loads(body)
+        number, plan_hash, policy_hash, card_hash, step, expires, made_for, person = json.loads(
+            body
+        )
         shown = Shown(
             request_id=RequestId(number),
             plan_hash=PlanHash(plan_hash),
@@ -72,7 +111,16 @@ class Seal:
             card_hash=card_hash,
             step=step,
             expires_at=datetime.fromtimestamp(expires, UTC),
+            purpose=Purpose(made_for),
+            person=person,
         )
+        if purpose is not None and shown.purpose is not purpose:
+            raise RefusedError(
+                f"What was sent belongs to another button of request {number} "
+                f"({_WORDS[shown.purpose]}), not to this one ({_WORDS[purpose]}).",
+                next_step="Press the button on the request's own card.",
+                why=Why.SIGNATURE,
+            )
         if now is not None and now >= shown.expires_at:
             raise RefusedError(
                 f"The buttons of request {number} have expired.",

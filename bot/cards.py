@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from approvals.shown import shown_hash
 from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
 from bot.buttons import Purpose, Seal, Shown
+from bot.menus import Menus
 from bot.outbox_rows import Row
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
@@ -53,6 +54,8 @@ def card_of(record: RequestRecord) -> Card:
         rule=record.rule,
         gates=tuple(_gate(gate, slack_of, stand_ins_of(record)) for gate in record.gates),
         any_gate=record.any_gate,
+        ways=record.ways,
+        ordered=record.ordered,
         votes=tuple(
             VoteLine(
                 who=vote.slack or vote.person, verdict=vote.verdict, reason=vote.reason, at=vote.at
@@ -117,6 +120,7 @@ class Cards:
 
     approvals: Approvals
     seal: Seal
+    menus: Menus
 
     async def __call__(self, row: Row, payload: Mapping[str, Any]) -> Message | None:
         """What a row of the outbox shows; None when its request is gone."""
@@ -135,21 +139,24 @@ class Cards:
 
     def drawn(self, record: RequestRecord) -> Message:
         """A request's message with its buttons."""
-        return request_message(card_of(record), tokens=partial(self.token, record))
+        card = replace(card_of(record), menu=self.menus.of(record))
+        return request_message(card, tokens=partial(self.token, record))
 
     def token(self, record: RequestRecord, purpose: Purpose) -> str:
         """The sealed value of one button of this request's card as it is now."""
+        return self.seal.close(self.shown(record, purpose))
+
+    def shown(self, record: RequestRecord, purpose: Purpose) -> Shown:
+        """What this request's card shows now."""
         pending = record.state is State.PENDING
-        return self.seal.close(
-            Shown(
-                request_id=record.id,
-                plan_hash=record.plan_hash,
-                policy_hash=record.policy_hash,
-                card_hash=shown_hash(record),
-                step=record.step,
-                expires_at=record.expires_at if pending else record.asked_at + _DETAILS_FOR,
-                purpose=purpose,
-            )
+        return Shown(
+            request_id=record.id,
+            plan_hash=record.plan_hash,
+            policy_hash=record.policy_hash,
+            card_hash=shown_hash(record),
+            step=record.step,
+            expires_at=record.expires_at if pending else record.asked_at + _DETAILS_FOR,
+            purpose=purpose,
         )
 
     async def record(self, request_id: RequestId) -> RequestRecord:

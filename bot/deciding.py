@@ -71,8 +71,9 @@ class Decider:
         record: RequestRecord,
         seen: Seen,
         care: frozenset[Care] = _NO_CARE,
+        keep: bool = True,
     ) -> Decision:
-        """Cast a vote for what was seen, or take it back.
+        """Cast a vote for what was seen, or take it back. Without `keep` it is only tried.
 
         Raises:
             DirectoryDownError: who has voted before cannot be looked up.
@@ -88,6 +89,8 @@ class Decider:
             others=await self._earlier_voters(record, caller.person),
             care=care,
         )
+        if not keep:
+            return await self.approvals.vote(ballot, keep=False)
         return await self.counted(str(verdict), caller.door, record.id, self.approvals.vote(ballot))
 
     async def withdraw(self, caller: Caller, record: RequestRecord) -> Decision:
@@ -114,12 +117,18 @@ class Decider:
         *,
         care: frozenset[Care] = _NO_CARE,
         seen_plan: str | None = None,
+        keep: bool = True,
     ) -> Decision:
-        """Run a request without its votes, loudly. `seen_plan`: the plan that was shown."""
+        """Run a request without its votes, loudly. `seen_plan`: the plan that was shown.
+
+        Without `keep` it is only tried.
+        """
         deciding = self.approvals.break_glass(
             request_id, by=caller.person, reason=reason, door=caller.door,
-            delivery=caller.delivery, care=care, seen_plan=seen_plan,
+            delivery=caller.delivery, care=care, seen_plan=seen_plan, keep=keep,
         )  # fmt: skip
+        if not keep:
+            return await deciding
         return await self.counted("break_glass", caller.door, request_id, deciding)
 
     async def review(self, caller: Caller, request_id: RequestId, reason: str) -> Decision:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from approvals.inbox import Inbox
 from approvals.lineage import Origin
 from approvals.policy_file import LoadedPolicy
+from approvals.readings import Readings
 from approvals.records import RequestRecord
-from approvals.service import Approvals, Ask, Decision, Seen
+from approvals.second_factors import SecondFactors
+from approvals.service import Approvals, Ask, Decision
 from approvals.tokens import Tokens
 from approvals.words import (
     Door,
@@ -26,17 +29,19 @@ from approvals.words import (
     Verdict,
     Why,
 )
+from bot.approving import Approving
 from bot.blocks import Block, Message
-from bot.buttons import Seal, Shown
+from bot.buttons import Purpose, Seal
 from bot.cards import Cards, card_of, plan_as_json
+from bot.care import Careful, Opened
 from bot.command_text import Asked, parse
 from bot.deciding import Caller, Decider
 from bot.inventory import Inventory
 from bot.metrics import Metrics
+from bot.opening import Opening, seen_in
 from bot.people import People
 from bot.planning import Planner, attributes, params_as_json
 from bot.views.answer import answer_message
-from bot.views.card import card_hash
 from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
@@ -67,12 +72,16 @@ class Typed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pressed:
-    """A button, or a modal that a button opened. `value` is the sealed token."""
+    """A button, or a modal that a button opened. `value` is the sealed token.
+
+    `place`: the message (`CHANNEL/TS`) in which the button stood.
+    """
 
     team: str
     user: str
     value: str
     delivery: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +101,8 @@ class Desk:
     clock: Callable[[], datetime]
     tokens: Tokens
     windows: Windows
+    inbox: Inbox
+    factors: SecondFactors
 
     async def person(self, team: str, user: str) -> Person:
         """Who this is, if they may ask anything at all.
@@ -132,25 +143,40 @@ class Desk:
             channel=record.channel if record else "",
         )
 
-    async def vote(self, pressed: Pressed, verdict: Verdict, reason: str) -> Message:
-        """Cast a vote for what the card showed.
+    async def approve(self, pressed: Pressed) -> Message | Block:
+        """Cast an approval for what the card showed, or ask for more in a modal.
 
         Raises:
             ExplainedError: the button is not ours, or nobody can be identified.
         """
-        shown, record = await self._open(pressed)
         caller = await self.caller(pressed)
-        seen = Seen(plan_hash=shown.plan_hash, policy_hash=shown.policy_hash, step=shown.step)
-        return _told(await self.decider.cast(caller, verdict, reason, record=record, seen=seen))
+        answer = await self.approving.press(caller, pressed.value, place=pressed.place)
+        return told(answer) if isinstance(answer, Decision) else answer
+
+    async def deny(self, pressed: Pressed, reason: str) -> Message:
+        """Cast a denial, out of the modal that asked for its reason.
+
+        Raises:
+            ExplainedError: the modal is not ours, or nobody can be identified.
+        """
+        caller = await self.caller(pressed)
+        shown, record = await self.opening.current(
+            pressed.value, Purpose.REASON, person=caller.person.id
+        )
+        return told(
+            await self.decider.cast(
+                caller, Verdict.DENY, reason, record=record, seen=seen_in(shown)
+            )
+        )
 
     async def deny_form(self, pressed: Pressed) -> Block:
-        """The modal that asks for a deny's reason; it carries the button's token.
+        """The modal that asks for a deny's reason, for who pressed the button.
 
         Raises:
             ExplainedError: the card is out of date or the request is closed.
         """
-        _, record = await self._open(pressed)
-        await self.person(pressed.team, pressed.user)
+        shown, record = await self.opening.current(pressed.value, Purpose.DENY, place=pressed.place)
+        person = await self.person(pressed.team, pressed.user)
         if record.state is not State.PENDING:
             await self.redraw(record)
             raise RefusedError(
@@ -158,18 +184,29 @@ class Desk:
                 next_step="Its card is being drawn anew.",
                 why=Why.CLOSED,
             )
-        return deny_modal(card_of(record), token=pressed.value)
+        token = self.opening.sealed_for(shown, Purpose.REASON, person.id)
+        return deny_modal(card_of(record), token=token)
 
-    async def details(self, pressed: Pressed, page: int = 0) -> Block:
-        """The whole plan, also from an old card.
+    async def details(self, pressed: Pressed, page: int | None = None) -> tuple[Block, Opened]:
+        """The whole plan, also from an old card; `page` of it out of the modal itself.
 
         Raises:
             ExplainedError: the button is not ours, or this person may not read it.
         """
-        shown = self.seal.open(pressed.value, now=None)
-        await self.person(pressed.team, pressed.user)
-        record = await self.cards.record(shown.request_id)
-        return details_modal(card_of(record), token=pressed.value, page=page)
+        person = await self.person(pressed.team, pressed.user)
+        if page is None:
+            shown, record = await self.opening.of_any_age(
+                pressed.value, Purpose.DETAILS, place=pressed.place
+            )
+        else:
+            shown, record = await self.opening.of_any_age(
+                pressed.value, Purpose.PAGES, person=person.id
+            )
+        opened = Opened(record=record, person=person.id, page=page or 0)
+        token = self.opening.sealed_for(shown, Purpose.PAGES, person.id)
+        reading = await self.careful.reading(record, person.id, opened.page)
+        view = details_modal(card_of(record), token=token, page=opened.page, reading=reading)
+        return view, opened
 
     async def cancel(self, pressed: Pressed) -> Message:
         """Cancel a request, or stop its run.
@@ -177,7 +214,7 @@ class Desk:
         Raises:
             ExplainedError: the button is not ours, or nobody can be identified.
         """
-        shown = self.seal.open(pressed.value, now=None)
+        shown, _ = await self.opening.of_any_age(pressed.value, Purpose.CANCEL, place=pressed.place)
         return await self.cancel_request(pressed, shown.request_id)
 
     async def cancel_request(self, pressed: Pressed, request_id: RequestId) -> Message:
@@ -189,7 +226,7 @@ class Desk:
         caller = await self.caller(pressed)
         record = await self.cards.record(request_id)
         if record.state is not State.EXECUTING:
-            return _told(await self.decider.cancel(caller, request_id))
+            return told(await self.decider.cancel(caller, request_id))
         stopping = await self.decider.stop_run(caller, record)
         return decision_message(
             ok=True,
@@ -206,7 +243,7 @@ class Desk:
 
     async def decide(self, action: str, deciding: Awaitable[Decision]) -> Message:
         """The answer to a decision on its way, counted."""
-        return _told(await self.decider.counted(action, Door.SLACK, None, deciding))
+        return told(await self.decider.counted(action, Door.SLACK, None, deciding))
 
     async def redraw(self, record: RequestRecord) -> None:
         """Have a request's card drawn from stored state once more."""
@@ -220,6 +257,26 @@ class Desk:
         """
         person = await self.people.by_slack(pressed.team, pressed.user)
         return Caller(person=person, door=Door.SLACK, delivery=pressed.delivery)
+
+    @property
+    def opening(self) -> Opening:
+        """What opens buttons and modals."""
+        return Opening(
+            seal=self.seal, cards=self.cards, store=self.store, clock=self.clock,
+            redraw=self.redraw,
+        )  # fmt: skip
+
+    @property
+    def careful(self) -> Careful:
+        """What checks the care that rules demand, for this door and for the others."""
+        return Careful(readings=Readings(store=self.store), factors=self.factors, clock=self.clock)
+
+    @property
+    def approving(self) -> Approving:
+        """What takes approvals, and breaks the glass."""
+        return Approving(
+            opening=self.opening, decider=self.decider, careful=self.careful, cards=self.cards
+        )
 
     @property
     def decider(self) -> Decider:
@@ -260,29 +317,7 @@ class Desk:
         )
         return await self.decider.counted("ask", caller.door, None, asking)
 
-    async def _open(self, pressed: Pressed) -> tuple[Shown, RequestRecord]:
-        """What the button's card showed, if that still stands, and its request.
 
-        Raises:
-            RefusedError: it does not, or the button is not ours. A card that is out of
-                date is drawn anew.
-        """
-        shown = self.seal.open(pressed.value, now=None)
-        record = await self.cards.record(shown.request_id)
-        try:
-            self.seal.open(pressed.value, now=self.clock())
-        except RefusedError:
-            await self.redraw(record)
-            raise
-        if shown.card_hash != card_hash(card_of(record)):
-            await self.redraw(record)
-            raise RefusedError(
-                f"The card of request {record.id} has changed since it was drawn.",
-                next_step="It is being drawn anew: read it again, then decide.",
-                why=Why.STALE_PLAN,
-            )
-        return shown, record
-
-
-def _told(decision: Decision) -> Message:
+def told(decision: Decision) -> Message:
+    """What somebody is told of a decision."""
     return decision_message(ok=decision.ok, problem=decision.problem, next_step=decision.next_step)

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from approvals.calls import Decision
 from approvals.words import BadInputError, Door, RequestId
-from bot import audit_lines
+from bot import audit_lines, mfa
 from bot.blocks import Message
-from bot.cards import card_of
 from bot.command_text import MissingInputError, unknown, words
 from bot.delegate_words import delegate_word
-from bot.desk import Desk, Pressed, Typed
+from bot.desk import Desk, Pressed, Typed, told
 from bot.explain import explain_policy, explain_rule
 from bot.form_desk import form_instead, form_word
+from bot.request_words import requests_word
 from bot.token_words import token_word, tokens_word
 from bot.views.answer import answer_message
 from bot.views.decision import decision_message
 from bot.views.help import Usage, help_message
-from bot.views.requests import requests_message
 from jobs.operation import Answer, Kind, Operation, Table
 
 _LISTED_MAX: Final = 20
@@ -57,13 +57,6 @@ async def _help(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
         raise unknown(about, usages)
     shown = [usages[about]] if about else list(usages.values())
     return help_message(shown, desk.inventory.databases, about=about)
-
-
-async def _requests(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
-    database = desk.inventory.database(rest[0]).name if rest else None
-    records = await desk.approvals.recent(database=database, open_only=False, limit=_LISTED_MAX)
-    about = f"Requests of {database}" if database else "Requests"
-    return requests_message([card_of(record) for record in records], about=about)
 
 
 async def _show(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
@@ -136,17 +129,13 @@ async def _policy(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
 
 async def _break_glass(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
     number, reason = _number(rest, "break-glass"), " ".join(rest[1:])
-    await desk.cards.record(number)
-    return await desk.decide(
-        "break_glass",
-        desk.approvals.break_glass(
-            number,
-            by=await desk.person(typed.team, typed.user),
-            reason=reason,
-            door=Door.SLACK,
-            delivery=typed.delivery,
-        ),
-    )
+    record = await desk.cards.record(number)
+    await desk.person(typed.team, typed.user)
+    answer = await desk.approving.break_glass(await desk.caller(typed), record, reason)
+    if isinstance(answer, Decision):
+        return told(answer)
+    await desk.windows.open(typed.trigger, answer)
+    return Message(text="", blocks=())  # the window asks for the rest
 
 
 async def _review(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
@@ -182,7 +171,9 @@ def _own(example: str, summary: str, handler: Word, *, needs_approval: bool = Fa
 _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
     {
         "form": _own("/db form backup", "A form for an operation", form_word),
-        "requests": _own("/db requests orders", "What was asked for lately", _requests),
+        "requests": _own(
+            "/db requests orders", "What waits for you, is at work, or was asked for", requests_word
+        ),
         "show": _own("/db show 12", "A request with its buttons", _show),
         "cancel": _own("/db cancel 12", "Cancel a request, or stop its run", _cancel),
         "withdraw": _own("/db withdraw 12", "Take your own vote back", _withdraw),
@@ -194,6 +185,7 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
         "review": _own("/db review 12 it was needed", "Close what ran without votes", _review),
         "token": _own("/db token 8 laptop", "A token for the API and the command line", token_word),
         "tokens": _own("/db tokens", "Which of your tokens still live", tokens_word),
+        "mfa": _own("/db mfa enroll", "Your second factor", mfa.answer),
         "delegate": _own(
             "/db delegate @colleague until Friday", "Who votes in your place", delegate_word
         ),

@@ -11,9 +11,10 @@ from typing import Any, Final
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from approvals.words import RefusedError, Verdict, Why
+from approvals.words import RefusedError, Why
 from bot.background import Background
 from bot.blocks import Block, Message
+from bot.card_window import answered
 from bot.desk import Desk, Pressed
 from bot.listeners.guard import guarded
 from bot.replies import Replies
@@ -37,17 +38,23 @@ class Buttons:
     desk: Desk
     client: AsyncWebClient
 
-    async def approve(self, body: Body) -> Message:
-        """A vote."""
-        return await self.desk.vote(pressed(body), Verdict.APPROVE, "")
+    async def approve(self, body: Body) -> Message | None:
+        """A vote, or the modal that asks for what it demands."""
+        answer = await self.desk.approve(pressed(body))
+        if isinstance(answer, Message):
+            return answer
+        await _open(self.client, body, answer)
+        return None
 
     async def deny(self, body: Body) -> None:
         """Ask for the reason."""
         await _open(self.client, body, await self.desk.deny_form(pressed(body)))
 
     async def details(self, body: Body) -> None:
-        """Show the whole plan."""
-        await _open(self.client, body, await self.desk.details(pressed(body)))
+        """Show the whole plan, and keep that its first page was opened."""
+        view, opened = await self.desk.details(pressed(body))
+        await _open(self.client, body, view)
+        await self.desk.careful.opened(opened)
 
     async def cancel(self, body: Body) -> Message:
         """Cancel the request, or stop its run."""
@@ -55,16 +62,18 @@ class Buttons:
 
     async def turn(self, body: Body) -> None:
         """Another page of the details."""
-        view, page = body["view"], int(body["actions"][0]["value"])
-        opened = replace(pressed(body), value=view["private_metadata"])
-        shown = await self.desk.details(opened, page)
+        view = body["view"]
+        asked = replace(pressed(body), value=view["private_metadata"])
+        shown, opened = await self.desk.details(asked, page_of(body))
         try:
             await call(
                 self.client.views_update(view_id=view["id"], hash=view["hash"], view=dict(shown))
             )
         except SlackRefusedError as error:
-            if error.error != "hash_conflict":  # a newer click has won
+            if error.error != "hash_conflict":
                 raise
+            return  # a newer click has won: this page was not shown
+        await self.desk.careful.opened(opened)
 
 
 def register(
@@ -79,8 +88,7 @@ def register(
                 where, partial(_message_of, work, body), metrics=desk.metrics, changes=changes
             )
             await ack()
-            if message.text:
-                background.start(replies.tell(body, message))
+            background.start(answered(desk, replies, body, message))
 
         app.action(to)(listener)
 
@@ -102,14 +110,23 @@ async def _unknown_button(_: Body) -> Message:
     )
 
 
+def page_of(body: Body) -> int:
+    """The page that a button of the details turns to; the first for what is no number."""
+    value = str(body["actions"][0].get("value", ""))
+    return int(value) if re.fullmatch("[0-9]{1,6}", value) else 0
+
+
 def pressed(body: Body) -> Pressed:
-    """Who pressed what."""
+    """Who pressed what, and in which message."""
     action, user = body["actions"][0], body["user"]
+    container = body.get("container") or {}
+    place = f"{container.get('channel_id', '')}/{container.get('message_ts', '')}"
     return Pressed(
         team=user.get("team_id") or (body.get("team") or {}).get("id", ""),
         user=user["id"],
         value=str(action.get("value", "")),
         delivery=f"slack:{body['trigger_id']}",
+        place=place,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp
 
-from approvals.words import Verdict
+from approvals.plans import sha256
 from bot.background import Background
 from bot.blocks import unescape
 from bot.desk import Desk, Pressed
@@ -27,12 +27,12 @@ def register(app: AsyncApp, desk: Desk, *, replies: Replies, background: Backgro
             team=user.get("team_id") or (body.get("team") or {}).get("id", ""),
             user=user["id"],
             value=view["private_metadata"],
-            # The view is one click's; sending it twice is one decision.
-            delivery=f"slack:{view['id']}:{view['hash']}",
+            # The view is one click's: sending the same twice is one decision.
+            delivery=f"slack:{view['id']}:{view['hash']}:{sha256(reason)[:16]}",
         )
         message = await guarded(
             "deny_reason",
-            partial(desk.vote, sent, Verdict.DENY, reason),
+            partial(desk.deny, sent, reason),
             metrics=desk.metrics,
             changes=True,
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
 from approvals.words import Care, State, Verdict
+from bot.views.menu import Menu
 from jobs.operation import Plan
 
 
@@ -59,20 +58,11 @@ class Card:
     not_before: datetime | None = None
     ended_at: datetime | None = None
     any_gate: bool = False  # some of the gates are enough
+    ways: tuple[tuple[int, ...], ...] = ()  # the sets of gates of which one must be met
+    ordered: bool = False  # one gate after the other
+    menu: Menu | None = None  # what can be done besides deciding
     note: str = ""  # how it ended, or why it was turned back
     glass: str = ""  # who ran it without its votes, and why
     run_state: str = ""
     params: tuple[tuple[str, str], ...] = ()  # what was asked for, as the plan's hash covers it
     care: frozenset[Care] = frozenset()  # what an approval demands besides the decision
-
-
-def card_hash(card: Card) -> str:
-    """A hash of what an approver reads before voting; votes and progress do not change it."""
-    plan = card.plan
-    shown = [
-        card.request_id, card.operation, card.database, card.asked_by, card.reason, card.rule,
-        plan.title, plan.steps, plan.statements, plan.facts, plan.warnings,
-        plan.estimate_seconds, plan.undo, [(gate.id, gate.who, gate.need) for gate in card.gates],
-    ]  # fmt: skip
-    text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -74,12 +74,6 @@ def details_modal(
     )
 
 
-def nearest_page(page: int, pages: Sequence[object]) -> int | None:
-    """The page of the plan that `page` shows, or None where it shows what follows the plan."""
-    page = max(0, page)
-    return page if page < len(pages) else None
-
-
 def _with_votes(
     plan: Sequence[Sequence[Block]], votes: Sequence[Block]
 ) -> Sequence[Sequence[Block]]:

@@ -6,10 +6,11 @@ cannot drift from what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Final, assert_never
 
+from approvals.missing import Need, needs_in_words
 from approvals.words import State, Verdict
 from bot.blocks import (
     MESSAGE_BLOCKS_MAX,
@@ -32,9 +33,14 @@ from bot.blocks import (
     shorten,
     titled,
 )
+from bot.buttons import Purpose
+from bot.views.approve import asks_more
 from bot.views.card import Card, GateLine
 from bot.views.details import care_lines, ended
+from bot.views.menu import menu_elements, menu_notes
 from bot.views.words import count, seconds_in_words
+
+Tokens = Callable[[Purpose], str]
 
 # The card shows this much of the plan; the rest is announced and stands in the details.
 FACTS_MAX: Final = 20
@@ -74,10 +80,10 @@ _HEADINGS: Final = {
 }
 
 
-def request_message(card: Card, *, token: str) -> Message:
+def request_message(card: Card, *, tokens: Tokens) -> Message:
     """The message for a request, whatever state it is in.
 
-    `token` is the sealed value of its buttons.
+    `tokens` gives the sealed value of each of its buttons.
     """
     blocks = [
         *titled(card.plan.title, mark=_MARKS[card.state], rest=_REST),
@@ -86,7 +92,7 @@ def request_message(card: Card, *, token: str) -> Message:
         *_agreement(card),
         *([section(f"🚨 *{_short(one_line(card.glass))}*")] if card.glass else []),
         section(f"*{_HEADINGS[card.state]}*\n{_short(status(card))}", block_id="status"),
-        *_buttons(card, token),
+        *_buttons(card, tokens),
     ]
     if len(blocks) > MESSAGE_BLOCKS_MAX:
         raise ValueError(f"the card of request {card.request_id} has {len(blocks)} blocks")
@@ -230,14 +236,15 @@ def _seated(gate: GateLine) -> list[str]:
 
 
 def _missing(card: Card) -> str:
-    missing = [
-        f"{count(gate.need - len(gate.have), 'approval')} of {one_line(gate.who)}"
+    needs = [
+        Need(
+            text=f"{count(gate.need - len(gate.have), 'approval')} of {one_line(gate.who)}",
+            is_met=gate.is_met,
+        )
         for gate in card.gates
-        if not gate.is_met
     ]
-    if not missing:
-        return "The votes are complete."
-    return f"Needs {(' or ' if card.any_gate else ' and ').join(missing)}."
+    missing = needs_in_words(needs, card.ways, ordered=card.ordered)
+    return f"Needs {missing}." if missing else "The votes are complete."
 
 
 def _approved(card: Card) -> str:
@@ -264,30 +271,35 @@ def _short(markup: str) -> str:
     return shorten(markup, _SHORT_CHARS_MAX, rest=_REST)
 
 
-def _buttons(card: Card, token: str) -> list[Block]:
+def _buttons(card: Card, tokens: Tokens) -> list[Block]:
     request = f"request {card.request_id}"
     details = button(
-        "Details", action_id="details", value=token, label=f"Details of {request}: the whole plan"
+        "Details",
+        action_id="details",
+        value=tokens(Purpose.DETAILS),
+        label=f"Details of {request}: the whole plan",
     )
     match card.state:
         case State.PENDING:
             row = [
                 button(
-                    "Approve", action_id="approve", value=token, style="primary",
-                    asks=_approve_dialog(card), label=f"Approve {request}",
+                    "Approve", action_id="approve", value=tokens(Purpose.APPROVE), style="primary",
+                    asks=None if asks_more(card.care) else _approve_dialog(card),
+                    label=f"Approve {request}",
                 ),
                 button(
-                    "Deny", action_id="deny", value=token, style="danger",
+                    "Deny", action_id="deny", value=tokens(Purpose.DENY), style="danger",
                     label=f"Deny {request}; asks for your reason",
                 ),
                 details,
-                _cancel(card, token),
+                _cancel(card, tokens),
             ]  # fmt: skip
         case State.APPROVED | State.EXECUTING:
-            row = [details, _cancel(card, token)]
+            row = [details, _cancel(card, tokens)]
         case _:
             row = [details]
-    return [actions(*row, block_id=f"request-{card.request_id}")]
+    row += menu_elements(card.menu, card.request_id)
+    return [*menu_notes(card.menu), actions(*row, block_id=f"request-{card.request_id}")]
 
 
 def _approve_dialog(card: Card) -> Block:
@@ -303,12 +315,12 @@ def _approve_dialog(card: Card) -> Block:
     )
 
 
-def _cancel(card: Card, token: str) -> Block:
+def _cancel(card: Card, tokens: Tokens) -> Block:
     running = card.state is State.EXECUTING
     return button(
         "Stop" if running else "Cancel",
         action_id="cancel",
-        value=token,
+        value=tokens(Purpose.CANCEL),
         label=f"Cancel request {card.request_id}",
         asks=confirm(
             "Stop the run?" if running else "Cancel the request?",

@@ -89,8 +89,8 @@ async def test_a_card_that_somebody_still_sees_as_it_was_is_drawn_anew(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"card_hash": "another card"}, "has changed since it was drawn"),
-        ({"plan_hash": PlanHash("0" * 64)}, "not what it was when you looked"),
+        ({"card_hash": "another card"}, "card of request 1 has changed since it was drawn"),
+        ({"plan_hash": PlanHash("0" * 64)}, "plan of request 1 has changed since this card was drawn"),
         ({"policy_hash": PolicyHash("0" * 64)}, "rules for request 1 have changed"),
         ({"step": 7}, "moved on to another step"),
         ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "have expired"),
@@ -113,6 +113,7 @@ async def test_a_vote_counts_only_for_what_the_card_shows_now(
             for block in card["blocks"]
             if block["type"] == "actions"
             for element in block["elements"]
+            if element["action_id"] == "approve"
         }
         old = seal.close(replace(seal.open(value, now=None), **change))
         shown = json.loads(json.dumps(card).replace(value, old))

@@ -14,15 +14,14 @@ from urllib.parse import urlencode
 
 from approvals.memory import verdict_of
 from approvals.scenario_file import EventModel
+from approvals.shown import shown_hash
 from approvals.words import PlanHash, RequestId
 from bot.app import bolt_app
 from bot.background import Background
-from bot.buttons import Shown
-from bot.cards import card_of
+from bot.buttons import Purpose, Shown
 from bot.desk import Desk
 from bot.edge import sign
 from bot.process import Identity
-from bot.views.card import card_hash
 from bot.views.deny import BLOCK_ID
 from bot.views.deny import CALLBACK_ID as DENY_REASON
 from tests.approvals.doors.base import NO_SUCH_REQUEST, SECRET, TEAM, DoorWorld, user_of
@@ -92,16 +91,17 @@ class SlackWorld(DoorWorld):
         """The value of the button on the card that the person has before them."""
         assert self.desk
         record = await self.desk.cards.record(request_id)
-        card = card_of(record)
-        current = self.desk.seal.open(self.desk.cards.token(record, card), now=None)
+        purpose = Purpose.DENY if verdict_of(event) == "deny" else Purpose.APPROVE
+        current = self.desk.cards.shown(record, purpose)
         seen = PlanHash(self._hash(event.seen, record.database)) if event.seen else None
         shown = Shown(
             request_id=request_id,
             plan_hash=seen or current.plan_hash,
             policy_hash=current.policy_hash,
-            card_hash=card_hash(card) if seen in (None, record.plan_hash) else "0" * 16,
+            card_hash=shown_hash(record) if seen in (None, record.plan_hash) else "0" * 16,
             step=current.step if event.seen_step is None else event.seen_step,
             expires_at=current.expires_at,
+            purpose=purpose,
         )
         value = self.desk.seal.close(shown)
         if event.set_policy is not None:

@@ -8,12 +8,19 @@ from typing import Any
 
 from approvals.words import State, Verdict
 from bot.blocks import Message
+from bot.buttons import Purpose
 from bot.views.card import Card, GateLine, VoteLine
 from jobs.operation import Plan
 from sandbox.slack.blocks import check_blocks
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TOKEN = "sealed.value"
+
+
+def tokens(purpose: Purpose) -> str:
+    """A value for each button."""
+    return f"sealed.{purpose}"
+
 
 PLAN = Plan(
     title="Full backup of orders",
