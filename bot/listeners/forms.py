@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +24,7 @@ from bot.listeners.guard import guarded
 from bot.replies import Replies
 from bot.slack import SlackError, SlackRefusedError
 from bot.views.errors import problem_message
+from bot.views.overview import OPEN_FORM, OPEN_PICKER
 from bot.views.windows import (
     PICK_ACTION,
     PICK_CALLBACK,
@@ -34,8 +36,6 @@ from bot.views.windows import (
 log: Final = logging.getLogger("twokey.forms")
 
 SHORTCUT: Final = "ask_for_change"
-OPEN_FORM: Final = "open_form"
-OPEN_PICKER: Final = "open_picker"
 # How long a submission waits for its plan before the modal says "planning": Slack gives 3 s.
 PATIENCE: Final = timedelta(seconds=1.8)
 # After the ack Slack needs a moment until the modal has its name.
@@ -164,7 +164,7 @@ def register(app: AsyncApp, forms: FormDesk, *, replies: Replies, background: Ba
     app.options(DATABASE_ACTION)(options)
     app.shortcut(SHORTCUT)(listening("shortcut", mine.shortcut))
     app.action(OPEN_PICKER)(listening("open_form", mine.open_picker))
-    app.action(OPEN_FORM)(listening("open_form", mine.open_form))
+    app.action(re.compile(rf"{OPEN_FORM}\..+"))(listening("open_form", mine.open_form))
     app.action(PICK_ACTION)(listening("pick_operation", mine.pick))
     for closed in (CALLBACK_ID, PICK_CALLBACK, RESULT_CALLBACK):
         app.view_closed(closed)(_closed)

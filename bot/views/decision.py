@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from approvals.missing import Need, needs_in_words
 from bot.blocks import Message, escape, one_line, section
 from bot.views.card import Card
 from bot.views.errors import problem_message
@@ -37,4 +38,5 @@ def _who_must_agree(card: Card) -> str:
     if not card.gates:
         return "Nobody has to agree."
     needs = [f"{gate.need} of {one_line(gate.who)}" for gate in card.gates]
-    return f"Who must agree: {(' or ' if card.any_gate else ' and ').join(needs)}."
+    asked = needs_in_words([Need(text=need) for need in needs], card.ways, ordered=card.ordered)
+    return f"Who must agree: {asked}."

@@ -139,7 +139,12 @@ async def test_a_running_change_is_stopped(world: World) -> None:
         ("/db audit orders", "Audit of orders"),
         ("/db policy paint orders", "2 of dba"),
         ("/db policy", "refused"),
-        ("/db requests", "none"),
+        ("/db requests", "Nothing waits for you"),
+        ("/db requests open", "none"),
+        ("/db requests orders mine", "none"),
+        ("/db requests waiting", "Nothing waits"),
+        ("/db requests open mine", "does not understand"),
+        ("/db requests ordrs", "Did you mean orders?"),
     ],
 )
 async def test_everything_typed_gets_a_sentence(world: World, text: str, says: str) -> None:
