@@ -18,6 +18,8 @@ SCOPES: Final = frozenset(
         "channels:read",
         "chat:write",
         "commands",
+        "im:history",
+        "im:write",
         "usergroups:read",
         "users:read",
         "users:read.email",

@@ -40,6 +40,16 @@ _CLOCKS_DIFFER: Final = timedelta(minutes=2)
 _PACED_CHANNELS_MAX: Final = 10_000
 # The message is at fault, not the channel: its words alone may still pass.
 _BAD_BLOCKS: Final = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+# Nobody can be told directly any more: to try it again would bring nothing.
+_NOBODY_THERE: Final = frozenset(
+    {
+        "user_disabled",
+        "user_not_found",
+        "cannot_dm_bot",
+        "channel_not_found",
+        "messages_tab_disabled",
+    }
+)
 # The message that we want to replace is gone: post a new one.
 _GONE: Final = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 
@@ -207,6 +217,10 @@ class Outbox:
                 counts=False,
             )
         except SlackRefusedError as error:
+            if row.topic == "direct" and error.error in _NOBODY_THERE:
+                self._meter.failed("nobody")
+                await outbox_rows.bury(self._store, row, error=f"refused: {error}")
+                return
             # Refused while searching for an earlier post: that one stays unclear.
             await self._fail(
                 row, error=f"{UNCLEAR}: {error}" if row.maybe_posted else f"refused: {error}"
@@ -244,6 +258,9 @@ class Outbox:
         place = None
         if message is not None:
             place = await self._show(row, message)
+        elif row.slot and row.maybe_posted:
+            # It is no longer true, and may stand there: whatever redraws it must find it.
+            place = await self._search(row, await self._thread(row))
         await outbox_rows.settle(
             self._store, row, ids, payload=payload, place=place, now=self._clock()
         )
@@ -262,8 +279,8 @@ class Outbox:
 
     async def _show(self, row: Row, message: Message) -> Place | None:
         """Update the message that stands, or post it. The place, if it is to be remembered."""
-        edited = row.topic in {"card", "progress"} and row.request_id is not None
-        place = await self._place(row.request_id, row.topic) if edited else None
+        edited = bool(row.slot)
+        place = await self._place(row.request_id, row.slot) if edited else None
         thread = await self._thread(row)
         if place is None and row.maybe_posted:
             place = await self._search(row, thread)
@@ -271,6 +288,8 @@ class Outbox:
                 return None
         if place is not None and await self._update(place, message):
             return place
+        if row.is_redraw:
+            return None
         posted = await self._post(row, message, thread)
         return posted if edited else None
 

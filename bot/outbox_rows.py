@@ -31,6 +31,20 @@ class Row:
     attempts: int
     maybe_posted: bool
 
+    @property
+    def slot(self) -> str:
+        """Under which name the message's place is kept, so that it can be replaced; or ''."""
+        if self.request_id is None:
+            return ""
+        if self.topic in {"card", "progress"}:
+            return self.topic
+        return str(self.payload.get("slot", "")) if self.topic == "direct" else ""
+
+    @property
+    def is_redraw(self) -> bool:
+        """Whether it only replaces a message that stands, and posts none."""
+        return bool(self.slot) and bool(self.payload.get("is_over"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -208,7 +222,7 @@ async def settle(
                 KEEP_PLACE,
                 {
                     "request_id": row.request_id,
-                    "topic": row.topic,
+                    "topic": row.slot,
                     "channel": place.channel,
                     "ts": place.ts,
                 },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from bot.slack import SlackError, SlackRefusedError, SlackUnclearError, call
 _ENTRIES_MAX: Final = 10_000
 _LOOKUP_SECONDS_MAX: Final = 1.2  # a listener has 3 s in all
 _NO_GROUP: Final = frozenset({"no_such_subteam", "subteam_not_found"})
+_USER_ID: Final = re.compile(r"[UW][A-Z0-9]{1,20}")
 _UNKNOWN: Final = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
 _Value = TypeVar("_Value")
 
@@ -47,7 +49,13 @@ class People:
         self._team = team
         self._groups = groups
         self._accounts = _Fresh[Mapping[str, Any]](fresh_for.total_seconds(), clock)
+        self._emails = _Fresh[str](fresh_for.total_seconds(), clock)
         self._members = _Fresh[frozenset[str]](fresh_for.total_seconds(), clock)
+
+    @property
+    def team(self) -> str:
+        """Our workspace."""
+        return self._team
 
     async def by_slack(self, team: str, user: str) -> Person:
         """The person behind an account.
@@ -78,6 +86,27 @@ class People:
                 why=Why.IDENTITY,
             )
         return await self.by_slack(team, user)
+
+    async def account_of(self, identity: str) -> str:
+        """`TEAM/USER` of an identity as policies write it: an address, `TEAM/USER` or `USER`.
+
+        Empty for what is none of these, or belongs to nobody.
+
+        Raises:
+            DirectoryDownError: Slack cannot be asked.
+        """
+        team, _, user = identity.upper().rpartition("/")
+        if _USER_ID.fullmatch(user):
+            return f"{team or self._team}/{user}"
+        if "@" not in identity:
+            return ""
+        try:
+            found = await self._asked(self._emails.get(identity, partial(self._email, identity)))
+        except DirectoryDownError:
+            raise
+        except RefusedError:
+            return ""
+        return f"{self._team}/{found}"
 
     async def members(self, group: str) -> frozenset[str]:
         """The accounts in a group, by the policy's name for it, fit or not.
@@ -159,6 +188,10 @@ class People:
         if not isinstance(account, dict) or account.get("id") != user:
             raise SlackUnclearError("the answer is about nobody, or somebody else")
         return account
+
+    async def _email(self, email: str) -> str:
+        data = await call(self._client.users_lookupByEmail(email=email))
+        return str((data.get("user") or {}).get("id", ""))
 
     async def _group(self, group: str) -> frozenset[str]:
         """The members of a group. One that is deleted or disabled has none."""

@@ -22,6 +22,7 @@ from bot.desk import Desk
 from bot.edge import Gate
 from bot.http import serve_http, web_app
 from bot.metrics import Metrics
+from bot.notices import Teller
 from bot.outbox import Outbox
 from bot.schedules import run_schedules
 from bot.settings import Settings
@@ -59,6 +60,7 @@ class Twokey:
     client: AsyncWebClient
     outbox: Outbox
     worker: Worker
+    teller: Teller
     background: Background
     metrics: Metrics
     readers: Readers
@@ -113,6 +115,7 @@ class Twokey:
                 tasks.create_task(self.worker.run(stop))
             if runner is not None:
                 tasks.create_task(self.outbox.run(stop))
+                tasks.create_task(self.teller.run(stop))
                 tasks.create_task(self._sweep(stop))
                 tasks.create_task(self._scheduled(stop))
                 await self._listen(stop, runner, listening)

@@ -41,9 +41,13 @@ def register(app: AsyncApp, desk: Desk, *, client: AsyncWebClient, background: B
     async def subteam_members_changed(event: Event) -> None:
         desk.people.forget_group(str(event.get("subteam_id", "")))
 
+    async def subteam_updated(event: Event) -> None:
+        desk.people.forget_group(str((event.get("subteam") or {}).get("id", "")))
+
     app.event("app_home_opened")(app_home_opened)
     app.event("user_change")(user_change)
     app.event("subteam_members_changed")(subteam_members_changed)
+    app.event("subteam_updated")(subteam_updated)
     # Without a listener Bolt answers 404, and Slack sends the event again and again.
     app.event(re.compile(".*"))(_nothing)
 

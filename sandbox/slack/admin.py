@@ -38,6 +38,41 @@ class Admin:
         )
         return changed
 
+    async def change_person(self, user: str, **changes: object) -> Person:
+        """Change anything of an account, such as its e-mail or name; sends `user_change`."""
+        person = self._workspace.people.get(user)
+        if person is None:
+            raise CannotError(f"There is nobody with the id {user}.")
+        changed = replace(person, **changes)  # type: ignore[arg-type]
+        self._workspace.people[user] = changed
+        return await self.set_flags(user)
+
+    def remove_person(self, user: str) -> None:
+        """Let an account be gone as if it had never been; Slack sends nothing."""
+        self._workspace.people.pop(user, None)
+        self._workspace.changes.bump()
+
+    async def disable_group(self, group_id: str, *, disabled: bool = True) -> Group:
+        """Disable a user group, or enable it again; sends `subteam_updated`."""
+        group = self._workspace.groups.get(group_id)
+        if group is None:
+            raise CannotError(f"There is no user group {group_id}.")
+        changed = replace(group, disabled=disabled, updated=int(self._platform.now()))
+        self._workspace.groups[group_id] = changed
+        self._workspace.changes.bump()
+        shown = group_object(
+            changed, team=self._workspace.team_id, with_users=not disabled, with_count=True
+        )
+        await self._dispatcher.emit(
+            {"type": "subteam_updated", "subteam": shown, "event_ts": self._platform.next_ts()}
+        )
+        return changed
+
+    def remove_group(self, group_id: str) -> None:
+        """Let a user group be gone; Slack sends nothing."""
+        self._workspace.groups.pop(group_id, None)
+        self._workspace.changes.bump()
+
     async def set_group(self, group_id: str, members: tuple[str, ...]) -> Group:
         """Change who belongs to a user group; sends `subteam_members_changed`."""
         group = self._workspace.groups.get(group_id)

@@ -38,6 +38,8 @@ class Person:
     external: bool = False
     unconfirmed: bool = False
     bot: bool = False
+    workflow_bot: bool = False
+    enterprise_teams: tuple[str, ...] = ()
     bot_id: str = ""
     updated: int = 0
 
@@ -55,6 +57,7 @@ class Group:
     name: str
     members: tuple[str, ...]
     updated: int = 0
+    disabled: bool = False
 
 
 def user_object(
@@ -86,6 +89,15 @@ def user_object(
     }
     if person.external:
         user["is_stranger"] = True
+    if person.workflow_bot:
+        user["is_workflow_bot"] = True
+    if person.enterprise_teams:
+        user["enterprise_user"] = {
+            "id": f"W{person.id[1:]}",
+            "enterprise_id": "E0DEMO",
+            "enterprise_name": "Acme Group",
+            "teams": list(person.enterprise_teams),
+        }
     if with_locale:
         user["locale"] = person.locale
     return user
@@ -127,7 +139,7 @@ def group_object(group: Group, *, team: str, with_users: bool, with_count: bool)
         "is_external": False,
         "date_create": 1_700_000_000,
         "date_update": group.updated,
-        "date_delete": 0,
+        "date_delete": group.updated if group.disabled else 0,
         "auto_type": None,
         "prefs": {"channels": [], "groups": []},
     }

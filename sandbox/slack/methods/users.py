@@ -47,6 +47,7 @@ def _by_email(call: Call) -> Json:
 
 
 def _groups(call: Call) -> Json:
+    with_disabled = call.flag("include_disabled")
     groups = [
         group_object(
             group,
@@ -55,13 +56,14 @@ def _groups(call: Call) -> Json:
             with_count=call.flag("include_count"),
         )
         for group in call.workspace.groups.values()
+        if with_disabled or not group.disabled
     ]
     return {"usergroups": groups}
 
 
 def _group_members(call: Call) -> Json:
     group = call.workspace.groups.get(call.text("usergroup"))
-    if group is None:
+    if group is None or (group.disabled and not call.flag("include_disabled")):
         raise ApiError("no_such_subteam")
     return {"users": list(group.members)}
 
