@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from approvals.events import Asked, Facts, Request, Voted, VoteWithdrawn
 from approvals.machine import decide
 from approvals.policy_file import LoadedPolicy
-from approvals.rules import Attributes, Delegation, Rule
+from approvals.rules import Attributes, Delegation, Gate, Rule
 from approvals.tally import Vote
 from approvals.voting import tally
 from approvals.words import Person, PersonId, PlanHash, RequestId, State, Verdict
@@ -60,7 +60,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """One request, as it was and as it would have been. `needs`: what these votes lack."""
+    """One request, as it was and as it would have been.
+
+    `who` would have had to agree; `needs` is what the votes that there were lack of that.
+    """
 
     id: RequestId
     operation: str
@@ -71,6 +74,7 @@ class Replayed:
     effect: Effect
     granted_before: datetime | None
     granted_after: datetime | None
+    who: str
     needs: str
     notes: tuple[str, ...] = ()
 
@@ -85,7 +89,10 @@ class Replayed:
         rule = self.rule_after or "no rule"
         if self.rule_before != self.rule_after:
             rule = f"{self.rule_before or 'no rule'} -> {rule}"
-        said = [f"{self.effect}", *([f"needs {self.needs}"] if self.needs else []), *self.notes]
+        said = [str(self.effect)]
+        said += [f"needs {self.needs}"] if self.needs else []
+        said += [f"asks {self.who or 'nobody'}"] if self.rule_after else []
+        said += self.notes
         where = f"{self.operation} {self.database}".strip()
         return f"{self.id} {where} ({self.was}): {'; '.join(said)} [{rule}]"
 
@@ -101,6 +108,7 @@ class Replayed:
             "rule_after": self.rule_after,
             "granted_before": self.granted_before,
             "granted_after": self.granted_after,
+            "who": self.who,
             "needs": self.needs,
             "notes": list(self.notes),
         }
@@ -168,6 +176,8 @@ def replay(past: Past, policy: LoadedPolicy) -> Replayed:
     rule = policy.values.rule_for(past.attributes)
     request, granted = _played(past, policy)
     effect = _effect(past, rule, request, granted)
+    if effect is Effect.SAME and rule is not None and rule.name != past.rule:
+        effect = Effect.SAME_OTHER_RULE
     is_short = effect in (Effect.NEVER, Effect.WAITING)
     return Replayed(
         id=past.id,
@@ -179,12 +189,13 @@ def replay(past: Past, policy: LoadedPolicy) -> Replayed:
         effect=effect,
         granted_before=past.approved_at,
         granted_after=granted,
+        who=_who(rule) if rule else "",
         needs=_needs(request, rule, policy) if is_short and request and rule else "",
         notes=tuple(_notes(past, rule)),
     )
 
 
-def tested(stored: Iterable[Past], policy: LoadedPolicy) -> tuple[Sequence[Replayed], Summary]:
+def backtest(stored: Iterable[Past], policy: LoadedPolicy) -> tuple[Sequence[Replayed], Summary]:
     """Several requests, and what they come to. For as many as fit into memory."""
     summary = Summary.empty()
     found: list[Replayed] = []
@@ -236,7 +247,7 @@ def _effect(
     if granted is None:
         return Effect.DENIED if denied else Effect.NEVER
     if granted == before:
-        return Effect.SAME if past.rule == rule.name else Effect.SAME_OTHER_RULE
+        return Effect.SAME
     return Effect.EARLIER if granted < before else Effect.LATER
 
 
@@ -269,12 +280,21 @@ def _notes(past: Past, rule: Rule | None) -> list[str]:
     return []
 
 
+def _who(rule: Rule) -> str:
+    """Such as `2 of dba and 1 of security`."""
+    gates = [f"{gate.approve} of {_whose(gate)}" for gate in rule.gates]
+    return (" or " if len(rule.ways) > 1 else " and ").join(gates)
+
+
+def _whose(gate: Gate) -> str:
+    return " or ".join([*sorted(gate.groups), *sorted(gate.users)]) or gate.id
+
+
 def _needs(request: Request, rule: Rule, policy: LoadedPolicy) -> str:
     """Such as `1 more of security`, at the moment of the last vote."""
     have = tally(request, rule, _facts(request.asked_at, policy, ())).have
     lacking = [
-        f"{gate.approve - len(seated)} more of "
-        + (" or ".join([*sorted(gate.groups), *sorted(gate.users)]) or gate.id)
+        f"{gate.approve - len(seated)} more of {_whose(gate)}"
         for gate, seated in zip(rule.gates, have, strict=True)
         if len(seated) < gate.approve
     ]
