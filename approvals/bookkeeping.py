@@ -39,6 +39,7 @@ from approvals.sentences import ACTIONS, said
 from approvals.shown import shown_hash
 from approvals.signing import VoteKeys
 from approvals.trust import happened, mistrust
+from approvals.vote_digest import with_digests
 from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
 from store.redact import redact, redact_json
 
@@ -122,9 +123,7 @@ class Book:
         entries = _entries(PolicyChanged(), case.request, outcome, How(actor="twokey"))
         return self._after(case, outcome, How(actor="twokey"), facts.at), entries
 
-    async def _mistrust(
-        self, conn: AsyncConnection, case: Case, event: Happening
-    ) -> Cause | None:
+    async def _mistrust(self, conn: AsyncConnection, case: Case, event: Happening) -> Cause | None:
         cause = mistrust(case, self.keys)
         if cause is None and isinstance(event, Begun) and not case.detail.begun:
             return Cause.USED if await happened(conn, case.row["id"], "begin") else None
@@ -193,7 +192,7 @@ class Book:
                 **sealed.saved(),
                 "at": now,
                 "messages": messages(sealed, outcome),
-                "entries": list(entries),
+                "entries": with_digests(entries, sealed.new_votes),
                 "delivery": how.delivery,
                 "answer": answer_of(decision),
             },

@@ -25,12 +25,15 @@ from approvals.exports import Filters
 from approvals.offline import Report, check_files, load_anchors
 from approvals.words import BadInputError
 from bot.anchoring import AnchorPlace, take_now
+from bot.cli.evidence import evidence
+from bot.cli.moments import moment
 from bot.cli.output import JsonOption, run, say, say_json
 from bot.inventory import load_inventory
 from bot.settings import Settings, load_settings
 from bot.storage import open_store
 
 audit_app = typer.Typer(help="Verify, export and anchor the audit.", no_args_is_help=True)
+audit_app.command()(evidence)
 
 Chain = Annotated[
     str | None,
@@ -149,21 +152,6 @@ def anchor(as_json: JsonOption = False) -> None:
         say(trouble or f"Kept in {inventory.anchors.file or 'the channel and the audit'}.")
     if trouble:
         raise typer.Exit(1)
-
-
-def moment(text: str) -> datetime:
-    """A time that somebody typed; without a zone it is UTC.
-
-    Raises:
-        BadInputError: it is none.
-    """
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInputError(
-            f"{text!r} is no time.", next_step="Write it like 2026-01-31 or 2026-01-31T14:00+01:00."
-        ) from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 async def _anchor(settings: Settings, place: AnchorPlace) -> Taken:
