@@ -20,7 +20,6 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals.in_force import Policies
 from approvals.inbox import Inbox
 from approvals.notices import Notices
-from approvals.policy_file import LoadedPolicy
 from approvals.sealing import SecretBox
 from approvals.second_factors import SecondFactors
 from approvals.service import Approvals
@@ -140,7 +139,6 @@ class _Ground:
     inventory: Inventory
     store: Store
     clock: Callable[[], datetime]
-    policy: LoadedPolicy
     policies: Policies
     people: People
     approvals: Approvals
@@ -174,7 +172,6 @@ async def _ground(
         inventory=inventory,
         store=store,
         clock=clock,
-        policy=policy,
         people=people,
         approvals=Approvals(
             store=store,
@@ -209,7 +206,6 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
         ),
         inventory=ground.inventory,
         operations=operations,
-        policy=ground.policy,
         cards=Cards(
             approvals=ground.approvals,
             seal=ground.seal,

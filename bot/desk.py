@@ -13,7 +13,6 @@ from typing import Final
 
 from approvals.inbox import Inbox
 from approvals.lineage import Origin
-from approvals.policy_file import LoadedPolicy
 from approvals.readings import Readings
 from approvals.records import RequestRecord
 from approvals.second_factors import SecondFactors
@@ -93,7 +92,6 @@ class Desk:
     planner: Planner
     inventory: Inventory
     operations: Mapping[str, Operation]
-    policy: LoadedPolicy
     cards: Cards
     seal: Seal
     store: Store

@@ -106,7 +106,7 @@ async def _audit(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
 
 
 async def _policy(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
-    policy = desk.policy.values
+    policy = desk.approvals.policy.values
     if not rest:
         return answer_message(Answer(title="The policy", lines=tuple(explain_policy(policy))))
     operation = desk.operations.get(rest[0].lower())
@@ -120,7 +120,7 @@ async def _policy(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
             "environment": database.environment,
             "tier": str(database.tier),
         }
-    rule = policy.rule_for(attributes)
+    rule = policy.matching(attributes)
     lines = explain_rule(rule) if rule else ["No rule matches: it would be refused."]
     return answer_message(
         Answer(title=f"Who must agree to {' '.join(rest[:2])}", lines=tuple(lines))

@@ -99,7 +99,7 @@ def explain(
 ) -> None:
     """Say which rule a request would meet and who must agree; all rules without arguments.
 
-    Ends with 1 when no rule matches: such a request is refused.
+    Ends with 1 when no rule matches, or one that refuses.
     """
     policy = _load(policy_file).values
     if not attributes:
@@ -108,13 +108,14 @@ def explain(
         else:
             say("\n".join(explain_policy(policy)))
         return
-    rule = policy.rule_for(dict(_pair(text) for text in attributes))
+    rule = policy.matching(dict(_pair(text) for text in attributes))
     if as_json:
         say_json(
             {"rule": None, "gates": []}
             if rule is None
             else {
                 "rule": rule.name,
+                "refuses": rule.refuse,
                 "gates": [
                     {"id": gate.id, "approve": gate.approve, "who": who(gate)}
                     for gate in rule.gates
@@ -123,7 +124,7 @@ def explain(
         )
     else:
         say("\n".join(explain_rule(rule)) if rule else "No rule matches: it is refused.")
-    if rule is None:
+    if rule is None or rule.refuse:
         raise typer.Exit(1)
 
 
