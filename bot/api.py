@@ -20,12 +20,14 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from approvals.bookkeeping import no_such
+from approvals.calls import Decision
 from approvals.machine import FINAL
 from approvals.records import RequestRecord
 from approvals.refusals import refuse
 from approvals.tokens import Token
 from approvals.words import (
     BadInputError,
+    Care,
     Door,
     ExplainedError,
     RefusedError,
@@ -49,7 +51,7 @@ from bot.api_bodies import (
     parsed,
     seen_in,
 )
-from bot.api_care import care_of
+from bot.api_care import with_care
 from bot.api_guard import Guard, LimitedError, admit
 from bot.api_problems import HttpError, explained
 from bot.deciding import Caller
@@ -218,8 +220,10 @@ async def _list(desk: Desk, call: Call) -> Answer:
 
 async def _show(desk: Desk, call: Call) -> Answer:
     record = await _found(desk, call)
-    rule = desk.approvals.policy.values.rule_for(record.attributes)
-    return 200, answers.whole(record, rule.care(record.attributes) if rule else frozenset())
+    if Care.READ in record.care:
+        # The answer is the whole plan; nothing that decides anything changes by it.
+        await desk.careful.opened_whole(record, call.caller.person.id)
+    return 200, answers.whole(record)
 
 
 async def _vote(verdict: Verdict, desk: Desk, call: Call) -> Answer:
@@ -227,12 +231,15 @@ async def _vote(verdict: Verdict, desk: Desk, call: Call) -> Answer:
     seen = seen_in(body)
     record = await _found(desk, call)
     await _once(desk, call, body)
-    care = await care_of(desk, call.caller, record, body, seen)
-    return answers.decided(
-        await desk.decider.cast(
-            call.caller, verdict, body.reason, record=record, seen=seen, care=care
+
+    async def deciding(care: frozenset[Care], keep: bool) -> Decision:  # noqa: FBT001 - one use
+        return await desk.decider.cast(
+            call.caller, verdict, body.reason, record=record, seen=seen, care=care, keep=keep
         )
-    )
+
+    if verdict is not Verdict.APPROVE:
+        return answers.decided(await deciding(frozenset(), True))
+    return answers.decided(await with_care(desk, call.caller, record, body, deciding))
 
 
 async def _withdraw(desk: Desk, call: Call) -> Answer:
@@ -265,12 +272,13 @@ async def _break_glass(desk: Desk, call: Call) -> Answer:
     seen = seen_in(body)
     record = await _found(desk, call)
     await _once(desk, call, body)
-    care = await care_of(desk, call.caller, record, body, seen)
-    return answers.decided(
-        await desk.decider.break_glass(
-            call.caller, record.id, body.reason, care=care, seen_plan=seen.plan_hash
+
+    async def deciding(care: frozenset[Care], keep: bool) -> Decision:  # noqa: FBT001 - one use
+        return await desk.decider.break_glass(
+            call.caller, record.id, body.reason, care=care, seen_plan=seen.plan_hash, keep=keep
         )
-    )
+
+    return answers.decided(await with_care(desk, call.caller, record, body, deciding))
 
 
 async def _review(desk: Desk, call: Call) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from approvals.calls import Decision
 from approvals.plans import plan_of
 from approvals.records import RequestRecord
-from approvals.words import Care, Person, State, Why
+from approvals.words import Person, State, Why
 from bot.cards import ANSWER
 from jobs.operation import Answer
 from store.redact import redact
@@ -94,7 +94,7 @@ def brief(record: RequestRecord) -> Json:
     }
 
 
-def whole(record: RequestRecord, care: frozenset[Care]) -> Json:
+def whole(record: RequestRecord) -> Json:
     """Everything that somebody needs to decide: the plan in full, and who must still agree.
 
     `plan_text` is the very text that is hashed: its SHA-256 is `plan_hash`.
@@ -119,7 +119,7 @@ def whole(record: RequestRecord, care: frozenset[Care]) -> Json:
             for gate in record.gates
         ],
         "any_gate": record.any_gate,
-        "care": sorted(str(each) for each in care),
+        "care": sorted(str(each) for each in record.care),
         "votes": [
             {
                 "person": vote.person,
