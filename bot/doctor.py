@@ -12,6 +12,7 @@ from typing import Final
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
+from bot.doctor_policy import examine_policies
 from bot.doctor_secrets import examine_secrets
 from bot.doctor_slack import examine_slack
 from bot.finding import Finding
@@ -53,7 +54,7 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
     found += examine_secrets(settings, inventory, environ)
     policy, finding = _policy(inventory)
     found += [finding, _key(settings), _tools(environ)]
-    found += await _store(settings)
+    found += await _store(settings, inventory)
     found += examine_anchors(inventory.anchors, now=utc_now(), is_needed=settings.store is not None)
     found += [finding async for finding in _databases(inventory)]
     groups = {**inventory.groups, **(policy.values.groups if policy else {})}
@@ -94,12 +95,13 @@ def _tools(environ: Mapping[str, str]) -> Finding:
     return _good("backup tools", f"PostgreSQL {binaries.version} in {binaries.folder}")
 
 
-async def _store(settings: Settings) -> list[Finding]:
+async def _store(settings: Settings, inventory: Inventory) -> list[Finding]:
     if settings.store is None:
         return [_good("store", f"embedded, under {settings.home}: for trying things out")]
     store = connect(settings.store, size=1)
     try:
         checks = await readiness(store, now=utc_now())
+        policies = await examine_policies(settings, inventory, store)
     finally:
         await store.close()
     fixes = {
@@ -107,10 +109,11 @@ async def _store(settings: Settings) -> list[Finding]:
         "schema": "Run: twokey store upgrade",
         "outbox": "Look at the Slack findings below, and that a bot runs.",
     }
-    return [
+    said = [
         Finding(name=check.name, ok=check.ok, says=check.says, fix=fixes[check.name])
         for check in checks
     ]
+    return [*said, *policies]
 
 
 async def _databases(inventory: Inventory) -> AsyncIterator[Finding]:
