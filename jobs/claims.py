@@ -21,7 +21,7 @@ from approvals.words import (
     State,
     Why,
 )
-from jobs import runs
+from jobs import attention, runs
 from jobs.engine import Drop, Later, Verdict
 from jobs.grants import Grant, Ruling
 from jobs.operation import Database, JobError, Operation, Plan, Runner
@@ -183,6 +183,8 @@ async def give_up(given: Surroundings, run: Run, grant: Grant, said: str) -> Non
             payload=outcome,
             now=now,
         )
+        if run.begun:
+            await attention.note(conn, run, worker=given.worker, problem=said, now=now)
 
 
 def busy(held_by: Run) -> PutOffError:
@@ -305,6 +307,7 @@ async def _resumed(
         payload=outcome,
         now=now,
     )
+    await attention.note(conn, run, worker=given.worker, problem=outcome["problem"], now=now)
     return None
 
 

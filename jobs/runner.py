@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.words import RunId
-from jobs import claims, runs
+from jobs import attention, claims, runs
 from jobs.away import StoreAwayError, is_away, patiently
 from jobs.claims import Call, PutOffError
 from jobs.engine import Drop, Start, Verdict
@@ -240,6 +240,10 @@ class Runner:
             payload=ended.outcome,
             now=now,
         )
+        if ended.state is RunState.NEEDS_ATTENTION:
+            await attention.note(
+                conn, run, worker=self._given.worker, problem=ended.summary, now=now
+            )
 
     async def _free(self, run: Run) -> None:
         """Have the next run of this database looked at now instead of soon."""

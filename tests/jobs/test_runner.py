@@ -293,8 +293,13 @@ async def test_a_person_says_what_became_of_a_step(
     assert await bench.noted() == noted
     assert await bench.request_state(run_id) == state
     assert not await resolve(worker.given, run_id, finding, by="Ola")
-    audited = await bench.fetch("SELECT actor, action, detail->>'finding' FROM audit_log")
-    assert [tuple(row) for row in audited] == [("Ola", "resolve_run", str(finding))]
+    audited = await bench.fetch(
+        "SELECT actor, action, detail->>'finding' FROM audit_log ORDER BY seq"
+    )
+    assert [tuple(row) for row in audited] == [
+        ("twokey", "needs_attention", None),
+        ("Ola", "resolve_run", str(finding)),
+    ]
 
 
 async def test_a_run_beyond_its_operations_limit_is_stopped_and_fails(bench: Bench) -> None:
