@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.slack.elements import ACCESSORIES, ACTIONS, ELEMENTS, ID_CHARS_MAX, INPUTS
+from sandbox.slack.initials import flaws
 from sandbox.slack.rules import (
     Problems,
     Rule,
@@ -187,6 +188,10 @@ def _check_element(problems: Problems, element: Json, at: str) -> None:
             problems.add("must have exactly one of: options, option_groups", at)
     if element["type"] == "checkboxes" and element.get("initial_option"):
         problems.add("invalid additional property: initial_option", at)
+    if element["type"] == "radio_buttons" and element.get("initial_options"):
+        problems.add("invalid additional property: initial_options", at)
+    for flaw in flaws(element):
+        problems.add(flaw, at)
 
 
 def _check_unique(problems: Problems, blocks: Sequence[Json], at: str) -> None:

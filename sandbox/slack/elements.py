@@ -190,4 +190,4 @@ ACTIONS: Final = frozenset(ELEMENTS) - {
     "url_text_input",
     "number_input",
 }
-ACCESSORIES: Final = ACTIONS | {"image"}
+ACCESSORIES: Final = (ACTIONS - {"datetimepicker"}) | {"image"}

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sandbox.slack.blocks import elements_of
 from sandbox.slack.elements import VALUE_FIELDS
+from sandbox.slack.initials import number_problem
 from sandbox.slack.workspace import Json, View, Workspace
 
 REQUIRED: Final = "Please complete this required field."
@@ -93,14 +94,18 @@ def complaints(blocks: list[Json], values: Json) -> dict[str, str]:
         if value in (None, "", []):
             if not block.get("optional"):
                 found[block["block_id"]] = REQUIRED
-        elif isinstance(value, str) and (problem := _length_problem(element, value)):
+        elif isinstance(value, str) and (problem := _problem(element, value)):
             found[block["block_id"]] = problem
     return found
 
 
+def _problem(element: Json, value: str) -> str | None:
+    if element["type"] == "number_input":
+        return number_problem(element, value)
+    return _length_problem(element, value) if element["type"] == "plain_text_input" else None
+
+
 def _length_problem(element: Json, value: str) -> str | None:
-    if element["type"] != "plain_text_input":
-        return None
     least, most = element.get("min_length", 0), element.get("max_length", 3000)
     if len(value) < least:
         return f"Please enter at least {least} characters."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from bot.app import assembled
 from bot.inventory import Inventory, parse_inventory
@@ -29,6 +29,7 @@ from jobs.operation import (
     Operation,
     Plan,
     Risk,
+    UndoCall,
 )
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
@@ -48,6 +49,9 @@ rules:
     reason_to_deny: true
   - name: free
     when: {operation: free}
+    gates: []
+  - name: varnish
+    when: {operation: varnish}
     gates: []
 """
 INVENTORY = """
@@ -97,6 +101,8 @@ async def paint_plan(context: Context, params: PaintParams) -> Plan:
 async def paint_run(job: Job, params: PaintParams, plan: Plan) -> Answer:
     async def body(attempt: Attempt) -> Any:
         await job.report("Painting", fraction=0.5)
+        if params.colour == "fails":
+            raise JobError("The tin is empty.", next_step="Buy another one.")
         if params.colour == "forever":
             await asyncio.sleep(60)
         return params.colour
@@ -122,7 +128,16 @@ def operation(name: str) -> Operation:
     )
 
 
+def strip(params: PaintParams, numbers: Mapping[str, JsonValue]) -> UndoCall | None:
+    """What undoes varnish, but for clear varnish, of which nothing is seen."""
+    if params.colour == "clear":
+        return None
+    told = {"database": params.database, "colour": "bare", "coats": numbers["coats"]}
+    return UndoCall(operation="paint", params=told, within=timedelta(hours=1))
+
+
 OPERATIONS = {
+    "varnish": replace(operation("varnish"), undo=strip),
     "paint": operation("paint"),
     "free": operation("free"),
     "forbidden": operation("forbidden"),

@@ -52,6 +52,7 @@ export const api = {
   home: (user) => post("/ui/home", { user }),
   dismiss: (body) => post("/ui/dismiss", body),
   options: (body) => post("/ui/options", body),
+  shortcut: (body) => post("/ui/shortcut", body),
   advance: (seconds) => post("/ui/advance", { seconds }),
   wire: (after) => get(`/ui/wire?after=${after}`),
   addFault: (body) => post("/ui/faults", body),

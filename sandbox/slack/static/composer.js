@@ -1,7 +1,7 @@
 // The box one writes in: slash commands and mentions complete themselves, arrow up brings back what was sent.
 
 import { api } from "./api.js";
-import { toast } from "./dialogs.js";
+import { menu, toast } from "./dialogs.js";
 import { h, icon, replace } from "./dom.js";
 import { avatar } from "./people.js";
 import { nameOf, store } from "./store.js";
@@ -27,7 +27,8 @@ export function composer(where) {
   const hint = h("div.usage", { "aria-live": "polite" });
   const send = h("button.send", { type: "button", "aria-label": "Send", disabled: true }, icon("send", 18), h("span.spinner", { "aria-hidden": "true" }));
   const blocked = h("div.blocked", { hidden: true });
-  const box = h("div.box", {}, input, send);
+  const shortcuts = shortcutButton();
+  const box = h("div.box", {}, shortcuts, input, send);
   const node = h("div.composer", {}, list, box, hint, blocked);
   const self = { input, list, hint, send, id, where, found: [], at: -1, back: 0, sending: 0 };
   input.addEventListener("input", () => refresh(self));
@@ -36,6 +37,7 @@ export function composer(where) {
   send.addEventListener("click", () => submit(self));
   drawUsage(self);
   const render = ({ placeholder, blocked: why }) => {
+    shortcuts.hidden = !(store.state?.shortcuts ?? []).length;
     input.placeholder = placeholder;
     box.hidden = Boolean(why);
     hint.hidden = Boolean(why);
@@ -49,6 +51,31 @@ export function composer(where) {
     close(self);
   };
   return { node, render, input, fill };
+}
+
+// The app's global shortcuts. Slack lists them behind the plus sign, wherever one is.
+function shortcutButton() {
+  const node = h("button.plus", {
+    type: "button", "aria-label": "Shortcuts", title: "Shortcuts", "aria-haspopup": "menu", "aria-expanded": "false", hidden: true,
+    onclick: () => menu(node, (list, close) => {
+      for (const one of store.state?.shortcuts ?? []) {
+        list.append(h("button.entry", { type: "button", role: "menuitem", onclick: () => {
+          close();
+          choose(one);
+        } }, one.name, h("small", {}, one.description)));
+      }
+    }, { label: "Shortcuts" }),
+  }, h("span", { "aria-hidden": "true" }, "+"));
+  return node;
+}
+
+async function choose(shortcut) {
+  try {
+    const answer = await api.shortcut({ user: store.user, callback_id: shortcut.callback_id });
+    if (answer.ok === false || answer.error) toast(answer.error, "error");
+  } catch (error) {
+    toast(error.message, "error");
+  }
 }
 
 function refresh(self) {

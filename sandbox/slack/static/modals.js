@@ -130,8 +130,18 @@ function missing(view, values) {
     const empty = content.every((one) => one === null || one === "" || (Array.isArray(one) && !one.length));
     if (empty && !block.optional) found[block.block_id] = "Please complete this required field.";
     else if (!empty && (block.element?.min_length ?? 0) > (value.value ?? "").length) found[block.block_id] = `Please enter at least ${block.element.min_length} characters.`;
+    else if (!empty && block.element?.type === "number_input") wrongNumber(block, value.value, found);
   }
   return found;
+}
+
+function wrongNumber(block, text, found) {
+  const { min_value: low, max_value: high, is_decimal_allowed: decimals } = block.element;
+  const number = Number(text);
+  if (Number.isNaN(number)) found[block.block_id] = "Please enter a number.";
+  else if (!decimals && !/^\s*-?\d+\s*$/.test(text)) found[block.block_id] = "Please enter a whole number.";
+  else if (low !== undefined && low !== null && number < Number(low)) found[block.block_id] = `Please enter a number of at least ${low}.`;
+  else if (high !== undefined && high !== null && number > Number(high)) found[block.block_id] = `Please enter a number of at most ${high}.`;
 }
 
 async function leave() {
