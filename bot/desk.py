@@ -48,6 +48,8 @@ from bot.windows import Windows
 from jobs.operation import Kind, Operation
 from store.connect import Store
 
+# Some may deny also what was agreed to already; who they are, the decision says.
+_DENIABLE: Final = frozenset({State.PENDING, State.APPROVED})
 _UNFIT: Final[Mapping[Flag, str]] = {
     Flag.DEACTIVATED: "is deactivated",
     Flag.BOT: "belongs to a bot",
@@ -175,7 +177,7 @@ class Desk:
         """
         shown, record = await self.opening.current(pressed.value, Purpose.DENY, place=pressed.place)
         person = await self.person(pressed.team, pressed.user)
-        if record.state is not State.PENDING:
+        if record.state not in _DENIABLE:
             await self.redraw(record)
             raise RefusedError(
                 f"Request {record.id} is {record.state} already.",

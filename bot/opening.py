@@ -49,6 +49,9 @@ class Opening:
         shown, record = await self.of_any_age(value, purpose, place=place, person=person)
         refusal = outdated(shown, record, now=self.clock())
         if refusal is not None:
+            if refusal.why is Why.EXPIRED:
+                # As through every door: whoever comes too late finds the request expired.
+                await self.cards.approvals.sweep()
             await self.redraw(record)
             raise refusal.error()
         return shown, record

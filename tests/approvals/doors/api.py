@@ -93,7 +93,7 @@ class ApiWorld(TokenWorld):
         token = await self.presented(event)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if event.delivery:
-            headers["Idempotency-Key"] = event.delivery
+            headers["Idempotency-Key"] = f"{self.number}-{event.delivery}"
         async with self.ground.session.request(
             event.method, f"{self.url}{path}", headers=headers, json=body
         ) as answer:

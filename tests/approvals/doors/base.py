@@ -24,6 +24,7 @@ from approvals.words import (
     PersonId,
     RefusedError,
     RequestId,
+    State,
     Why,
 )
 from bot.api import Api
@@ -134,6 +135,8 @@ class DoorWorld(StoreWorld):
             number=number,
             ground=ground,
         )
+        async with ground.store.begin() as conn:
+            await conn.execute(sa.text("DELETE FROM tokens"))  # another world's people
         made.restart()
         await made.open()
         return made
@@ -159,7 +162,6 @@ class DoorWorld(StoreWorld):
             ),
             inventory=inventory,
             operations={"backup": self._operation()},
-            policy=policy,
             cards=replace(desk.cards, approvals=self.service),
             metrics=Metrics(),
             clock=self.clock,
@@ -204,9 +206,24 @@ class DoorWorld(StoreWorld):
             return await StoreWorld._decide(self, event)
         if event.do == "request":
             return await self._request(event)
-        result = await self.at_door(event, self.ids.get(event.req, NO_SUCH_REQUEST))
+        request_id = self.ids.get(event.req, NO_SUCH_REQUEST)
+        if event.do == "cancel" and await self._state(request_id) is State.EXECUTING:
+            return await self._stop(event, request_id)
+        result = await self.at_door(event, request_id)
         self.executions_count += event.do == "break_glass" and result == "ok"
         return result
+
+    async def _stop(self, event: EventModel, request_id: RequestId) -> str:
+        """At a door, cancelling what runs stops its run; the request is not cancelled by it."""
+        result = await self.at_door(event, request_id)
+        assert result in ("ok", "noop", "no:not_requester"), result
+        assert await self._state(request_id) is State.EXECUTING
+        return "no:closed"
+
+    async def _state(self, request_id: RequestId) -> State | None:
+        assert self.service
+        record = await self.service.load(request_id)
+        return record.state if record else None
 
     async def _request(self, event: EventModel) -> str:
         """At the door, unless it asks for what people cannot ask for there."""
@@ -245,6 +262,7 @@ class DoorWorld(StoreWorld):
         return Operation(
             name="backup", summary="Play", kind=Kind.CHANGE, risk=Risk.RECOVERABLE,
             params=PlayParams, example="/db backup orders", plan=plan, run=run,
+            pinned=frozenset(),
         )  # fmt: skip
 
     def _inventory(self) -> Inventory:

@@ -39,7 +39,7 @@ class CliWorld(TokenWorld):
         if event.do == "vote" and given[0] not in VOTES:
             return await self._not_offered(given, "verdict")
         if event.delivery:
-            given += ["--key", event.delivery]
+            given += ["--key", f"{self.number}-{event.delivery}"]
         code, out = await self._run(event, [*given, "--json"])
         said = json.loads(out)
         result = result_of(said)

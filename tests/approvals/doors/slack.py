@@ -14,16 +14,16 @@ from urllib.parse import urlencode
 
 from approvals.memory import verdict_of
 from approvals.scenario_file import EventModel
-from approvals.shown import shown_hash
-from approvals.words import PlanHash, RequestId
+from approvals.words import PlanHash, PolicyHash, RequestId
 from bot.app import bolt_app
 from bot.background import Background
-from bot.buttons import Purpose, Shown
+from bot.buttons import Purpose
 from bot.desk import Desk
 from bot.edge import sign
 from bot.process import Identity
 from bot.views.deny import BLOCK_ID
 from bot.views.deny import CALLBACK_ID as DENY_REASON
+from bot.windows import Windows
 from tests.approvals.doors.base import NO_SUCH_REQUEST, SECRET, TEAM, DoorWorld, user_of
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -59,7 +59,7 @@ class SlackWorld(DoorWorld):
 
     def bolt(self, desk: Desk) -> Any:
         return bolt_app(
-            desk,
+            replace(desk, windows=Windows(client=self.client)),  # type: ignore[arg-type]
             identity=Identity(team=TEAM, bot_id="B1", bot_user="U1"),
             client=self.client,  # type: ignore[arg-type]
             session=self.ground.session,
@@ -82,34 +82,31 @@ class SlackWorld(DoorWorld):
         if request_id == NO_SUCH_REQUEST:
             return "no:closed"  # where there is no request there is no card with buttons
         word = verdict_of(event)
-        value = await self._button(event, request_id)
+        purpose = Purpose.DENY if word == "deny" else Purpose.APPROVE
+        value = await self._button(event, request_id, purpose)
         if word == "deny":
             return await self._deny(event, value)
         return await self._press(event, word or "maybe", value)
 
-    async def _button(self, event: EventModel, request_id: RequestId) -> str:
+    async def _button(self, event: EventModel, request_id: RequestId, purpose: Purpose) -> str:
         """The value of the button on the card that the person has before them."""
         assert self.desk
         record = await self.desk.cards.record(request_id)
-        purpose = Purpose.DENY if verdict_of(event) == "deny" else Purpose.APPROVE
         current = self.desk.cards.shown(record, purpose)
         seen = PlanHash(self._hash(event.seen, record.database)) if event.seen else None
-        shown = Shown(
-            request_id=request_id,
+        is_old = seen is not None and seen != record.plan_hash
+        shown = replace(
+            current,
             plan_hash=seen or current.plan_hash,
-            policy_hash=current.policy_hash,
-            card_hash=shown_hash(record) if seen in (None, record.plan_hash) else "0" * 16,
+            card_hash="0" * 16 if is_old else current.card_hash,
             step=current.step if event.seen_step is None else event.seen_step,
-            expires_at=current.expires_at,
-            purpose=purpose,
         )
         value = self.desk.seal.close(shown)
-        if event.set_policy is not None:
-            # All that a button says of the rules is sealed in it.
-            forged = replace(shown, policy_hash="0" * 64)  # type: ignore[arg-type]
-            body = self.desk.seal.close(forged).partition(".")[0]
-            value = f"{body}.{value.partition('.')[2]}"
-        return value
+        if event.set_policy is None:
+            return value
+        # All that a button says of the rules is sealed in it.
+        forged = self.desk.seal.close(replace(shown, policy_hash=PolicyHash("0" * 64)))
+        return f"{forged.partition('.')[0]}.{value.partition('.')[2]}"
 
     async def _deny(self, event: EventModel, value: str) -> str:
         """Press Deny, and send the modal that it opens."""

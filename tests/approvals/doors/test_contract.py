@@ -33,15 +33,17 @@ async def test_every_scenario_ends_the_same_through_this_door(
         made: list[DoorWorld] = []
 
         async def make(scenario: Scenario) -> World:
-            for world in made:
-                await world.close()
-            made[:] = [await DOORS[door].through(ground, scenario, next(numbers))]
+            while made:
+                await made.pop().close()
+            made.append(await DOORS[door].through(ground, scenario, next(numbers)))
             return made[0]
 
-        for scenario in scenarios()[part::PARTS]:
-            result = await play(scenario, make)
-            if result.mismatches:
-                wrong[scenario.id] = result.mismatches
-        for world in made:
-            await world.close()
+        try:
+            for scenario in scenarios()[part::PARTS]:
+                result = await play(scenario, make)
+                if result.mismatches:
+                    wrong[scenario.id] = result.mismatches
+        finally:
+            while made:
+                await made.pop().close()
     assert wrong == {}
