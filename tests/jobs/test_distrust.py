@@ -14,7 +14,7 @@ from approvals.calls import Decision
 from approvals.records import vote_fields
 from approvals.service import Approvals
 from approvals.signing import VoteKeys, key_id
-from approvals.words import Door, Person, PersonId, RequestId, RunId, Verdict
+from approvals.words import Door, Person, PersonId, RequestId, RunId, Verdict, Why
 from jobs.engine import PgQueue
 from tests.approvals.support import ANA, BEN, CLEO, KEYS, a_ballot, an_ask, dba, policy_of
 from tests.jobs.support import Bench, Step, Work, clock, working
@@ -254,6 +254,15 @@ async def test_a_grant_that_was_touched_does_not_run(office: Office, forgery: st
         assert await office.bench.noted() == []
         return
     await nothing_runs(office, victim)
+
+
+async def test_a_deny_that_was_taken_out_is_missed_by_the_next_vote(office: Office) -> None:
+    asked = await half(office)
+    assert asked.request
+    await write(office.bench, "DELETE FROM votes WHERE verdict = 'deny'")
+    decided = await office.approvals.vote(a_ballot(asked, CLEO))
+    assert (decided.ok, decided.why) == (False, Why.SIGNATURE)
+    await nothing_runs(office, asked.request.id)
 
 
 async def test_votes_of_another_request_grant_nothing(office: Office) -> None:
