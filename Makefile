@@ -7,7 +7,7 @@ CODE := approvals bot commands jobs postgres sandbox store
 ARGS ?=
 UV_VERSION := 0.13.9
 
-.PHONY: help setup lock demo test check bench format docs
+.PHONY: help setup lock demo test stress check bench format docs
 
 help: ## What each command does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -27,6 +27,9 @@ demo: .venv/.ready ## Slack stand-in, bot, worker and PostgreSQL on this machine
 
 test: .venv/.ready ## All tests, in parallel
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+stress: .venv/.ready ## 600 rounds of each race, and 50,000 histories against the simple model
+	@STRESS=full $(BIN)/pytest -s tests/approvals/test_race_shapes.py tests/approvals/test_simple_model.py $(ARGS)
 
 check: .venv/.ready ## Format, lint, types, contracts (tests: make test)
 	$(BIN)/ruff format --check $(CODE) tests bench tools
