@@ -1,16 +1,14 @@
-"""Lists of requests, and the App Home. Pure."""
+"""Lists of requests. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from approvals.words import State
 from bot.blocks import (
     Block,
     Message,
     context,
-    divider,
     header,
     mention,
     moment,
@@ -23,7 +21,6 @@ from bot.views.request import status
 from bot.views.words import count
 
 SHOWN_MAX: Final = 20
-_OPEN: Final = frozenset({State.PENDING, State.APPROVED, State.EXECUTING, State.NEEDS_REVIEW})
 
 
 def requests_message(cards: Sequence[Card], *, about: str) -> Message:
@@ -38,33 +35,6 @@ def requests_message(cards: Sequence[Card], *, about: str) -> Message:
             context("`/db show <number>` shows one, with its buttons."),
         ),
     )
-
-
-def home_view(cards: Sequence[Card], databases: Sequence[tuple[str, str, str]]) -> Block:
-    """The home tab. `databases`: name, environment and tier of each."""
-    waiting = [card for card in cards if card.state in _OPEN]
-    ended = [card for card in cards if card.state not in _OPEN]
-    return {
-        "type": "home",
-        "callback_id": "home",
-        "blocks": [
-            header("Open requests"),
-            *([section(_line(card)) for card in waiting[:SHOWN_MAX]] or [section("None.")]),
-            divider(),
-            header("Databases"),
-            section(
-                "\n".join(
-                    f"*{one_line(name)}* · {one_line(environment)} · {one_line(tier)}"
-                    for name, environment, tier in databases[:50]
-                )
-                or "None."
-            ),
-            divider(),
-            header("Lately"),
-            *([section(_line(card)) for card in ended[:SHOWN_MAX]] or [section("Nothing yet.")]),
-            context("Ask in a channel or here: `/db help`"),
-        ],
-    }
 
 
 def refused_home(problem: str, next_step: str) -> Block:

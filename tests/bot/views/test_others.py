@@ -13,7 +13,7 @@ from bot.views.deny import deny_modal
 from bot.views.details import details_modal
 from bot.views.errors import broken_message, problem_message
 from bot.views.help import Usage, help_message
-from bot.views.requests import home_view, requests_message
+from bot.views.requests import requests_message
 from jobs.operation import Answer, Table
 from sandbox.slack.blocks import check_view, too_large
 from tests.bot.views.cards import HUGE, MONSTER, PENDING, TOKEN, problems, texts
@@ -123,6 +123,3 @@ def test_lists_fit() -> None:
     cards = [replace(MONSTER, state=state) for state in State] * 5
     assert problems(requests_message(cards, about="Open requests")) == []
     assert problems(requests_message([], about="Open requests")) == []
-    databases = [(f"db{number}", "production", "critical") for number in range(200)]
-    assert flaws(home_view(cards, databases), "home") == []
-    assert flaws(home_view([], []), "home") == []
