@@ -20,6 +20,7 @@ from bot.api import Api
 from bot.background import Background
 from bot.desk import Desk
 from bot.edge import Gate
+from bot.homes import Homes
 from bot.http import serve_http, web_app
 from bot.metrics import Metrics
 from bot.notices import Teller
@@ -61,6 +62,7 @@ class Twokey:
     outbox: Outbox
     worker: Worker
     teller: Teller
+    homes: Homes
     background: Background
     metrics: Metrics
     readers: Readers
@@ -116,6 +118,7 @@ class Twokey:
             if runner is not None:
                 tasks.create_task(self.outbox.run(stop))
                 tasks.create_task(self.teller.run(stop))
+                tasks.create_task(self.homes.run(stop))
                 tasks.create_task(self._sweep(stop))
                 tasks.create_task(self._scheduled(stop))
                 await self._listen(stop, runner, listening)
