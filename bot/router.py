@@ -16,6 +16,7 @@ from bot.delegate_words import delegate_word
 from bot.desk import Desk, Pressed, Typed, told
 from bot.explain import explain_policy, explain_rule
 from bot.form_desk import form_instead, form_word
+from bot.report import approvals_word
 from bot.request_words import requests_word
 from bot.token_words import token_word, tokens_word
 from bot.views.answer import answer_message
@@ -186,6 +187,9 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
         "token": _own("/db token 8 laptop", "A token for the API and the command line", token_word),
         "tokens": _own("/db tokens", "Which of your tokens still live", tokens_word),
         "mfa": _own("/db mfa enroll", "Your second factor", mfa.answer),
+        "approvals": _own(
+            "/db approvals orders 30d", "How agreeing goes, in numbers", approvals_word
+        ),
         "delegate": _own(
             "/db delegate @colleague until Friday", "Who votes in your place", delegate_word
         ),
