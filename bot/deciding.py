@@ -188,8 +188,12 @@ class Decider:
     async def _earlier_voters(
         self, record: RequestRecord, voter: Person
     ) -> Mapping[PersonId, Person]:
-        """Whoever has voted before, as they are today: a vote counts while its author may vote."""
-        accounts = {vote.person: vote.slack for vote in record.votes if vote.slack}
+        """Whoever has voted before, and in whose place, as they are today.
+
+        A vote counts while its author may vote, and the one whose seat it was.
+        """
+        accounts = {vote.seat: vote.seat_slack for vote in record.votes if vote.seat_slack}
+        accounts |= {vote.person: vote.slack for vote in record.votes if vote.slack}
         accounts.pop(voter.id, None)
         looks = (self.people.by_id(person, slack) for person, slack in accounts.items())
         found = await asyncio.gather(*looks, return_exceptions=True)
