@@ -129,7 +129,7 @@ def _plan(reason: str, params: Sequence[tuple[str, str]], plan: Plan) -> Iterabl
     yield from _titled("Warnings", [f"⚠️ {quoted(warning)}" for warning in plan.warnings])
     yield from _titled(
         "Must still hold when it starts",
-        [f"*{one_line(name)}:* {_value(value)}" for name, value in sorted(plan.pins.items())],
+        [f"*{one_line(name)}*: {_value(value)}" for name, value in sorted(plan.pins.items())],
     )
     yield from _titled("Rules looked at", _named(sorted(plan.attributes.items())))
     yield from _titled(
@@ -144,7 +144,7 @@ def ended(statement: str) -> str:
 
 
 def _named(facts: Iterable[tuple[str, object]]) -> list[str]:
-    return [f"*{one_line(name)}:* {quoted(str(value))}" for name, value in facts]
+    return [f"*{one_line(name)}*: {quoted(str(value))}" for name, value in facts]
 
 
 def _value(value: str) -> str:

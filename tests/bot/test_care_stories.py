@@ -189,7 +189,7 @@ async def test_a_modal_sent_twice_is_one_vote(world: CareWorld) -> None:
     await world.read_all("U0BEN", card)
     view = await modal(world, "U0BEN", card)
     assert (await send(world, "U0BEN", view, typed="orders", code=world.code("U0BEN"))).ok
-    again = await world.slack.again()
+    again = await world.again()
     assert again.status == 200
     assert "errors" not in str(again.body)
     assert len(await world.rows("SELECT 1 FROM votes")) == 1
