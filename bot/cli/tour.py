@@ -2,89 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from approvals import audit
 from approvals.audit import Entry, Head
-from bot.cli.world import CHANNEL, World
-from sandbox.slack.actor import Delivery
+from bot.cli.tour_play import (
+    ANA,
+    BEN,
+    CLEO,
+    EVE,
+    GUS,
+    RUN_SECONDS_MAX,
+    Json,
+    Say,
+    Tour,
+    TourError,
+    expect,
+    quoted,
+    text_of,
+)
+from bot.cli.tour_trust import TRUST
+from bot.cli.world import World
 
-ANA, BEN, CLEO, GUS, EVE = "U0ANA", "U0BEN", "U0CLEO", "U0GUS", "U0EVE"
 ANAS_OTHER_ACCOUNT: Final = "U0ANA2"
-DESK: Final = "C0DBOPS"
-SECONDS_MAX: Final = 30.0
-RUN_SECONDS_MAX: Final = 180.0
-
-Json = Mapping[str, Any]
-Say = Callable[[str], None]
-
-
-class TourError(Exception):
-    """A step did not do what it should."""
-
-
-@dataclass(kw_only=True)
-class Tour:
-    """Where the story stands."""
-
-    world: World
-    say: Say
-    steps: int = 0
-    cards: dict[int, Json] = field(default_factory=dict)
-
-    async def ask(self, user: str, text: str) -> str:
-        """Type a command; what the person alone is told."""
-        delivery = await self.world.slack.command(user, DESK, text)
-        return self._told(user, delivery)
-
-    async def press(self, user: str, request: int, button: str) -> str:
-        """Press a button of a request's card; what the person alone is told, if anything."""
-        before = len(self.world.slack.ephemerals(user))
-        card = await self.card(request)
-        delivery = await self.world.slack.click(user, CHANNEL, card["ts"], button)
-        if delivery.error:
-            raise TourError(f"Slack showed {user}: {delivery.error}")
-        if button == "deny":
-            await self.world.slack.wait_for(lambda: self.world.slack.views(user), SECONDS_MAX)
-            return ""
-        told = await self.world.slack.wait_for(
-            lambda: self.world.slack.ephemerals(user)[before:], SECONDS_MAX
-        )
-        return _texts(told)
-
-    async def card(self, request: int, *, says: str = "", seconds: float = SECONDS_MAX) -> Json:
-        """A request's card, once its text has `says` in it."""
-        return await self.world.slack.wait_for(lambda: self._card(request, says), seconds)
-
-    async def thread(self, request: int, says: str, *, seconds: float = RUN_SECONDS_MAX) -> str:
-        """A message in the card's thread with `says` in it."""
-        card = await self.card(request)
-
-        def found() -> str | None:
-            for message in self.world.slack.messages(CHANNEL):
-                is_reply = message.get("thread_ts") == card["ts"] != message["ts"]
-                if is_reply and says in _text(message):
-                    return _text(message)
-            return None
-
-        return await self.world.slack.wait_for(found, seconds)
-
-    def _card(self, request: int, says: str) -> Json | None:
-        for message in self.world.slack.messages(CHANNEL):
-            is_card = message.get("thread_ts", message["ts"]) == message["ts"]
-            if is_card and f"#{request}" in _text(message) and says in _text(message):
-                return message
-        return None
-
-    def _told(self, user: str, delivery: Delivery) -> str:
-        if delivery.error:
-            raise TourError(f"Slack showed {user}: {delivery.error}")
-        return _texts(self.world.slack.ephemerals(user)[-1:])
 
 
 async def play(world: World, say: Say) -> int:
@@ -109,7 +53,7 @@ async def play(world: World, say: Say) -> int:
 async def _ask_backup(tour: Tour) -> list[str]:
     told = expect(await tour.ask(ANA, "/db backup orders"), "#1")
     card = await tour.card(1, says="Waiting")
-    expect(_text(card), "Back up orders")
+    expect(text_of(card), "Back up orders")
     return quoted("Ana is told", told)
 
 
@@ -171,7 +115,7 @@ async def _deny(tour: Tour) -> list[str]:
     if not done.ok:
         raise TourError(f"The reason was not taken: {done.error or done.errors}")
     card = await tour.card(3, says="Denied")
-    expect(_text(card), "There is one already.")
+    expect(text_of(card), "There is one already.")
     return [f"without a reason: {next(iter(empty.errors.values()))}", "with one: denied"]
 
 
@@ -224,24 +168,8 @@ STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     ("Twokey is restarted between a card and a click on it.", _restart),
     ("One byte of the backup flips on disk; the verification finds it.", _damage),
     ("The audit: the chain is whole, and an edit, a removal and a cut are found.", _audit),
+    *TRUST,
 )
-
-
-def expect(text: str, part: str) -> str:
-    """`text`, which must have `part` in it.
-
-    Raises:
-        TourError: it has not.
-    """
-    if part not in text:
-        raise TourError(f"Expected {part!r} in: {text}")
-    return text
-
-
-def quoted(who: str, text: str) -> list[str]:
-    """What somebody was told, as lines of a transcript."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [f"{who}: {lines[0]}", *(f"    {line}" for line in lines[1:])] if lines else []
 
 
 async def _chain(world: World) -> tuple[list[Entry], list[Head]]:
@@ -261,39 +189,3 @@ def _flip_byte(path: Path) -> None:
 def _input_of(view: Json) -> tuple[str, str]:
     block = next(block for block in view["blocks"] if block["type"] == "input")
     return block["block_id"], block["element"]["action_id"]
-
-
-def _texts(messages: Sequence[Json]) -> str:
-    return "\n".join(_text(message) for message in messages)
-
-
-def _text(message: Json) -> str:
-    """All text of a message, blocks included, as a reader sees it."""
-    found: list[str] = []
-    _collect(message.get("blocks") or [], found)
-    return "\n".join([message.get("text", ""), *found]) if not found else "\n".join(found)
-
-
-def _collect(node: Any, found: list[str]) -> None:
-    if isinstance(node, list):
-        for part in node:
-            _collect(part, found)
-    elif isinstance(node, dict):
-        if node.get("type") == "table":
-            found.extend(_row(row) for row in node.get("rows", []))
-            return
-        if isinstance(node.get("text"), str):
-            found.append(node["text"])
-        for key, part in node.items():
-            if key != "text" or not isinstance(part, str):
-                _collect(part, found)
-
-
-def _row(cells: Sequence[Any]) -> str:
-    return "  |  ".join(json.dumps(_cell(cell), ensure_ascii=False).strip('"') for cell in cells)
-
-
-def _cell(cell: Any) -> str:
-    found: list[str] = []
-    _collect(cell, found)
-    return " ".join(found)

@@ -51,13 +51,14 @@ class World:
     inventory: Inventory
     clusters: tuple[DemoCluster, ...]
     twokey: Twokey
+    url: str  # where Twokey listens, for its API
     _stop: asyncio.Event
     _task: asyncio.Task[None]
 
     async def restart(self) -> None:
         """End Twokey as SIGTERM would, and start it again; Slack and store stay."""
         await self.halt()
-        self.twokey, self._stop, self._task = await _running(
+        self.twokey, self.url, self._stop, self._task = await _running(
             self.settings, self.inventory, self.store, self.slack
         )
 
@@ -89,10 +90,10 @@ async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
         inventory = _inventory(home, clusters)
         store = await stack.enter_async_context(open_store(settings, os.environ))
         await _forget_posts(store)
-        twokey, stop, task = await _running(settings, inventory, store, slack)
+        twokey, url, stop, task = await _running(settings, inventory, store, slack)
         world = World(
             slack=slack, store=store, settings=settings, inventory=inventory,
-            clusters=clusters, twokey=twokey, _stop=stop, _task=task,
+            clusters=clusters, twokey=twokey, url=url, _stop=stop, _task=task,
         )  # fmt: skip
         try:
             yield world
@@ -114,9 +115,9 @@ async def clear(home: Path) -> None:
 
 async def _running(
     settings: Settings, inventory: Inventory, store: Store, slack: SlackStandIn
-) -> tuple[Twokey, asyncio.Event, asyncio.Task[None]]:
-    """Twokey, once it takes requests."""
-    made: asyncio.Future[Twokey] = asyncio.get_running_loop().create_future()
+) -> tuple[Twokey, str, asyncio.Event, asyncio.Task[None]]:
+    """Twokey and where it listens, once it takes requests."""
+    made: asyncio.Future[tuple[Twokey, str]] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
 
     async def life() -> None:
@@ -125,7 +126,7 @@ async def _running(
 
             def listening(url: str) -> None:
                 slack.set_request_url(f"{url}/slack/events")
-                made.set_result(twokey)
+                made.set_result((twokey, url))
 
             await twokey.run(stop, listening=listening)
 
@@ -134,7 +135,8 @@ async def _running(
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not made.done():
         await task
-    return made.result(), stop, task
+    twokey, url = made.result()
+    return twokey, url, stop, task
 
 
 @contextmanager
@@ -217,7 +219,11 @@ def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
         }
         for cluster in clusters
     }
-    content = {"policy": "policy.yml", "databases": databases}
+    content = {
+        "policy": "policy.yml",
+        "anchors": {"channel": "C0DBOPS", "file": "anchors.jsonl"},
+        "databases": databases,
+    }
     (home / "twokey.yml").write_text(yaml.safe_dump(content, sort_keys=False))
     return load_inventory(home / "twokey.yml")
 
