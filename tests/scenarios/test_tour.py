@@ -11,7 +11,7 @@ from bot.cli.world import demo_world
 from tests.conftest import open_to_all
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_the_tour_ends_well_and_tells_each_step(tmp_path: Path) -> None:
     open_to_all(tmp_path)
     told: list[str] = []
