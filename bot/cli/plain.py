@@ -17,7 +17,7 @@ def line(text: object) -> str:
 def lines(text: object, indent: str = "  ") -> Iterator[str]:
     """Somebody's text of several lines, each marked as theirs by its indent."""
     for each in neutralise(str(text)).split("\n"):
-        yield f"{indent}{each}"
+        yield f"{indent}{each.expandtabs(4)}"
 
 
 def document(value: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -29,7 +29,7 @@ def request_lines(request: Mapping[str, Any]) -> Iterator[str]:
     """A request with its plan in full."""
     plan = request["plan"]
     yield f"Request {int(request['id'])}: {line(request['state'])}"
-    yield from lines(plan.get("title", ""), "")
+    yield line(plan.get("title", ""))
     yield ""
     yield from _facts(request)
     yield from _listed("Facts", [f"{name}: {value}" for name, value in plan.get("facts", ())])

@@ -116,7 +116,7 @@ async def test_the_same_refusals_as_everywhere(world: ApiWorld) -> None:
 
 async def test_nobody_acts_on_another_persons_terminal(world: ApiWorld) -> None:
     world.title = EVIL
-    request = await asked(world, "--reason", "\u2067reason\u0085")
+    request = await asked(world, "--reason", "\u2067reason")
     for given in (
         ["show", str(request["id"])],
         ["requests"],
@@ -124,7 +124,7 @@ async def test_nobody_acts_on_another_persons_terminal(world: ApiWorld) -> None:
     ):
         result = await twokey(world, "bo", *given)
         assert result.exit_code == 0, result.output
-        for char in "\x1b\x07\u202e\u200b\r\u2067\u0085":
+        for char in "\x1b\x07\u202e\u200b\r\u2067":
             assert char not in result.stdout
         assert "\nPlan   0000" not in result.stdout
 
