@@ -19,17 +19,19 @@ PLANS = ("h1", "h2", "h3")
 def history(seed: int, *, length: int = 25) -> tuple[Dict, list[Dict]]:
     """A policy with its people, and what happens under it; the same for the same seed."""
     random = Random(seed)  # noqa: S311 - no secret
+    hectic = seed % 2 == 1
     policy = a_policy(random)
     policy["people"] = {name: _person(random) for name in PEOPLE}
     clock, events = 0, []
     asked: list[str] = []
     for number in range(length):
-        clock += random.choice((0, 1, 1, 5, 30, 120))
-        event = _event(random, asked, policy)
+        # What begins and ends at a round moment is met at it, too.
+        clock += random.choice((0, 30, 30, 60) if hectic else (0, 1, 1, 5, 30, 120))
+        event = _event(random, asked, policy, hectic=hectic)
         if event["do"] == "request":
             asked.append(event["req"])
         events.append({"t": clock, **event})
-        if number % 9 == 8:
+        if number % 9 == 8 and not hectic:
             clock += random.choice((0, 300, 900))
     return policy, events
 
@@ -57,7 +59,8 @@ def a_policy(random: Random) -> Dict:
 def _delegation(random: Random) -> Dict:
     absent, stand_in = random.sample(PEOPLE, 2)
     start = random.choice((0, 0, 60))
-    return {"from": absent, "to": stand_in, "from_t": start, "to_t": start + 400}
+    end = start + random.choice((60, 120, 240, 400))
+    return {"from": absent, "to": stand_in, "from_t": start, "to_t": end}
 
 
 def _rule(random: Random) -> Dict:
@@ -115,18 +118,23 @@ def _person(random: Random) -> Dict:
     return person
 
 
-def _event(random: Random, asked: list[str], policy: Dict) -> Dict:
-    """What happens next. A name that nobody has yet is asked for first."""
+def _event(random: Random, asked: list[str], policy: Dict, *, hectic: bool) -> Dict:
+    """What happens next. A name that nobody has yet is asked for first.
+
+    In hectic histories few people vote, run and break, and many of them leave.
+    """
     left = [name for name in REQUESTS if name not in asked]
     if not asked or (left and random.random() < 0.1):
         return _request(random, left[0])
     req = random.choice(asked)
-    by = random.choice(PEOPLE)
+    by = random.choice(PEOPLE[:5] if hectic else PEOPLE)
     kind = random.choices(
         ("approve", "deny", "withdraw_vote", "cancel", "plan_change", "attrs_change",
          "policy_change", "people_change", "directory", "restart", "tick", "execute", "finish",
          "break_glass", "review"),
-        (40, 7, 4, 2, 3, 1, 1, 5, 2, 1, 2, 14, 10, 3, 5),
+        (40, 2, 1, 1, 1, 1, 1, 12, 1, 1, 1, 20, 20, 14, 14)
+        if hectic
+        else (40, 7, 4, 2, 3, 1, 1, 5, 2, 1, 2, 14, 10, 3, 5),
     )[0]  # fmt: skip
     return {"do": kind, **_details(random, kind, req, by, policy)}
 

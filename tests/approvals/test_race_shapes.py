@@ -33,6 +33,7 @@ from tests.approvals.support import (
     policy_of,
 )
 
+pytestmark = pytest.mark.timeout(900)
 ROUNDS = 600 if os.environ.get("STRESS") == "full" else 60
 AT_ONCE = 6
 DI, ELI = dba("di"), dba("eli")

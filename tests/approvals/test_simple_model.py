@@ -21,6 +21,7 @@ from tests.approvals.support import StoreWorld
 ROOT = Path(__file__).parents[2]
 HISTORIES = 10_000 if os.environ.get("STRESS") == "full" else 400
 CHUNKS = 5
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -151,7 +152,7 @@ def test_a_fault_in_the_engine_shows(fault: str, tmp_path: Path) -> None:
         "print(asyncio.run(first_difference(range(1500))))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert found.stdout.startswith("history "), found.stdout + found.stderr[-500:]
