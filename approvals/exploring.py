@@ -70,12 +70,16 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """One act, and what came of it. `before` None: it was asked for."""
+    """One act, and what came of it. `before` None: it was asked for.
+
+    `authors` have shaped the request, by our own account of what has happened.
+    """
 
     before: Request | None
     act: Act
     outcome: Outcome
     facts: Facts
+    authors: frozenset[PersonId]
 
 
 Broken = Callable[[Happened], bool]
@@ -86,6 +90,7 @@ class _Place:
     request: Request | None
     at: datetime
     story: tuple[str, ...] = field(default=())
+    authors: frozenset[PersonId] = field(default=frozenset())
 
 
 def search(world: World, is_broken: Broken, budget: Budget) -> tuple[str, ...] | None:
@@ -103,7 +108,7 @@ def search(world: World, is_broken: Broken, budget: Budget) -> tuple[str, ...] |
                 return after.story
             if after.request is None or len(after.story) > world.acts_max:
                 continue
-            key = _key(after.request, after.at)
+            key = (after.authors, _key(after.request, after.at))
             if key not in seen:
                 seen.add(key)
                 waiting.append(after)
@@ -113,24 +118,33 @@ def search(world: World, is_broken: Broken, budget: Budget) -> tuple[str, ...] |
 def _nexts(world: World, place: _Place, budget: Budget) -> Iterator[tuple[Happened, _Place]]:
     """What can happen at a place, without what changes nothing."""
     for act in world.acts if place.request else world.asks:
+        at, authors = place.at, place.authors
         if act.event is None:
-            later = max(place.at, NOON + act.wait)
-            if later > place.at:
-                facts = _facts(world, later)
-                outcome = Outcome(request=place.request)
-                after = _Place(place.request, later, (*place.story, act.text))
-                yield Happened(before=place.request, act=act, outcome=outcome, facts=facts), after
-            continue
-        budget.spend()
-        facts = _facts(world, place.at)
-        outcome = decide(place.request, act.event, facts)
-        moved = outcome.request != place.request  # as a refusal can: it was found expired
-        if moved or (outcome.refusal is None and not outcome.noop):
-            after = _Place(outcome.request, place.at, (*place.story, act.text))
-            yield (
-                Happened(before=place.request, act=act, outcome=outcome, facts=facts),
-                after,
-            )
+            at = max(place.at, NOON + act.wait)
+            outcome = Outcome(request=place.request, noop=at == place.at)
+        else:
+            budget.spend()
+            outcome = decide(place.request, act.event, _facts(world, at))
+        done = outcome.refusal is None and not outcome.noop
+        if not done and outcome.request == place.request:
+            continue  # a refusal can move a request: it was found expired
+        authors |= _shaped_by(act.event) if done else frozenset()
+        happened = Happened(
+            before=place.request, act=act, outcome=outcome, facts=_facts(world, at), authors=authors
+        )
+        yield happened, _Place(outcome.request, at, (*place.story, act.text), authors)
+
+
+def _shaped_by(event: Event | None) -> frozenset[PersonId]:
+    """Who becomes an author by this."""
+    match event:
+        case Asked():
+            people = (event.by, event.beneficiary)
+        case PlanChanged():
+            people = (event.by, None)
+        case _:
+            return frozenset()
+    return frozenset(person.id for person in people if person is not None)
 
 
 def _facts(world: World, at: datetime) -> Facts:

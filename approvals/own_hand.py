@@ -181,16 +181,16 @@ def _world(
 
 def _is_own(happened: Happened) -> bool:
     """Whether an author's yes was taken, or counts, or a review was by who owed it."""
-    before, after = happened.before, happened.outcome.request
+    before, after, authors = happened.before, happened.outcome.request, happened.authors
     if before is None or after is None:
         return False
     cast = happened.outcome.vote
-    if cast and cast.verdict is Verdict.APPROVE and {cast.person, cast.seat} & before.authors:
+    if cast and cast.verdict is Verdict.APPROVE and {cast.person, cast.seat} & authors:
         return True
     if after.state is State.CLOSED and before.state is State.NEEDS_REVIEW:
         by = getattr(happened.act.event, "by", None)
         broke = {after.glass.by} if after.glass else set()
-        return by is None or by.id in after.authors | broke
+        return by is None or by.id in authors | broke
     if after.glass is not None or after.state not in (State.APPROVED, State.EXECUTING):
         return False
     return _counts_an_author(happened)
@@ -203,7 +203,7 @@ def _counts_an_author(happened: Happened) -> bool:
         return False
     seated = {person for row in tally(request, rule, happened.facts).have for person in row}
     return any(
-        vote.seat in seated and {vote.person, vote.seat} & request.authors
+        vote.seat in seated and {vote.person, vote.seat} & happened.authors
         for vote in standing_votes(request.votes)
         if vote.verdict is Verdict.APPROVE
     )
