@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Final
 
 from approvals.second_factors import DIGITS, Enrolment
@@ -18,6 +19,10 @@ from bot.desk import Desk, Typed
 from bot.slack import SlackError, SlackRefusedError, call
 
 log: Final = logging.getLogger("twokey.mfa")
+
+# The SDK writes what it sends to its log when somebody turns that up: not this.
+_SENDING_SECRET: Final = ContextVar("_SENDING_SECRET", default=False)
+logging.getLogger("slack_sdk.web.async_base_client").addFilter(lambda _: not _SENDING_SECRET.get())
 
 _USAGE: Final = "/db mfa status, enroll [code], confirm <code>, or remove <code>"
 
@@ -80,12 +85,15 @@ async def _enroll(desk: Desk, person: Person, user: str, code: str) -> Message:
 
 async def _sent(desk: Desk, user: str, made: Enrolment) -> str:
     """Send the secret to its person alone; where the message stands."""
-    message = secret_message(made)
-    data = await call(
-        desk.windows.client.chat_postMessage(
-            channel=user, unfurl_links=False, unfurl_media=False, **message.content()
+    message, token = secret_message(made), _SENDING_SECRET.set(True)
+    try:
+        data = await call(
+            desk.windows.client.chat_postMessage(
+                channel=user, unfurl_links=False, unfurl_media=False, **message.content()
+            )
         )
-    )
+    finally:
+        _SENDING_SECRET.reset(token)
     return f"{data['channel']}/{data['ts']}"
 
 

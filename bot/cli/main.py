@@ -17,6 +17,7 @@ from bot.cli import remote
 from bot.cli.approvals import approvals_app
 from bot.cli.audit import audit_app
 from bot.cli.doctor import doctor
+from bot.cli.mfa import mfa_app
 from bot.cli.output import complain, complain_of_bug, log_to_stderr, run, say, stop_at_signals
 from bot.cli.policy import policy_app
 from bot.cli.runs import runs_app
@@ -43,6 +44,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.add_typer(approvals_app, name="approvals")
 app.add_typer(runs_app, name="runs")
+app.add_typer(mfa_app, name="mfa")
 app.add_typer(store_app, name="store")
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(doctor)
