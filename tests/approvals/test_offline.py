@@ -132,6 +132,10 @@ def test_an_edit_of_any_field_of_any_entry_is_found(form: Format, name: str, whi
         (lambda e: e[:3], "orders, entry 1: the whole chain is missing: it should reach 5."),
         (lambda e: remade(e, actor="eve"), "orders, entry 5: the chain was rewritten"),
         (
+            lambda e: [*remade(e[:5], actor="eve"), *e[5:]],
+            "orders, entry 3: it does not follow the entry before it: one of them was replaced.",
+        ),
+        (
             lambda e: [*e[:3], *chained("orders", 5, reason="none")],
             "orders, entry 5: the chain was rewritten",
         ),
