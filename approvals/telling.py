@@ -176,7 +176,7 @@ def _case(request: Request, rule: Rule, facts: Facts) -> _Case:
         rule=rule,
         facts=facts,
         step=counted.step,
-        open_gates=open_gates if request.state is State.PENDING else (),
+        open_gates=open_gates,
     )
 
 

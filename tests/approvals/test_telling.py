@@ -207,6 +207,13 @@ def test_a_stand_in_is_asked_in_the_place_of_somebody() -> None:
     assert ("ole", "over") in play.told(NOON + HOUR)
 
 
+def test_an_author_who_stands_in_for_somebody_is_not_asked() -> None:
+    line = Delegation(
+        absent="ben@acme.example", stand_in="ana@acme.example", start=NOON, end=NOON + DAY
+    )
+    assert Play(one_gate(), delegations=[line]).told() == [("ben", "ask"), ("cleo", "ask")]
+
+
 def test_who_is_away_is_not_reminded_but_their_stand_in_is() -> None:
     line = Delegation(
         absent="ben@acme.example", stand_in="ole@acme.example", start=NOON, end=NOON + 5 * DAY
