@@ -139,7 +139,7 @@ def _event(random: Random, asked: list[str], policy: Dict, *, hectic: bool) -> D
     return {"do": kind, **_details(random, kind, req, by, policy)}
 
 
-def _details(random: Random, kind: str, req: str, by: str, policy: Dict) -> Dict:  # noqa: PLR0911
+def _details(random: Random, kind: str, req: str, by: str, policy: Dict) -> Dict:  # noqa: C901, PLR0911
     match kind:
         case "approve" | "deny":
             return {"req": req, "by": by, **_shown(random)}

@@ -59,7 +59,9 @@ FAULTS = {
     "a denial needs one more": _fault("tally", "0 < gate.deny <= no", "0 < gate.deny < no"),
     "a gate that cannot be denied is": _fault("tally", "0 < gate.deny <= no", "gate.deny <= no"),
     "a veto does not count": _fault("tally", "denied=vetoed or enough", "denied=enough"),
-    "one person fills two seats": _fault("tally", "if rule.distinct:\n        return filled(chosen)",
+    "one person fills two seats": _fault(
+        "tally",
+        "if rule.distinct:\n        return filled(chosen)",
                                          "if False:\n        return filled(chosen)"),
     "one way of two is not enough": _fault(
         "tally", "granted=any(_met(rule, benches, way) for way in rule.ways)",
@@ -85,7 +87,9 @@ FAULTS = {
         "voting", "if owner.id in request.authors and not may_as_author:", "if False:"),
     "an old plan may be voted on": _fault(
         "voting", "event.seen_plan is not None and event.seen_plan != request.plan_hash", "False"),
-    "an old step may be voted on": _fault("voting", "if event.seen_step is not None and", "if False and"),
+    "an old step may be voted on": _fault(
+        "voting", "if event.seen_step is not None and",
+        "if False and"),
     "everybody may change a vote": _fault(
         "voting", "if earlier and (earlier.person != cast.person or not rule.change_vote):",
         "if False:"),
@@ -97,7 +101,9 @@ FAULTS = {
         "voting", "case State.PENDING | State.APPROVED if result.denied:",
         "case State.PENDING | State.APPROVED if result.denied and not result.granted:"),
     "a new plan keeps its votes": _fault("asking", "        votes=(),\n", ""),
-    "a plan's changer is no author": _fault("asking", "request.authors | {event.by.id}", "request.authors"),
+    "a plan's changer is no author": _fault(
+        "asking", "request.authors | {event.by.id}",
+        "request.authors"),
     "no rule is no hindrance": _fault(
         "asking", "return Outcome(request=request, moves=(Move.REFUSE,))",
         "return Outcome(request=request)"),
@@ -134,7 +140,9 @@ FAULTS = {
     "guests may": _fault("machine", "(may_act, Why.IDENTITY)", "(True, Why.IDENTITY)"),
     "any name may stand in the payload": _fault(
         "machine", "(own_name, Why.IMPERSONATION)", "(True, Why.IMPERSONATION)"),
-    "the last rule wins": _fault("rules", "for rule in self.rules if", "for rule in reversed(self.rules) if"),
+    "the last rule wins": _fault(
+        "rules", "for rule in self.rules if",
+        "for rule in reversed(self.rules) if"),
 }  # fmt: skip
 
 

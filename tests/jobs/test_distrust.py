@@ -26,7 +26,7 @@ OLE = Person(
     groups=frozenset({"oncall"}),
 )  # fmt: skip
 ATTACKER = VoteKeys(current=b"a key that somebody made up: 32b")
-RULES: Final = {
+RULES: Final[dict[str, Any]] = {
     "rules": [
         {"when": {"environment": "lab"}, "gates": []},
         {"gates": [{"id": "dba", "groups": ["dba"], "approve": 2, "deny": 2}]},
