@@ -16,6 +16,7 @@ from approvals.events import (
     PolicyChanged,
     Request,
 )
+from approvals.plans import PLAN_BYTES_MAX
 from approvals.refusals import Refusal, refuse
 from approvals.rules import Policy, Rule
 from approvals.tally import belongs, could_agree, fit
@@ -143,3 +144,16 @@ def _outlives(event: Asked, rule: Rule) -> Refusal | None:
         return None
     limit = rule.max_ttl or rule.expires_after
     return refuse(Why.TTL) if not 0 < event.ttl.total_seconds() <= limit.total_seconds() else None
+
+
+def oversized(body: str) -> Refusal | None:
+    """Why the text of a plan is too long to be read by anybody who must agree, or None."""
+    size = len(body.encode())
+    if size <= PLAN_BYTES_MAX:
+        return None
+    return refuse(
+        Why.POLICY,
+        problem=f"The plan has {size:,} bytes and may have {PLAN_BYTES_MAX:,}: nobody could read "
+        "all of what they agree to.",
+        next_step="Ask for it in smaller parts.",
+    )

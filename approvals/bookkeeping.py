@@ -35,7 +35,7 @@ from approvals.machine import decide
 from approvals.policy_file import LoadedPolicy
 from approvals.records import Ending, RequestRecord, to_record
 from approvals.refusals import Refusal, refuse
-from approvals.sentences import ACTIONS, said
+from approvals.sentences import ACTIONS, clipped, said
 from approvals.shown import shown_hash
 from approvals.signing import VoteKeys
 from approvals.trust import happened, mistrust
@@ -43,6 +43,7 @@ from approvals.vote_digest import with_digests
 from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
 from store.redact import redact, redact_json
 
+_REASON_CHARS_MAX: Final = 4000
 # A worker asks again and again while it must wait: the audit does not need each time.
 _WAITS: Final = frozenset({Why.LOCKED, Why.NOT_YET, Why.FROZEN, Why.DIRECTORY})
 
@@ -304,7 +305,7 @@ def audit_detail(event: Event, before: State | None, outcome: Outcome) -> Mappin
     if isinstance(event, Voted):
         detail |= {"verdict": event.verdict[:16], "door": str(event.door)}
     if reason := getattr(event, "reason", ""):
-        detail["reason"] = reason[:4000]
+        detail["reason"] = clipped(reason, _REASON_CHARS_MAX)
     if outcome.notes:
         detail["notes"] = [str(note.kind) for note in outcome.notes]
     return detail

@@ -12,6 +12,8 @@ from approvals.words import PlanHash
 # What was asked for stands in the hashed text beside the plan: whoever agrees to a plan
 # agrees to these parameters on this database, whatever a row may say later.
 CALL: Final = "call"
+# What people agree to they must be able to read, page by page.
+PLAN_BYTES_MAX: Final = 1_000_000
 _ENCODER: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )

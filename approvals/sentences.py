@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from approvals.events import (
     Asked,
     AttributesChanged,
@@ -23,6 +25,8 @@ from approvals.events import (
 from approvals.records import RequestRecord
 from approvals.words import State
 
+# Of what a run says at its end the card keeps this much; its log has all of it.
+ENDING_CHARS_MAX: Final = 2000
 ACTIONS = {
     Asked: "ask",
     Voted: "vote",
@@ -86,3 +90,10 @@ def waiting(record: RequestRecord) -> str:
 def shown(state: State) -> str:
     """A state as people read it."""
     return str(state).replace("_", " ")
+
+
+def clipped(text: str, chars_max: int) -> str:
+    """`text`, or its beginning and how much of it is not kept here."""
+    if len(text) <= chars_max:
+        return text
+    return f"{text[:chars_max]}… ({len(text) - chars_max:,} more characters were left out)"

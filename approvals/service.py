@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals import origins
 from approvals import store as sql
-from approvals.asking import policy_change_refused
+from approvals.asking import oversized, policy_change_refused
 from approvals.bookkeeping import (
     Book,
     How,
@@ -60,7 +60,7 @@ from approvals.policy_file import LoadedPolicy
 from approvals.records import Ending, RequestRecord
 from approvals.refusals import refuse
 from approvals.rules import Rule
-from approvals.sentences import said
+from approvals.sentences import ENDING_CHARS_MAX, clipped, said
 from approvals.shelf import Shelf
 from approvals.signing import VoteKeys
 from approvals.tally import absent_for, fit
@@ -147,7 +147,7 @@ class Approvals:
         body = plan_body(
             ask.plan, operation=ask.operation, database=ask.database, params=ask.params
         )
-        if refusal := secret_in_plan(body):
+        if refusal := oversized(body) or secret_in_plan(body):
             return refused(refusal)
         attributes = {**ask.attributes, "operation": ask.operation, "database": ask.database}
         event = Asked(
@@ -244,7 +244,7 @@ class Approvals:
         body = plan_body(
             plan, operation=record.operation, database=record.database, params=call["params"]
         )
-        if refusal := secret_in_plan(body):
+        if refusal := oversized(body) or secret_in_plan(body):
             return refused(refusal)
         event = PlanChanged(by=by, plan_hash=plan_hash(body), attributes=attributes)
         planned = Ending(by=by.id, text=f"{by.name} planned it again: it takes new votes.")
@@ -310,14 +310,15 @@ class Approvals:
         numbers: Mapping[str, JsonValue],
     ) -> Decision:
         """The run has ended, well or not."""
-        how = How(actor=SYSTEM, ending=Ending(by=SYSTEM, text=summary[:2000]), numbers=numbers)
+        ending = Ending(by=SYSTEM, text=clipped(summary, ENDING_CHARS_MAX))
+        how = How(actor=SYSTEM, ending=ending, numbers=numbers)
         return await self._book.happen(conn, request_id, Finished(ok=ok), how)
 
     async def send_back(
         self, conn: AsyncConnection, request_id: RequestId, *, problem: str
     ) -> Decision:
         """Back to pending, as votes can mend what the worker found. Votes so far are void."""
-        how = How(actor=SYSTEM, ending=Ending(by=SYSTEM, text=problem[:2000]))
+        how = How(actor=SYSTEM, ending=Ending(by=SYSTEM, text=clipped(problem, ENDING_CHARS_MAX)))
         return await self._book.happen(conn, request_id, SentBack(), how)
 
     async def sweep(self, *, limit: int = 100) -> int:
