@@ -104,16 +104,23 @@ def home_view(
         "callback_id": "home",
         "blocks": [
             _asking(forms),
-            *_waiting(seen.waiting, 2 * WAITING_IN_MESSAGE),
-            *_owed(seen.owed, 2 * OTHERS_IN_MESSAGE),
-            *_running(seen.running[: 2 * OTHERS_IN_MESSAGE]),
-            *_mine(seen.mine[: 2 * OTHERS_IN_MESSAGE]),
+            *_apart(
+                _waiting(seen.waiting, 2 * WAITING_IN_MESSAGE),
+                _owed(seen.owed, 2 * OTHERS_IN_MESSAGE),
+                _running(seen.running[: 2 * OTHERS_IN_MESSAGE]),
+                _mine(seen.mine[: 2 * OTHERS_IN_MESSAGE]),
+            ),
             divider(),
             header("Databases"),
             section(_databases(databases)),
             context("In a channel or here: `/db help` says what can be typed."),
         ],
     }
+
+
+def _apart(*parts: list[Block]) -> list[Block]:
+    """The parts that there are, with a line before each."""
+    return [block for part in parts if part for block in (divider(), *part)]
 
 
 def _asking(forms: Sequence[tuple[str, str]]) -> Block:
@@ -150,7 +157,7 @@ def _owed(part: Part, most: int) -> list[Block]:
     if not part.total:
         return []
     return [
-        header(f"Owes a review by somebody like you: {part.total}"),
+        header(f"Reviews that you can give: {part.total}"),
         *(_row(card, "Look") for card in part.cards[:most]),
         *_rest(part.total - min(len(part.cards), most)),
     ]

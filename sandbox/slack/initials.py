@@ -13,9 +13,7 @@ TEXT_CHARS_MAX: Final = 3000
 _DATE: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
 _TIME: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 _TEN_DIGITS: Final = range(10**9, 10**10)
-_MENUS: Final = frozenset(
-    {"overflow", "static_select", "multi_static_select", "external_select"}
-)
+_MENUS: Final = frozenset({"overflow", "static_select", "multi_static_select", "external_select"})
 
 
 def flaws(element: Json) -> Iterator[str]:
@@ -59,7 +57,9 @@ def _time(element: Json) -> Iterator[str]:
 
 def _moment(element: Json) -> Iterator[str]:
     value = element.get("initial_date_time")
-    if value is not None and (isinstance(value, bool) or value not in _TEN_DIGITS):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    # Only a whole number: a range looks for anything else one by one.
+    if value is not None and not (whole and value in _TEN_DIGITS):
         yield "initial_date_time must be a unix timestamp of ten digits"
 
 
