@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from approvals.calls import Decision
 from approvals.records import RequestRecord
-from approvals.words import Care
+from approvals.words import Care, Why
 from bot.api_bodies import DecisionBody
 from bot.deciding import Caller
 from bot.desk import Desk
 
+_CARELESS: Final = frozenset({Why.UNREAD, Why.NAME, Why.STEP_UP})
 # Decides with the care that is given; without `keep` it only says what would come of it.
 Deciding = Callable[[frozenset[Care], bool], Awaitable[Decision]]
 
@@ -33,6 +35,7 @@ async def with_care(
         typed=body.typed or "",
         code="" if spared else body.code or "",
     )
-    if tried is not None and spared and not tried.ok:
-        care = record.care  # it is refused for another reason, which is to be the one said
-    return await deciding(care, True)
+    decision = await deciding(care, True)
+    # Only care that was shown is ever claimed; what else is amiss is the reason to be said.
+    masked = tried is not None and not tried.ok and decision.why in _CARELESS
+    return tried if tried is not None and masked else decision

@@ -37,7 +37,11 @@ async def world(
 
 async def asked(world: CareWorld, says: str = "Waiting", colour: str = "red") -> dict[str, Any]:
     await world.slack.command("U0ANA", CHANNEL, f"/db paint orders {colour}")
-    return await world.card(says)
+    card = await world.card(says)
+    async with asyncio.timeout(10):  # where it stands is stored just after it was posted
+        while not await world.rows(f"SELECT 1 FROM posts WHERE ts = '{card['ts']}'"):
+            await asyncio.sleep(0.02)
+    return card
 
 
 def value_of(card: dict[str, Any], action: str) -> str:
