@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,11 +22,13 @@ TABLES = ("requests", "votes", "outbox", "audit_log", "deliveries", "runs")
 
 async def everything(store: Store) -> str:
     """Every row of the tables where words are kept."""
-    found: list[Sequence[Any]] = []
+    found: list[str] = []
     async with store.begin() as conn:
         for table in TABLES:
-            found += (await conn.execute(sa.text(f"SELECT to_jsonb(t) FROM {table} t"))).all()
-    return str(found)
+            # As text: the repr of SQLAlchemy's rows leaves out the middle of long ones.
+            rows = await conn.execute(sa.text(f"SELECT to_jsonb(t)::text FROM {table} t"))
+            found += rows.scalars()
+    return "\n".join(found)
 
 
 async def test_a_reason_is_kept_without_its_secret_and_the_votes_on_it_count(store: Store) -> None:
@@ -54,10 +55,16 @@ async def test_a_denial_breaking_glass_and_an_end_keep_no_secret(store: Store) -
     )
     assert broken.ok, broken.problem
     async with store.begin() as conn:
-        await approvals.finish(
+        people = {person.id: person for person in (ANA, BEN)}
+        begun = await approvals.begin(conn, RequestId(asked.request.id), people=people)
+        assert begun.ok, begun.problem
+        ended = await approvals.finish(
             conn, RequestId(asked.request.id), ok=False, summary=f"failed at {DSN}",
-            numbers={"dsn": DSN},
+            numbers={"dsn": DSN, "n": 1},
         )  # fmt: skip
+        assert ended.request
+        assert ended.request.detail.ending
+        assert ended.request.detail.ending.text == f"failed at postgresql://bob:{MARK}@db1/orders"
     assert TYPED not in await everything(store)
 
 
