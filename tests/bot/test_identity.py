@@ -290,15 +290,16 @@ async def test_two_accounts_of_one_person_are_one_person(house: House, email: st
 
 @pytest.mark.parametrize("answer", [{}, {"user": None}, {"user": {"id": "U0OTHER"}}])
 async def test_an_answer_about_somebody_else_is_none(
-    house: House, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+    client: AsyncWebClient, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 ) -> None:
     async def odd(awaited: Any) -> Any:
         awaited.close()
         return {"ok": True, **answer}
 
     monkeypatch.setattr("bot.people.call", odd)
+    people = People(client, team=TEAM, groups={}, fresh_for=timedelta(0))
     with pytest.raises(DirectoryDownError):
-        await house.people.by_slack(TEAM, "U0BEN")
+        await people.by_slack(TEAM, "U0BEN")
 
 
 ACCOUNT = {"id": "U0ANA", "profile": {"email": "ana@acme.example"}}
