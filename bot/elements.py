@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
-from enum import StrEnum
-from typing import Any, Final, assert_never
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
 
 from bot.blocks import Block, neutralise, shorten
+from bot.entries import read_lines
 from bot.fields import (
     BOXES_MAX,
     DATABASE,
     MISSING,
+    NO,
     OPTIONS_MAX,
     RADIO_MAX,
     VALUE_CHARS_MAX,
+    YES,
     Choice,
     FieldKind,
     FormField,
+    Widget,
     number_text,
 )
-from bot.spans import EXAMPLE, parse_span, write_span
+from bot.spans import EXAMPLE, write_span
 
 ACTION: Final = "value"
 DATABASE_ACTION: Final = "form_database"  # Bolt asks for its options by this name
@@ -33,21 +35,6 @@ _LABEL_CHARS_MAX: Final = 75
 _LINE_LENGTH: Final = 150
 _MOMENT_MIN: Final = 10**9  # Slack takes ten digits
 _MOMENT_MAX: Final = 10**10
-
-
-class Widget(StrEnum):
-    """An element of Slack's that a form uses."""
-
-    SEARCH = "external_select"
-    RADIO = "radio_buttons"
-    SELECT = "static_select"
-    BOXES = "checkboxes"
-    MULTI = "multi_static_select"
-    NUMBER = "number_input"
-    DATE = "datepicker"
-    TIME = "timepicker"
-    MOMENT = "datetimepicker"
-    TEXT = "plain_text_input"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +146,6 @@ def _in_order(choices: Sequence[Choice], given: Sequence[Any]) -> bool:
         for each in given
     ]
     return places == sorted(set(places))
-
-
-YES: Final = "true"
-NO: Final = "false"
 
 
 def _flag(field: FormField, value: Any) -> Block:
@@ -326,124 +309,6 @@ def _as_lines(items: Sequence[str]) -> str:
     return text if read_lines(text) == list(items) else json.dumps(list(items), ensure_ascii=False)
 
 
-def read_lines(text: str) -> list[str]:
-    """The items of a list: one a line, or a list in JSON."""
-    if text.lstrip().startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if isinstance(found, list) and all(isinstance(each, str) for each in found):
-            return found
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read(field: FormField, state: Mapping[str, Any]) -> Any:
-    """What somebody entered, for the model; MISSING where they entered nothing.
-
-    Raises:
-        ValueError: it cannot be read; says how it is written.
-    """
-    kind = state.get("type")
-    if kind == Widget.TEXT:
-        return _read_text(field, state.get("value"))
-    if "selected_options" in state:
-        return _read_many(field, state.get("selected_options") or [])
-    if "selected_option" in state:
-        chosen = state.get("selected_option")
-        return _nothing(field) if chosen is None else _read_one(field, str(chosen["value"]))
-    if kind == Widget.NUMBER:
-        return _read_number(field, state.get("value"))
-    return _read_picked(field, state)
-
-
-def _nothing(field: FormField) -> Any:
-    if field.nullable:
-        return None
-    return MISSING
-
-
-def _read_one(field: FormField, key: str) -> Any:
-    match field.kind:
-        case FieldKind.DATABASE:
-            return key
-        case FieldKind.FLAG:
-            return key == YES
-        case _:
-            found = next((one for one in field.choices if one.key == key), None)
-            return key if found is None else found.value
-
-
-def _read_many(field: FormField, chosen: Sequence[Mapping[str, Any]]) -> Any:
-    keys = {str(each["value"]) for each in chosen}
-    if field.kind is FieldKind.FLAG:
-        return YES in keys
-    known = {one.key for one in field.choices}
-    if strange := sorted(keys - known):
-        raise ValueError(f"{strange[0]} is no choice any more.")
-    found = [one.value for one in field.choices if one.key in keys]
-    return found if found or not field.nullable else None
-
-
-def _read_number(field: FormField, text: Any) -> Any:
-    if text in (None, ""):
-        return _nothing(field)
-    try:
-        return int(str(text)) if field.is_whole else Decimal(str(text))
-    except (ValueError, InvalidOperation):
-        raise ValueError("Write a number.") from None
-
-
-def _read_picked(field: FormField, state: Mapping[str, Any]) -> Any:
-    for name in ("selected_date", "selected_time"):
-        if (given := state.get(name)) not in (None, ""):
-            return _parsed(name, str(given))
-    epoch = state.get("selected_date_time")
-    if epoch in (None, ""):
-        return _nothing(field)
-    return datetime.fromtimestamp(int(str(epoch)), UTC)
-
-
-def _parsed(name: str, text: str) -> date | time:
-    if name == "selected_date":
-        return date.fromisoformat(text)
-    return time.fromisoformat(text)
-
-
-def _read_text(field: FormField, given: Any) -> Any:
-    text = "" if given is None else str(given)
-    match field.kind:
-        case FieldKind.TEXT:
-            return text if text or not field.nullable else None
-        case FieldKind.LINES:
-            return read_lines(text) if text.strip() or not field.nullable else None
-        case _ if not text.strip():
-            return _nothing(field)
-        case FieldKind.SPAN:
-            return parse_span(text)
-        case FieldKind.JSON | FieldKind.CHOICES:
-            return _loaded(text)
-        case (
-            FieldKind.DATABASE
-            | FieldKind.CHOICE
-            | FieldKind.FLAG
-            | FieldKind.NUMBER
-            | FieldKind.DATE
-            | FieldKind.TIME
-            | FieldKind.MOMENT
-        ):
-            return text.strip()
-        case _:
-            assert_never(field.kind)
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise ValueError('Write it as JSON, such as ["a", "b"] or {"key": "value"}.') from None
-
-
 def hint_of(field: FormField) -> str:
     """What stands below a field: what it is, and how it is written."""
     how = {
@@ -457,5 +322,5 @@ def hint_of(field: FormField) -> str:
 
 __all__ = [
     "ACTION", "DATABASE", "DATABASE_ACTION", "Asking", "DatabaseName", "Widget", "asking",
-    "hint_of", "option_groups", "read", "suggestions",
+    "hint_of", "option_groups", "suggestions",
 ]  # fmt: skip

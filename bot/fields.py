@@ -37,6 +37,25 @@ class Missing:
 MISSING: Final = Missing()
 
 
+class Widget(StrEnum):
+    """An element of Slack's that a form uses."""
+
+    SEARCH = "external_select"
+    RADIO = "radio_buttons"
+    SELECT = "static_select"
+    BOXES = "checkboxes"
+    MULTI = "multi_static_select"
+    NUMBER = "number_input"
+    DATE = "datepicker"
+    TIME = "timepicker"
+    MOMENT = "datetimepicker"
+    TEXT = "plain_text_input"
+
+
+YES: Final = "true"
+NO: Final = "false"
+
+
 class FieldKind(StrEnum):
     """How somebody is asked for a value."""
 

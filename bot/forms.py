@@ -24,7 +24,8 @@ from bot.blocks import (
     shorten,
 )
 from bot.command_text import REASON
-from bot.elements import DatabaseName, asking, hint_of, read
+from bot.elements import DatabaseName, asking, hint_of
+from bot.entries import read
 from bot.fields import MISSING, FormField, fields_of
 from jobs.operation import Kind, Operation
 

@@ -161,7 +161,7 @@ async def test_a_retry_is_asked_for_under_todays_rules(
     card = await failed(world)
     desk = world.twokey.desk
     # What was free has meanwhile become what no rule allows.
-    monkeypatch.setitem(desk.operations, "free", desk.operations["forbidden"])  # type: ignore[arg-type]
+    monkeypatch.setitem(desk.operations, "free", desk.operations["forbidden"])
     assert (await world.slack.click("U0BEN", CHANNEL, card["ts"], "retry")).ok
     await world.told("U0BEN", "No rule")
     record = await world.twokey.approvals.load(RequestId(2))
@@ -244,7 +244,7 @@ async def test_a_grant_that_was_turned_back_is_planned_again_by_who_asked(
     await slack.click("U0BEN", CHANNEL, card["ts"], "approve")
     card = await first(idle, 1, "1 approval of dba")
     before = await desk.cards.record(RequestId(1))
-    monkeypatch.setitem(desk.operations, "paint", repainted(desk.operations["paint"]))  # type: ignore[arg-type]
+    monkeypatch.setitem(desk.operations, "paint", repainted(desk.operations["paint"]))
     assert (await slack.click("U0ANA", CHANNEL, card["ts"], "plan_again")).ok
     await idle.told("U0ANA", "is planned anew")
     after = await desk.cards.record(RequestId(1))

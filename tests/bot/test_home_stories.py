@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from approvals.words import RequestId
+from approvals.words import Door, RequestId
 from bot.homes import LOOKING_FOR, Homes
 from bot.process import utc_now
 from sandbox.slack.server import SlackStandIn
@@ -167,8 +167,8 @@ async def test_a_home_tab_is_published_only_when_it_shows_something_else(world: 
     await desk.approvals.cancel(
         RequestId(1),
         by=await desk.person("T0DEMO", "U0ANA"),
-        door="cli",
-        delivery="",  # type: ignore[arg-type]
+        door=Door.CLI,
+        delivery="",
     )
     await homes.round()
     assert published() == before + 2
