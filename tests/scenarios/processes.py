@@ -141,20 +141,25 @@ class Office:
 
 
 @asynccontextmanager
-async def office(folder: Path) -> AsyncIterator[Office]:
-    """Servers, Slack and an inventory; processes are started by the test, and ended here."""
+async def office(folder: Path, *, prepare: bool = True) -> AsyncIterator[Office]:
+    """Servers, Slack and an inventory; processes are started by the test, and ended here.
+
+    Without `prepare` there is no store's database and no inventory yet.
+    """
     open_to_all(folder)
     async with contextlib.AsyncExitStack() as stack:
         store = await _server(folder / "store", stack)
         target = await _server(folder / "orders", stack)
-        await _database(store, "twokey")
-        await upgrade(store.dsn("twokey"))
+        if prepare:
+            await _database(store, "twokey")
+            await upgrade(store.dsn("twokey"))
         await _database(target, "orders", ROWS)
         slack = await start_slack(manifest=ROOT / "manifest.yml")
         stack.push_async_callback(slack.close)
         made = Office(folder=folder, store=store, target=target, slack=slack, port=_free_port())
         slack.set_request_url(f"http://127.0.0.1:{made.port}/slack/events")
-        _write_inventory(made)
+        if prepare:
+            _write_inventory(made)
         try:
             yield made
         finally:
