@@ -6,7 +6,7 @@ from stored state, so a restart, another replica or an old card makes no differe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -44,6 +44,7 @@ from bot.views.answer import answer_message
 from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
+from bot.voters import electorate
 from bot.windows import Windows
 from jobs.operation import Kind, Operation
 from store.connect import Store
@@ -300,13 +301,15 @@ class Desk:
         """
         database = self.inventory.databases.get(asked.database)
         plan = await self.planner.plan(asked)
+        derived = attributes(asked, plan, database)
         asking = self.approvals.ask(
             Ask(
                 operation=asked.operation.name,
                 database=asked.database,
                 params=params_as_json(asked.params),
                 plan=plan_as_json(plan),
-                attributes=attributes(asked, plan, database),
+                attributes=derived,
+                electorate=await self._electorate(asked, derived),
                 by=caller.person,
                 door=caller.door,
                 reason=asked.reason,
@@ -316,6 +319,15 @@ class Desk:
             )
         )
         return await self.decider.counted("ask", caller.door, None, asking)
+
+    async def _electorate(
+        self, asked: Asked, derived: Mapping[str, str | int]
+    ) -> Sequence[Person] | None:
+        """Everybody who could vote, where the rule wants to know before it is asked."""
+        named = {"operation": asked.operation.name, "database": asked.database}
+        rule = self.approvals.policy.values.rule_for({**derived, **named})
+        wanted = rule is not None and rule.check_satisfiable
+        return await electorate(self.people, rule) if rule and wanted else None
 
 
 def told(decision: Decision) -> Message:

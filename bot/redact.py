@@ -10,12 +10,10 @@ import logging
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
-from slack_sdk.web.async_client import AsyncWebClient
-from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.blocks import Message
 from postgres.dsn import parse_dsn
@@ -23,7 +21,7 @@ from postgres.errors import PostgresError
 from store.redact import MARK, holds_secret, redact, redact_json, redact_shown, remember
 
 __all__ = [
-    "MARK", "RedactingFormatter", "WatchedClient", "holds_secret", "redact", "redact_json",
+    "MARK", "RedactingFormatter", "holds_secret", "redact", "redact_json",
     "redact_shown", "remember_secrets", "shown", "told_traceback", "watch_logs",
 ]  # fmt: skip
 
@@ -85,20 +83,3 @@ def shown(message: Message) -> Message:
     if text == message.text and blocks is message.blocks:
         return message
     return replace(message, text=text, blocks=blocks)
-
-
-class WatchedClient(AsyncWebClient):
-    """Slack's client, which posts no secret of ours, whoever made the message."""
-
-    async def api_call(self, api_method: str, **arguments: Any) -> AsyncSlackResponse:
-        """Call a method; its texts go out without secrets."""
-        for name in ("json", "params", "data"):
-            given = arguments.get(name)
-            if isinstance(given, dict):
-                # slack_sdk takes the token out of the arguments and puts it into a header.
-                clean = redact_json(
-                    {key: item for key, item in given.items() if key != "token"}, by=redact_shown
-                )
-                kept = {"token": given["token"]} if "token" in given else {}
-                arguments[name] = {**clean, **kept}
-        return await super().api_call(api_method, **arguments)

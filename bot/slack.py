@@ -16,7 +16,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bot.redact import WatchedClient
+from bot.watched_client import WatchedClient
 
 CALL_SECONDS_MAX: Final = 10.0
 _RETRY_AFTER_DEFAULT: Final = timedelta(seconds=5)

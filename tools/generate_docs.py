@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import click
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from approvals.machine import diagram
 from bot.cli.main import app
@@ -49,9 +49,8 @@ def with_states(text: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    root = typer.main.get_command(app)
-    for path, command in _walk(root, "twokey"):
-        context = click.Context(command, info_name=path)
+    for path, command in _walk(typer.main.get_group(app), "twokey"):
+        context = typer.Context(command, info_name=path)
         usage = command.collect_usage_pieces(context)
         lines = [f"### `{' '.join([path, *usage])}`", "", command.help or ""]
         options = [record for p in command.params if (record := p.get_help_record(context))]
@@ -61,12 +60,14 @@ def _commands() -> Iterator[str]:
         yield "\n".join(lines).rstrip("|- \n") if not options else "\n".join(lines)
 
 
-def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    children = getattr(command, "commands", {})
-    if not children:
+def _walk(command: object, path: str) -> Iterator[tuple[str, TyperCommand]]:
+    if isinstance(command, TyperCommand):
         yield path, command
-    for name, child in sorted(children.items()):
-        yield from _walk(child, f"{path} {name}")
+    if not isinstance(command, TyperGroup):
+        return
+    context = typer.Context(command, info_name=path)
+    for name in sorted(command.list_commands(context)):
+        yield from _walk(command.get_command(context, name), f"{path} {name}")
 
 
 def _operations() -> Iterator[str]:

@@ -9,7 +9,10 @@ import typer
 from bot.cli.output import JsonOption, run, say, say_json
 from bot.doctor import examine
 
+doctor_app = typer.Typer()
 
+
+@doctor_app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Look at settings, inventory, store, databases, tools and Slack; 1 when something is wrong."""
     findings = run(examine())

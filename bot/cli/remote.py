@@ -186,15 +186,14 @@ def withdraw(
     _plainly("withdraw", number, {}, key, token_file, as_json=as_json)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    # What stands after the operation is the operation's, also when it begins with --.
-    free = {"ignore_unknown_options": True}
-    app.command("request", context_settings=free)(request)
-    app.command("query", context_settings=free)(query)
-    for command in (requests, show, approve, deny, cancel, withdraw, review):
-        app.command(command.__name__)(command)
-    app.command("break-glass")(break_glass)
+# What stands after the operation is the operation's, also when it begins with --.
+_FREE: Final = {"ignore_unknown_options": True}
+remote_app = typer.Typer()
+remote_app.command("request", context_settings=_FREE)(request)
+remote_app.command("query", context_settings=_FREE)(query)
+for _command in (requests, show, approve, deny, cancel, withdraw, review):
+    remote_app.command(_command.__name__)(_command)
+remote_app.command("break-glass")(break_glass)
 
 
 def _plainly(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
+from tests.bot import world as base
 from tests.bot.views.cards import texts
 from tests.bot.world import CHANNEL, World, running
 from tests.conftest import Target
@@ -215,3 +217,18 @@ async def test_the_home_tab_lists_what_is_open(world: World) -> None:
     refused = await slack.wait_for(lambda: slack.home("U0GUS"))
     assert refused is not None
     assert "guest" in texts(refused["blocks"])
+
+
+async def test_what_too_few_people_could_grant_is_refused_when_it_is_asked_for(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    strict = base.POLICY.replace("rules:", "check_satisfiable: true\nrules:", 1)
+    assert strict != base.POLICY
+    with patch.object(base, "POLICY", strict):
+        async with running(slack, store, tmp_path, target.dsn, http=True, worker=False) as world:
+            # Ben and Cleo are the only DBAs who are fit: of Ben's own, only Cleo is left.
+            typed = await slack.command("U0BEN", CHANNEL, "/db paint orders")
+            assert "not enough people" in typed.ephemerals[0]["text"]
+            await world.card("Refused")
+            typed = await slack.command("U0ANA", CHANNEL, "/db paint orders")
+            assert "Request 2 is stored" in typed.ephemerals[0]["text"]

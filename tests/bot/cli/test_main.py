@@ -77,7 +77,11 @@ def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:
 
 def test_policies_are_checked_and_explained(tmp_path: Path) -> None:
     policy = tmp_path / "p.yml"
-    policy.write_text("rules: [{when: {operation: backup}, gates: [{id: dba, groups: [dba]}]}]")
+    policy.write_text(
+        "groups: {dba: S0DBA}\n"
+        "rules: [{when: {operation: backup}, gates: [{id: dba, groups: [dba]}]}"
+        ", {fallback: true, refuse: true}]"
+    )
     runner = CliRunner()
     checked = runner.invoke(app, ["policy", "check", str(policy), "--json"])
     assert json.loads(checked.output)["ok"] is True
