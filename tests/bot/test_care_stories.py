@@ -183,6 +183,19 @@ async def test_a_plan_that_changes_while_the_modal_is_open_is_not_approved(
     await world.twokey.desk.factors.check(PersonId(BEN), code)  # it was spared
 
 
+async def test_a_code_is_spared_when_the_request_has_ended_meanwhile(world: CareWorld) -> None:
+    card = await asked(world)
+    await world.enrol("U0BEN", BEN)
+    await world.read_all("U0BEN", card)
+    view = await modal(world, "U0BEN", card)
+    await world.slack.click("U0ANA", CHANNEL, card["ts"], "cancel")
+    await world.card("Cancelled")
+    code = world.code("U0BEN")
+    sent = await send(world, "U0BEN", view, typed="orders", code=code)
+    assert "cancelled" in sent.errors["typed"]
+    await world.twokey.desk.factors.check(PersonId(BEN), code)
+
+
 async def test_a_modal_sent_twice_is_one_vote(world: CareWorld) -> None:
     card = await asked(world)
     await world.enrol("U0BEN", BEN)
