@@ -6,7 +6,6 @@ what stands, as a button is. Everything is decided by the same code as in Slack.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,6 +56,7 @@ from bot.api_problems import HttpError, explained
 from bot.deciding import Caller
 from bot.desk import Desk
 from bot.listeners.guard import ANSWER_SECONDS_MAX
+from bot.turns import turn
 from jobs.operation import Kind
 from postgres.errors import PostgresError
 from store.deliveries import reserved
@@ -110,7 +110,7 @@ class Api:
         headers = dict(_HEADERS)
         try:
             with self.desk.metrics.ack("api"):
-                async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                async with turn(seconds_max=ANSWER_SECONDS_MAX):
                     status, body = await self._answer(request)
         except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
             status, body = self._failure(error, headers)

@@ -8,6 +8,7 @@ from approvals.words import BadInputError, ExplainedError, RefusedError
 from bot.api_answers import STATUS, problem
 from bot.api_bodies import MalformedError
 from bot.api_guard import LimitedError
+from bot.turns import NoTurnError
 from jobs.away import is_away
 from postgres.errors import PostgresError
 
@@ -41,8 +42,9 @@ def explained(error: Exception) -> tuple[int, dict[str, Any]]:
             said = (422, "plan")
         case PostgresError():
             said = (503, "database")
-        case TimeoutError():
-            return 503, (problem("timeout", *_TOO_LONG))
+        case NoTurnError() | TimeoutError():
+            late = isinstance(error, TimeoutError)
+            return 503, problem("timeout", *_TOO_LONG) if late else problem("busy", *_NO_TURN)
         case _ if is_away(error):
             return 503, (problem("store", *_AWAY))
         case _:
@@ -53,6 +55,10 @@ def explained(error: Exception) -> tuple[int, dict[str, Any]]:
 _TOO_LONG: Final = (
     "This took too long to be finished. Whether it was stored is not certain.",
     "Send it again with the same Idempotency-Key, or look with GET /api/requests.",
+)
+_NO_TURN: Final = (
+    "So much is asked of Twokey right now that this was not begun. Nothing was changed.",
+    "Send it again in a few seconds.",
 )
 _AWAY: Final = (
     "Twokey's own database does not answer. Whether this was stored is not certain.",

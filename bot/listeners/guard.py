@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -12,6 +11,7 @@ from approvals.words import ExplainedError, RefusedError
 from bot.blocks import Message
 from bot.metrics import Metrics
 from bot.redact import redact, shown
+from bot.turns import NoTurnError, turn
 from bot.views.errors import broken_message, problem_message
 from jobs.away import is_away
 from postgres.errors import PostgresError
@@ -31,7 +31,7 @@ async def guarded(
     """
     try:
         with metrics.ack(where):
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with turn(seconds_max=ANSWER_SECONDS_MAX):
                 return shown(await answer())
     except (ExplainedError, PostgresError) as error:
         metrics.refused("slack", str(error.why) if isinstance(error, RefusedError) else "input")
@@ -45,6 +45,11 @@ def failure(where: str, error: Exception, *, metrics: Metrics, changes: bool) ->
     reference = uuid4().hex[:8]
     log.error("A listener (%s) failed, id %s.", where, reference, exc_info=error)
     metrics.broke(where)
+    if isinstance(error, NoTurnError):
+        return problem_message(
+            f"So much is asked of Twokey right now that this was not begun (id {reference}).",
+            "Nothing was changed. Do it again in a few seconds.",
+        )
     if isinstance(error, TimeoutError):
         return problem_message(
             f"This took too long to be finished (id {reference})."
