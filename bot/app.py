@@ -164,9 +164,7 @@ async def _ground(
     )
     policy = await started(policies)
     groups = Groups(inventory.groups, policy)
-    people = People(
-        client, team=identity.team, groups=groups, fresh_for=settings.people_cache
-    )
+    people = People(client, team=identity.team, groups=groups, fresh_for=settings.people_cache)
     return _Ground(
         settings=settings,
         inventory=inventory,
@@ -221,9 +219,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
             clock=ground.clock,
             lifetime=ground.settings.token_ttl,
         ),
-        factors=SecondFactors(
-            store=ground.store, box=SecretBox(ground.keys), clock=ground.clock
-        ),
+        factors=SecondFactors(store=ground.store, box=SecretBox(ground.keys), clock=ground.clock),
         windows=windows,
         inbox=Inbox(
             store=ground.store, keys=ground.keys, approvals=ground.approvals, clock=ground.clock

@@ -90,7 +90,10 @@ async def test_a_card_that_somebody_still_sees_as_it_was_is_drawn_anew(
     ("change", "says"),
     [
         ({"card_hash": "another card"}, "card of request 1 has changed since it was drawn"),
-        ({"plan_hash": PlanHash("0" * 64)}, "plan of request 1 has changed since this card was drawn"),
+        (
+            {"plan_hash": PlanHash("0" * 64)},
+            "plan of request 1 has changed since this card was drawn",
+        ),
         ({"policy_hash": PolicyHash("0" * 64)}, "rules for request 1 have changed"),
         ({"step": 7}, "moved on to another step"),
         ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "have expired"),
