@@ -14,6 +14,7 @@ from approvals import delegations
 from approvals import store as sql
 from approvals.calls import Decision, RunQueue
 from approvals.cases import Case
+from approvals.detail import Ending
 from approvals.events import (
     Begun,
     Cause,
@@ -33,7 +34,7 @@ from approvals.events import (
 from approvals.intake import clean_ending, clean_event
 from approvals.machine import decide
 from approvals.policy_file import LoadedPolicy
-from approvals.records import Ending, RequestRecord, to_record
+from approvals.records import RequestRecord, to_record
 from approvals.refusals import Refusal, refuse
 from approvals.sentences import ACTIONS, clipped, said
 from approvals.shown import shown_hash

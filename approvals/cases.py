@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from approvals.calls import Ask
+from approvals.detail import Detail, Ending
 from approvals.events import NoteKind, Outcome, Request
 from approvals.lineage import kept
 from approvals.machine import FINAL
 from approvals.plans import plan_hash
 from approvals.records import (
-    Detail,
-    Ending,
     VoteRecord,
     from_glass,
     marks_of,

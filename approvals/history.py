@@ -12,9 +12,10 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.backtest import Past, Replayed, Summary, replay
+from approvals.detail import Detail
 from approvals.events import Request
 from approvals.policy_file import LoadedPolicy
-from approvals.records import Detail, to_request, to_vote
+from approvals.records import to_request, to_vote
 from approvals.rules import Policy
 from approvals.signing import VoteKeys
 from store.connect import Store

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from approvals.calls import Ask
+from approvals.detail import Ending
 from approvals.events import GlassBroken, Happening, Reviewed, Voted
-from approvals.records import Ending
 from approvals.refusals import Refusal, refuse
 from approvals.words import Why
 from store.redact import holds_secret, redact

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, JsonValue
-
-from approvals.events import Glass, NoteKind, Request
-from approvals.lineage import Follower
+from approvals.detail import Detail, GlassDetail
+from approvals.events import Glass, Request
 from approvals.missing import Need, needs_in_words
 from approvals.plans import canonical, sha256
 from approvals.rules import Gate, Policy, Rule
@@ -27,7 +25,6 @@ from approvals.words import (
     RunId,
     State,
     Verdict,
-    Why,
 )
 
 # In `votes.groups`, besides the groups: whose seat it was, and that person's identities.
@@ -35,51 +32,6 @@ _SEAT: Final = "="
 _IDENTITY: Final = "@"
 # And what the voter did besides deciding: `approvals.words.Care`.
 _CARE: Final = "!"
-
-
-class GlassDetail(BaseModel):
-    """`approvals.events.Glass` as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    by: str
-    at: datetime
-    reason: str
-    review_within_seconds: int
-    review_by: datetime | None = None
-    reminded_at: datetime | None = None
-
-
-class Ending(BaseModel):
-    """Who or what ended a request, or turned it back, and what was said."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    by: str = ""
-    why: Why | None = None
-    text: str = ""
-    next_step: str = ""
-
-
-class Detail(BaseModel):
-    """The column `detail`: what decisions need and nobody selects by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requesters: tuple[str, ...] = ()
-    begun: bool = False
-    void_before: int = 0  # votes up to this id are a record only
-    told: tuple[NoteKind, ...] = ()
-    look_at: datetime | None = None
-    glass: GlassDetail | None = None
-    review: Ending | None = None
-    ending: Ending | None = None
-    numbers: Mapping[str, JsonValue] = {}
-    again: int = 0  # the request that this one repeats
-    undo_of: int = 0  # the request that this one undoes
-    followers: tuple[Follower, ...] = ()  # what came out of this one
-    key_id: str = ""
-    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ function, and saves state, votes, audit, messages and the queue entry together.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,25 +15,21 @@ from typing import Any, Final
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approvals import origins
 from approvals import store as sql
+from approvals.absentees import absentees
 from approvals.asking import oversized, policy_change_refused
 from approvals.bookkeeping import (
     Book,
     How,
-    answer_of,
-    answered,
-    audit_detail,
-    messages,
     no_such,
     refused,
 )
 from approvals.calls import Ask, Ballot, Decision, RunQueue, Seen
-from approvals.cases import Case, asked_case, gates_of
+from approvals.cases import asked_case
 from approvals.delegations import Delegations
+from approvals.detail import Ending
 from approvals.directory import Directory
 from approvals.events import (
-    Asked,
     AttributesChanged,
     Begun,
     Cancelled,
@@ -42,7 +37,6 @@ from approvals.events import (
     Finished,
     GlassBroken,
     Happening,
-    Outcome,
     PlanChanged,
     Reopened,
     Reviewed,
@@ -53,28 +47,24 @@ from approvals.events import (
 )
 from approvals.in_force import DistrustedPolicyError, InForce, Policies
 from approvals.intake import clean_ask, secret_in_plan
-from approvals.lineage import Origin, audited
 from approvals.machine import decide, inadmissible
+from approvals.new_requests import NewRequests, asked_of, delivery_key
 from approvals.plans import call_of, plan_body, plan_hash
 from approvals.policy_file import LoadedPolicy
-from approvals.records import Ending, RequestRecord
+from approvals.records import RequestRecord
 from approvals.refusals import refuse
-from approvals.rules import Rule
-from approvals.sentences import ENDING_CHARS_MAX, clipped, said
+from approvals.sentences import ENDING_CHARS_MAX, clipped
 from approvals.shelf import Shelf
 from approvals.signing import VoteKeys
-from approvals.tally import absent_for, fit
+from approvals.tally import fit
 from approvals.trust import goes_on, told
 from approvals.words import (
     Care,
-    DirectoryDownError,
     Door,
     Person,
     PersonId,
     RefusedError,
     RequestId,
-    RunId,
-    State,
     Verdict,
     Why,
 )
@@ -116,7 +106,7 @@ class Approvals:
         self._directory = directory
         self._book = Book(keys=keys, queue=queue, clock=clock, policy=policy)
         self._shelf = Shelf(keys=keys, policy=policy)
-        self._kept: set[str] = set()
+        self._new = NewRequests(store=store, shelf=self._shelf)
         self.delegations = Delegations(store=store, keys=keys, clock=clock)
 
     @property
@@ -142,31 +132,17 @@ class Approvals:
         """Store a request, or refuse it. What no rule allows is stored as refused."""
         ask = clean_ask(ask)
         self._trusted()
-        await self._keep_policy()
+        await self._new.keep_policy(self.policy, self._book.clock())
         now = self._book.clock()
-        body = plan_body(
-            ask.plan, operation=ask.operation, database=ask.database, params=ask.params
-        )
+        body, event = asked_of(ask)
         if refusal := oversized(body) or secret_in_plan(body):
             return refused(refusal)
-        attributes = {**ask.attributes, "operation": ask.operation, "database": ask.database}
-        event = Asked(
-            by=ask.by,
-            request_id=RequestId(0),
-            target=ask.database,
-            plan_hash=plan_hash(body),
-            attributes=attributes,
-            reason=ask.reason,
-            ttl=ask.ttl,
-            beneficiary=ask.beneficiary,
-            electorate=ask.electorate,
-        )
         outcome = decide(None, event, self._facts(now))
         if outcome.request is None:
             return refused(outcome.refusal or refuse(Why.POLICY))
-        rule = self.policy.values.rule_for(attributes)
+        rule = self.policy.values.rule_for(event.attributes)
         case = asked_case(ask, body, outcome, outcome.request, rule).sealed(self._book.keys)
-        return await self._insert(ask, event, case, outcome, rule, now)
+        return await self._new.insert(self._book, ask, event, case, outcome, rule, now)
 
     async def vote(self, ballot: Ballot, *, keep: bool = True) -> Decision:
         """Take a vote. The deciding one queues the run in the same transaction.
@@ -271,7 +247,7 @@ class Approvals:
         noop = policy.hash == self.policy.hash
         self._shelf.use(policy)
         self._book = replace(self._book, policy=policy)
-        await self._keep_policy()
+        await self._new.keep_policy(self.policy, self._book.clock())
         while await self.sweep() > 0:
             pass
         text = "The policy is in force."
@@ -384,7 +360,7 @@ class Approvals:
         **more: Any,
     ) -> Decision:
         self._trusted()
-        key = _delivery_key(delivery, by.id, str(request_id), type(event).__name__)
+        key = delivery_key(delivery, by.id, str(request_id), type(event).__name__)
         known = {"people": {by.id: by}, **more}
         how = How(actor=by.id, slack=by.slack, delivery=key, **known)
         async with self._store.begin() as conn:
@@ -392,78 +368,6 @@ class Approvals:
             if not keep:
                 await conn.rollback()
             return decision
-
-    async def _insert(
-        self,
-        ask: Ask,
-        event: Asked,
-        case: Case,
-        outcome: Outcome,
-        rule: Rule | None,
-        now: datetime,
-    ) -> Decision:
-        subject = f"{ask.operation} {ask.database}"
-        delivery = _delivery_key(ask.delivery or uuid.uuid4().hex, ask.by.id, subject, "Asked")
-        first = self._asked(outcome)
-        values = {
-            **case.saved(),
-            "delivery": delivery,
-            "answer": answer_of(first),
-            "at": now,
-            "gates": gates_of(rule),
-            "messages": messages(case, outcome),
-            "actor": ask.by.id,
-            "action": "ask",
-            "audit": sql.audit_entry(
-                "", "", {**audit_detail(event, None, outcome), **audited(ask.origin)}
-            )["detail"],
-        }
-        stored, run = await self._stored(case, values, now, ask.origin)
-        if stored is None:
-            return await self._asked_before(delivery)
-        record = self._book.record(stored, run)
-        if outcome.refusal:
-            return refused(outcome.refusal, record)
-        problem, next_step = said(event, record, noop=False)
-        return replace(first, request=record, problem=problem, next_step=next_step)
-
-    def _asked(self, outcome: Outcome) -> Decision:
-        """The answer as a redelivery will get it, which knows the request by its record."""
-        if outcome.refusal:
-            return refused(outcome.refusal)
-        text = "The request was stored before."
-        return Decision(ok=True, noop=False, why=None, problem=text, next_step="", request=None)
-
-    async def _stored(
-        self, case: Case, values: Mapping[str, Any], now: datetime, origin: Origin | None
-    ) -> tuple[Case | None, tuple[RunId | None, str | None]]:
-        """The new case with its number, and its run; None for a delivery that came before.
-
-        One statement is all, unless nobody needs to agree and the run is queued with it.
-        By itself it holds the chain's lock for no longer than the server needs.
-        """
-        if case.row["state"] != State.APPROVED and origin is None:
-            rows = await self._store.rows(sql.INSERT_REQUEST_ALONE, values)
-            return case.numbered(rows[0]["id"]) if rows else None, (None, None)
-        async with self._store.begin() as conn:
-            former = await origins.lock(conn, origin) if origin else None
-            row = (await conn.execute(sql.INSERT_REQUEST, values)).one_or_none()
-            if row is None:
-                return None, (None, None)
-            stored = case.numbered(row.id)
-            if stored.row["state"] == State.APPROVED:
-                stored = stored.sealed(self._book.keys)
-                await conn.execute(sql.SEAL, {"id": row.id, "detail": stored.saved()["detail"]})
-            if origin and former:
-                actor = values["actor"]
-                await origins.follow(conn, former, origin, row.id, actor=actor, at=now)
-            return stored, await self._book.enqueued(conn, None, stored, now)
-
-    async def _asked_before(self, delivery: str) -> Decision:
-        async with self._store.single() as conn:
-            request_id, answer = await sql.delivered(conn, delivery)
-            records = await self._shelf.read(conn, [request_id])
-        return answered(answer, next(iter(records), None))
 
     def _trusted(self) -> None:
         """Nothing, while the policy in force is ours.
@@ -483,46 +387,14 @@ class Approvals:
         self._book = replace(self._book, policy=found.policy)
         self._heard(found.policy)
 
-    async def _keep_policy(self) -> None:
-        """Store the policy whole, once, before anything refers to it."""
-        policy = self.policy
-        if policy.hash in self._kept:
-            return
-        values = {"hash": policy.hash, "body": policy.body, "at": self._book.clock()}
-        async with self._store.begin() as conn:
-            await conn.execute(sql.KEEP_POLICY, values)
-        self._kept.add(policy.hash)
-
     async def _absent(self, by: Person) -> Mapping[PersonId, Person]:
-        """Those in whose seats `by` may sit now, looked up fresh.
-
-        Raises:
-            DirectoryDownError: the directory cannot be read.
-        """
-        if self._directory is None:
-            return {}
-        now = self._book.clock()
-        named = absent_for(self.policy.values.delegations, by, now)
-        accounts = {PersonId(name): name if "/" in name else "" for name in named}
-        for given in await self.delegations.of(by.id):
-            if given.stand_in == by.id and given.holds(now):
-                accounts[given.absent] = given.absent_slack
-        found: dict[PersonId, Person] = {}
-        for name, slack in sorted(accounts.items()):
-            try:
-                person = await self._directory.by_id(name, slack)
-            except DirectoryDownError:
-                raise
-            except RefusedError:
-                continue
-            if name.casefold() in person.identities:  # else the account is somebody else's now
-                found[person.id] = person
-        return found
+        return await absentees(
+            by,
+            named=self.policy.values.delegations,
+            given=self.delegations,
+            directory=self._directory,
+            now=self._book.clock(),
+        )
 
     def _facts(self, now: datetime) -> Facts:
         return Facts(at=now, policy=self.policy.values, policy_hash=self.policy.hash)
-
-
-def _delivery_key(delivery: str, person: PersonId, subject: str, action: str) -> str:
-    """A delivery is the same one only for the same person doing the same thing."""
-    return f"{delivery}|{action}|{subject}|{person}" if delivery else ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from approvals.records import Ending
+from approvals.detail import Ending
 from approvals.service import Approvals, Decision
 from approvals.words import Door, Person, RequestId, State, Why
 from store.connect import Store
