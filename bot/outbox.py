@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,7 @@ from bot.slack import (
     SlackUnclearError,
     call,
 )
+from bot.spacing import Spacing
 from jobs.away import is_away, pause_seconds
 from store.connect import Store
 from store.outbox import CHANNEL
@@ -37,7 +38,6 @@ EVENT_TYPE: Final = "twokey"
 _SEARCH_PAGES_MAX: Final = 20
 _SEARCH_PAGE_SIZE: Final = 200
 _CLOCKS_DIFFER: Final = timedelta(minutes=2)
-_PACED_CHANNELS_MAX: Final = 10_000
 # The message is at fault, not the channel: its words alone may still pass.
 _BAD_BLOCKS: Final = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
 # Nobody can be told directly any more: to try it again would bring nothing.
@@ -112,7 +112,7 @@ class Outbox:
         self._meter = meter
         self._wake = asyncio.Event()
         self._free_hands = pace.channels_at_once
-        self._turns = _Turns(pace.between)
+        self._turns = Spacing(pace.between)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set; what is on its way then is finished."""
@@ -392,19 +392,3 @@ def _is_ours(message: Mapping[str, Any], outbox_id: int) -> bool:
         metadata.get("event_type") == EVENT_TYPE
         and (metadata.get("event_payload") or {}).get("outbox_id") == outbox_id
     )
-
-
-@dataclass(slots=True)
-class _Turns:
-    """Keeps a distance in time between two messages of one channel."""
-
-    between: timedelta
-    _free_at: dict[str, float] = field(default_factory=dict)
-
-    async def wait(self, channel: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if len(self._free_at) >= _PACED_CHANNELS_MAX:
-            self._free_at = {name: at for name, at in self._free_at.items() if at > now}
-        turn = max(now, self._free_at.get(channel, now))
-        self._free_at[channel] = turn + self.between.total_seconds()
-        await asyncio.sleep(turn - now)
