@@ -77,7 +77,7 @@ async def policy_changed(world: CareWorld) -> None:
     gates = [{"id": "dba", "groups": ["dba"], "approve": 3}]
     approvals._shelf.use(new := parse_policy({"gates": gates}, epoch=datetime.now(UTC)))
     approvals._book = replace(approvals._book, policy=new)
-    await approvals._keep_policy()
+    await approvals._new.keep_policy(new, datetime.now(UTC))
 
 
 async def step_moved(world: CareWorld) -> None:
