@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import pyotp
 import sqlalchemy as sa
 from pydantic import SecretStr
+from pyotp.hotp import HOTP
+from pyotp.totp import TOTP
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -132,9 +133,7 @@ class SecondFactors:
                 await self._note(conn, person.id, person.id, "enroll_second_factor")
         if refusal:
             raise (_of_the_present(refusal) if is_set_up else refusal).error()
-        uri = pyotp.TOTP(secret.get_secret_value()).provisioning_uri(
-            name=person.id, issuer_name=ISSUER
-        )
+        uri = TOTP(secret.get_secret_value()).provisioning_uri(name=person.id, issuer_name=ISSUER)
         return Enrolment(secret=secret, uri=SecretStr(uri), sealed=sealed)
 
     async def told(self, person: PersonId, enrolment: Enrolment, place: str) -> None:
@@ -296,7 +295,7 @@ class SecondFactors:
 
 def code_at(secret: SecretStr, counter: int, *, digits: int = DIGITS) -> str:
     """The code of a time step (RFC 4226 with RFC 6238's counter)."""
-    return pyotp.HOTP(secret.get_secret_value(), digits=digits).at(counter)
+    return HOTP(secret.get_secret_value(), digits=digits).at(counter)
 
 
 def counter_at(at: datetime) -> int:

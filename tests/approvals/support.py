@@ -377,9 +377,7 @@ class StoreWorld:
     def _hash(self, plan: str, database: str) -> str:
         params = self._params(database)
         return plan_hash(
-            plan_body(
-                self._stored_plan(plan), operation="backup", database=database, params=params
-            )
+            plan_body(self._stored_plan(plan), operation="backup", database=database, params=params)
         )
 
     def _stored_plan(self, title: str) -> Mapping[str, Any]:
