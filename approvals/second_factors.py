@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic import SecretStr
+from pyotp import random_base32
 from pyotp.hotp import HOTP
 from pyotp.totp import TOTP
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -117,7 +118,7 @@ class SecondFactors:
         Raises:
             RefusedError: the code of the present one is missing, wrong, or locked.
         """
-        secret = SecretStr(pyotp.random_base32(_SECRET_CHARS))
+        secret = SecretStr(random_base32(_SECRET_CHARS))
         sealed = self.box.seal(secret, purpose=_purpose(person.id))
         values = {"person": person.id, "slack": person.slack, "pending": sealed}
         async with self.store.begin() as conn:
