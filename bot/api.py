@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 from uuid import uuid4
 
 from aiohttp import web
@@ -20,7 +20,6 @@ from pydantic import BaseModel
 
 from approvals.bookkeeping import no_such
 from approvals.calls import Decision
-from approvals.machine import FINAL
 from approvals.records import RequestRecord
 from approvals.refusals import refuse
 from approvals.tokens import Token
@@ -29,6 +28,7 @@ from approvals.words import (
     Care,
     Door,
     ExplainedError,
+    Person,
     RefusedError,
     RequestId,
     State,
@@ -42,6 +42,7 @@ from bot.api_bodies import (
     DecisionBody,
     MalformedError,
     QueryBody,
+    Wanted,
     call_of,
     filter_of,
     fingerprint,
@@ -63,7 +64,6 @@ from store.deliveries import reserved
 
 log: Final = logging.getLogger("twokey.api")
 
-_LOOKED_AT_MAX: Final = 500
 _ID: Final = r"(?P<id>[0-9]{1,18})"
 _HEADERS: Final = MappingProxyType(
     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -202,20 +202,29 @@ async def _list(desk: Desk, call: Call) -> Answer:
     limit = limit_of(query.get("limit", "20"))
     name = query.get("database")
     database = desk.inventory.database(name).name if name else None
-    records = await desk.approvals.recent(
-        database=database,
-        open_only=wanted in ("me", "open"),
-        limit=limit if wanted in ("", "open") else _LOOKED_AT_MAX,
-    )
-    person = call.caller.person
-    kept = [
-        record
-        for record in records
-        if (wanted != "me" or answers.waits_for(record, person))
-        and (wanted != "mine" or record.asked_by == person.id)
-        and (wanted != "open" or record.state not in FINAL)
-    ]
-    return 200, {"requests": [answers.brief(record) for record in kept[:limit]]}
+    found = await _wanted(desk, call.caller.person, wanted, database=database, limit=limit)
+    return 200, {"requests": [answers.brief(record) for record in found]}
+
+
+async def _wanted(
+    desk: Desk, person: Person, wanted: Wanted, *, database: str | None, limit: int
+) -> Sequence[RequestRecord]:
+    """Those that App Home would show."""
+    match wanted:
+        case "me":
+            listed = await desk.inbox.waiting_for(person, database=database, limit=limit)
+            return listed.records
+        case "review":
+            listed = await desk.inbox.owed_by(person, database=database, limit=limit)
+            return listed.records
+        case "mine":
+            return await desk.inbox.asked_by(person, database=database, limit=limit)
+        case "open" | "":
+            return await desk.approvals.recent(
+                database=database, open_only=wanted == "open", limit=limit
+            )
+        case _:
+            assert_never(wanted)
 
 
 async def _show(desk: Desk, call: Call) -> Answer:

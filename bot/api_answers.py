@@ -10,7 +10,7 @@ from typing import Any, Final
 from approvals.calls import Decision
 from approvals.plans import plan_of
 from approvals.records import RequestRecord
-from approvals.words import Person, State, Why
+from approvals.words import Why
 from bot.cards import ANSWER
 from jobs.operation import Answer
 from store.redact import redact
@@ -154,20 +154,6 @@ def as_text(answer: Answer) -> str:
             for row in rows
         ]
     return "\n".join(lines)
-
-
-def waits_for(record: RequestRecord, person: Person) -> bool:
-    """Whether somebody could agree to a request now, who has not yet said anything."""
-    if record.state is not State.PENDING or person.id in record.authors:
-        return False
-    if person.id in {vote.person for vote in record.votes}:
-        return False
-    return any(
-        gate.open
-        and not gate.is_met
-        and (person.groups & set(gate.groups) or person.identities & set(gate.users))
-        for gate in record.gates
-    )
 
 
 def moment(at: datetime | None) -> str | None:

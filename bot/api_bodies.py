@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
 
@@ -20,6 +20,9 @@ from jobs.operation import Operation
 
 BODY_BYTES_MAX: Final = 64 * 1024
 LISTED_MAX: Final = 100
+# Which requests somebody may list: what they may approve, what they may review, what they
+# asked for, what has not ended, or all.
+Wanted = Literal["me", "review", "mine", "open", ""]
 KEY_CHARS_MAX: Final = 200
 _DEPTH_MAX: Final = 20
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
@@ -159,17 +162,18 @@ def seen_in(body: DecisionBody) -> Seen:
             )
 
 
-def filter_of(text: str) -> str:
+def filter_of(text: str) -> Wanted:
     """Which requests are wanted; '' for all.
 
     Raises:
         MalformedError: it is none of those that there are.
     """
-    if text not in ("", "me", "mine", "open"):
-        raise MalformedError(
-            f"waiting={text[:20]!r} means nothing.", next_step="Say me, mine or open."
-        )
-    return text
+    for known in get_args(Wanted):
+        if text == known:
+            return cast("Wanted", known)
+    raise MalformedError(
+        f"waiting={text[:20]!r} means nothing.", next_step="Say me, review, mine or open."
+    )
 
 
 def limit_of(text: str) -> int:

@@ -81,12 +81,12 @@ def query(words: Words, token_file: TokenFile = None, as_json: JsonOption = Fals
 
 
 def requests(
-    waiting: Annotated[str, typer.Option(help="me, mine or open; all when left out.")] = "",
+    waiting: Annotated[str, typer.Option(help="me, review, mine or open; all when left out.")] = "",
     database: Annotated[str, typer.Option(help="Only of this database.")] = "",
     token_file: TokenFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List requests, newest first."""
+    """List requests: what waits for you with what expires first, else the newest first."""
     said = _remote(token_file).get("/api/requests", waiting=waiting, database=database)
     if not said.ok or as_json:
         _tell(said, as_json=as_json)

@@ -14,6 +14,7 @@ import aiohttp
 import sqlalchemy as sa
 from pydantic import BaseModel
 
+from approvals.inbox import Inbox
 from approvals.memory import DEFAULT_PLAN, DEFAULT_TARGET, loaded
 from approvals.scenario_file import EventModel, Scenario
 from approvals.service import Approvals
@@ -156,6 +157,7 @@ class DoorWorld(StoreWorld):
         self.desk = replace(
             desk,
             approvals=self.service,
+            inbox=Inbox(store=self.store, keys=KEYS, approvals=self.service, clock=self.clock),
             people=people,  # type: ignore[arg-type]
             planner=replace(
                 desk.planner, inventory=inventory, clock=self.clock, limit=timedelta(seconds=5)
