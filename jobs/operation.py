@@ -106,6 +106,7 @@ class Plan:
     Everything is JSON: `approvals.plans.plan_hash` hashes the canonical form. `pins` are
     facts of the target that must still hold when the run starts: those that `Operation.pinned`
     names are added by the shell, others are the plan's own (see `Operation.pins`).
+    `statements` are shown as they are: SQL brings its own semicolons.
     """
 
     title: str

@@ -125,7 +125,7 @@ def _plan(reason: str, params: Sequence[tuple[str, str]], plan: Plan) -> Iterabl
     )
     if plan.statements:
         yield section("*Statements*")
-        yield from code_blocks("\n".join(map(ended, plan.statements)))
+        yield from code_blocks("\n".join(plan.statements))
     yield from _titled("Warnings", [f"⚠️ {quoted(warning)}" for warning in plan.warnings])
     yield from _titled(
         "Must still hold when it starts",
@@ -136,11 +136,6 @@ def _plan(reason: str, params: Sequence[tuple[str, str]], plan: Plan) -> Iterabl
         "Undo", [quoted(plan.undo).removeprefix("\n") if plan.undo else "There is none."]
     )
     yield from _titled("Estimate", [seconds_in_words(plan.estimate_seconds)])
-
-
-def ended(statement: str) -> str:
-    """A statement as it is, with a semicolon where it lacks one."""
-    return statement if statement.rstrip().endswith(";") else f"{statement};"
 
 
 def _named(facts: Iterable[tuple[str, object]]) -> list[str]:

@@ -36,7 +36,7 @@ from bot.blocks import (
 from bot.buttons import Purpose
 from bot.views.approve import asks_more
 from bot.views.card import Card, GateLine
-from bot.views.details import care_lines, ended
+from bot.views.details import care_lines
 from bot.views.menu import menu_elements, menu_notes
 from bot.views.words import count, seconds_in_words
 
@@ -177,7 +177,7 @@ def _steps(steps: Sequence[str]) -> list[Block]:
 def _statements(statements: Sequence[str]) -> list[Block]:
     if not statements:
         return []
-    text = "\n".join(map(ended, statements))
+    text = "\n".join(statements)
     if len(text) <= _STATEMENT_CHARS_MAX:
         return [section("*Statements*"), *code_blocks(text)]
     left_out = len(text) - _STATEMENT_CHARS_MAX

@@ -25,7 +25,7 @@ def tokens(purpose: Purpose) -> str:
 PLAN = Plan(
     title="Full backup of orders",
     steps=("Take a base backup", "Check its manifest", "Record it"),
-    statements=("CHECKPOINT",),
+    statements=("CHECKPOINT;",),
     facts=(("Size", "1.2 GB"), ("Free space", "80 GB")),
     warnings=("The last verified backup is 9 days old.",),
     estimate_seconds=180,

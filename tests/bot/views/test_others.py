@@ -13,6 +13,7 @@ from bot.views.deny import deny_modal
 from bot.views.details import details_modal
 from bot.views.errors import broken_message, problem_message
 from bot.views.help import Usage, help_message
+from bot.views.request import request_message
 from bot.views.requests import requests_message
 from jobs.operation import Answer, Table
 from sandbox.slack.blocks import check_view, too_large
@@ -30,6 +31,18 @@ def test_the_details_hold_the_whole_plan() -> None:
     shown = texts(view["blocks"])
     for part in ("CHECKPOINT;", "system_identifier", "7312", "<@U0BEN>", "before the release"):
         assert part in shown
+
+
+def test_statements_are_shown_as_they_are_given_on_the_card_and_in_the_details() -> None:
+    given = ("rule backups: changed\n- approve: 1\n+ approve: 2", "DROP TABLE x;")
+    card = replace(PENDING, plan=replace(PENDING.plan, statements=given))
+    for blocks in (
+        request_message(card, tokens=lambda _: TOKEN).blocks,
+        details_modal(card, token=TOKEN)["blocks"],
+    ):
+        shown = texts(blocks)
+        assert "+ approve: 2\nDROP TABLE x;" in shown
+        assert shown.count(";") == "".join(given).count(";")
 
 
 def test_a_long_plan_is_turned_page_by_page_and_nothing_is_left_out() -> None:
