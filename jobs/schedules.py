@@ -30,6 +30,10 @@ POLL: Final = timedelta(seconds=30)
 FIRING_SECONDS_MAX: Final = 60
 # So many firings of one schedule are counted in one look, however long all were away.
 LOOK_BACK_MAX: Final = 1000
+# A year and a bit: evidence about the last year has its anchors, and the table ends somewhere.
+KEPT: Final = timedelta(days=400)
+# So many old firings are removed with each new one, at most.
+FORGOTTEN_MAX: Final = 100
 _INSTANT: Final = timedelta(microseconds=1)
 _AT: Final = TIMESTAMP(timezone=True)
 
@@ -55,6 +59,23 @@ KEEP: Final = sa.text("""
 KEEP_DETAIL: Final = sa.text("""
     UPDATE firings SET detail = :detail WHERE schedule = :schedule AND due_at = :due_at
 """).bindparams(sa.bindparam("due_at", type_=_AT), sa.bindparam("detail", type_=JSONB))
+
+# However old they are, two stay: the newest, which says since when moments are due, and the
+# newest that fired, on which the next may build.
+FORGET: Final = sa.text("""
+    DELETE FROM firings
+     WHERE schedule = :schedule
+       AND due_at IN (
+           SELECT due_at FROM firings
+            WHERE schedule = :schedule
+              AND due_at < :before
+              AND due_at < (SELECT max(due_at) FROM firings WHERE schedule = :schedule)
+              AND due_at IS DISTINCT FROM (
+                  SELECT due_at FROM firings
+                   WHERE schedule = :schedule AND detail ->> 'state' = 'fired'
+                   ORDER BY due_at DESC LIMIT 1)
+            ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED)
+""").bindparams(sa.bindparam("before", type_=_AT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +300,8 @@ class Scheduler:
         what = due(schedule, last=last, now=now)
         if what.missed is not None:
             await self._miss(what.missed)
+        if what.missed is not None or what.firing is not None:
+            await self._forget(schedule.name)
         if what.firing is not None and await self._fire(schedule, what.firing):
             return what.firing
         return None
@@ -314,6 +337,12 @@ class Scheduler:
                 "The schedule %s was missed %d time(s), from %s to %s.",
                 missed.schedule, missed.count, missed.first_at, missed.last_at,
             )  # fmt: skip
+
+    async def _forget(self, name: str) -> None:
+        """Remove some of what is older than is kept: more than comes with a firing."""
+        values = {"schedule": name, "before": self._clock() - KEPT, "rows": FORGOTTEN_MAX}
+        async with self._store.begin() as conn:
+            await conn.execute(FORGET, values)
 
     async def _keep(self, name: str, due_at: datetime, detail: Mapping[str, JsonValue]) -> bool:
         values = {"schedule": name, "due_at": due_at, "at": self._clock(), "by": self._by}

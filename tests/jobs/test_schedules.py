@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobs.schedules import Due, Firing, Missed, Schedule, Scheduler, due, fire_once, next_due
+from jobs import schedules
+from jobs.schedules import KEPT, Due, Firing, Missed, Schedule, Scheduler, due, fire_once, next_due
 from store.connect import Store
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -198,6 +199,11 @@ class Bench:
             )  # fmt: skip
             return [(row[0], row[1]) for row in found]
 
+    async def count(self, schedule: str) -> int:
+        async with self.store.begin() as conn:
+            query = sa.text("SELECT count(*) FROM firings WHERE schedule = :schedule")
+            return int(await conn.scalar(query, {"schedule": schedule}) or 0)
+
 
 @pytest.fixture
 def bench(store: Store) -> Bench:
@@ -259,6 +265,53 @@ async def test_what_was_missed_is_recorded_once_and_not_run(bench: Bench) -> Non
     assert await bench.done() == []
     assert await bench.rows() == [("22 12:00", "begun"), ("22 17:00", "missed")]
     assert bench.meter.counts == {("hourly", "missed"): 1}
+
+
+async def test_old_firings_are_removed_some_with_each_new_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "FORGOTTEN_MAX", 2)
+    daily = bench.scheduler(a_schedule("0 12 * * *", name="daily"))
+    seldom = bench.scheduler(a_schedule("0 12 22 11 *", name="seldom"))
+    await seldom.look()
+    for _ in range(6):
+        await daily.look()
+        bench.clock.now += timedelta(days=1)
+    assert await bench.count("daily") == 6
+    bench.clock.now = NOON + KEPT + timedelta(days=9)
+    counts = []
+    for _ in range(4):
+        await daily.look()  # a moment that was missed is stored too
+        counts.append(await bench.count("daily"))
+        bench.clock.now += timedelta(days=1)
+    # What is too old goes, two at a time, until only what is young is left.
+    assert counts == [6, 5, 4, 5]
+    assert await bench.count("seldom") == 1
+
+
+async def test_the_newest_stays_so_that_what_fires_seldom_is_not_taken_for_new(
+    bench: Bench,
+) -> None:
+    seldom = bench.scheduler(a_schedule("0 12 29 2 *"))
+    await seldom.look()
+    bench.clock.now = at("2028-02-29 12:30")
+    bench.fails = 1
+    assert await seldom.look() == []
+    assert [firing.due_at for firing in await seldom.look()] == [at("2028-02-29 12:00")]
+
+
+async def test_the_newest_that_fired_stays_however_long_moments_were_missed(bench: Bench) -> None:
+    daily = a_schedule("0 12 * * *", name="daily")
+    await bench.scheduler(daily).look()
+    bench.clock.now += timedelta(days=1)
+    await bench.scheduler(daily).look()
+    bench.clock.now += 2 * KEPT + timedelta(hours=6)
+    for _ in range(3):
+        await bench.scheduler(daily).look()
+        bench.clock.now += timedelta(days=1, hours=6)
+    states = [state for _, state in await bench.rows()]
+    assert "begun" not in states
+    assert states.count("fired") == 1
 
 
 async def test_a_failed_action_leaves_nothing_and_is_tried_again(

@@ -128,4 +128,4 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO twokey_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO twokey_app;
 GRANT INSERT ON policies_in_force, delegations, readings, notices TO twokey_app;
 GRANT INSERT, UPDATE ON tokens, second_factors, firings TO twokey_app;
-GRANT DELETE ON tokens, second_factors TO twokey_app;
+GRANT DELETE ON tokens, second_factors, firings TO twokey_app;
