@@ -125,7 +125,7 @@ async def test_a_stand_in_is_told_and_votes_in_the_seat(world: World) -> None:
         ("U0BEN", "<@U0HAL> until Friday", "may not vote here"),
         ("U0BEN", "<@U0DEE> until Friday", "may not vote here"),
         ("U0BEN", "<@U0NOBODY> until Friday", "no such account"),
-        ("U0BEN", "@cleo until Friday", "does not begin with a person"),
+        ("U0BEN", "cleo until Friday", "does not begin with a person"),
         ("U0BEN", "<@U0CLEO> for <@U0DORA> until Friday", "no length of time"),
         ("U0BEN", "<@U0CLEO> <@U0DORA> until Friday", "Only your own seat"),
         ("U0BEN", "<@U0CLEO|cleo caduff>", "until when"),

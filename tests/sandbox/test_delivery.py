@@ -454,6 +454,7 @@ async def test_a_mention_becomes_an_event_where_it_was_asked_for(
 async def test_no_clicks_without_interactivity(granting: Callable[..., Any]) -> None:
     def change(raw: Json) -> None:
         raw["settings"]["interactivity"] = {"is_enabled": False}
+        raw["features"].pop("shortcuts", None)
 
     slack = await granting(change)
     bot = Bot(slack, "socket")

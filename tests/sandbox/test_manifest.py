@@ -34,8 +34,15 @@ def test_our_manifest_is_fine_and_asks_for_little() -> None:
         "files:write",
         "channels:read",
         "channels:history",
+        "im:write",
+        "im:history",
     }
-    assert manifest.events == {"app_home_opened", "user_change", "subteam_members_changed"}
+    assert manifest.events == {
+        "app_home_opened",
+        "user_change",
+        "subteam_members_changed",
+        "subteam_updated",
+    }
 
 
 def test_every_scope_and_event_of_ours_says_what_it_is_for() -> None:

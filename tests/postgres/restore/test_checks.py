@@ -347,7 +347,9 @@ async def test_a_backup_of_another_major_version_needs_its_programs(shop: Shop, 
         await verify_backup(other, shop.folder / "shop-1", home / "work")
     server = await create(other, home / "old", settings=FAST, sync=False)
     async with server.running():
-        await take_backup(find_binaries(os.environ), server.dsn(), home / "b15", backup_id="b")
+        await take_backup(
+            find_binaries(os.environ), SecretStr(server.dsn()), home / "b15", backup_id="b"
+        )
     await server.remove()
     report = await verify_backup(other, home / "b15" / "b", home / "work")
     assert report.ok, report.problems
