@@ -27,7 +27,7 @@ from approvals.chain import (
 )
 from approvals.exports import Filters, Format, entry_line, first_lines
 from approvals.offline import Check, Report
-from approvals.plans import canonical
+from approvals.plans import lasting
 from approvals.words import RequestId
 from store.redact import redact_json
 
@@ -107,7 +107,11 @@ async def append(
     request_id: RequestId | None = None,
     detail: Mapping[str, Any],
 ) -> Head:
-    """Add an entry in the caller's transaction. The chain is a database's name, or ''."""
+    """Add an entry in the caller's transaction. The chain is a database's name, or ''.
+
+    Raises:
+        TypeError: `detail` holds what would not come back as it is, such as a float.
+    """
     row = (
         await conn.execute(
             APPEND,
@@ -118,7 +122,7 @@ async def append(
                 "action": action,
                 "request_id": request_id,
                 "database": chain,
-                "detail": canonical(redact_json(detail)),
+                "detail": lasting(redact_json(detail)),
             },
         )
     ).one()

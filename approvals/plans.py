@@ -29,6 +29,30 @@ def canonical(value: object) -> str:
     return _ENCODER.encode(value)
 
 
+def lasting(detail: Mapping[str, Any]) -> str:
+    """The canonical text of what the store keeps as jsonb, and must give back as it was.
+
+    Raises:
+        TypeError: a number has a point, which jsonb may write in another way, or a key is no
+            text; or it is nothing that JSON can.
+    """
+    _hold(detail)
+    return canonical(detail)
+
+
+def _hold(value: object) -> None:
+    if isinstance(value, float):
+        raise TypeError(f"{value!r} may come back in another form: keep it as text")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no text")
+            _hold(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _hold(item)
+
+
 def sha256(text: str) -> str:
     """SHA-256 of the UTF-8 text, in lower-case hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

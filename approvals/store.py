@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approvals.plans import canonical
+from approvals.plans import lasting
 from approvals.words import RequestId
 from store.quick import Statement
 from store.redact import redact_json
@@ -315,4 +315,4 @@ async def delivered(conn: AsyncConnection, delivery: str) -> tuple[int, Mapping[
 
 def audit_entry(actor: str, action: str, detail: Mapping[str, Any]) -> Mapping[str, str]:
     """An element of `entries`."""
-    return {"actor": actor, "action": action, "detail": canonical(redact_json(detail))}
+    return {"actor": actor, "action": action, "detail": lasting(redact_json(detail))}

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals.chain import stamp
-from approvals.plans import canonical, sha256
+from approvals.plans import canonical, lasting, sha256
 
 
 def vote_digest(row: Mapping[str, Any]) -> str:
@@ -29,4 +29,4 @@ def with_digests(
         return list(entries)
     last = entries[-1]
     detail = {**json.loads(last["detail"]), "vote": vote_digest(votes[-1])}
-    return [*entries[:-1], {**last, "detail": canonical(detail)}]
+    return [*entries[:-1], {**last, "detail": lasting(detail)}]
