@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from approvals.anchors import Anchors, from_line, make_anchors, read_anchors, root_of, to_line
 from approvals.chain import GENESIS, Head
+from approvals.plans import canonical, sha256
 from approvals.words import BadInputError
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -83,6 +86,48 @@ def test_in_a_copy_among_other_text_missing_anchors_are_a_note() -> None:
 def test_a_copy_does_not_hide_an_edited_line() -> None:
     lines = ["copied\n", a_file()[1].replace("aaaa", "aaab").replace('"seq":20', '"seq":21')]
     assert "its hash is not that of its content" in read(lines).problems[0]
+
+
+def test_an_edited_line_is_never_other_text_wherever_it_was_edited() -> None:
+    line = a_file(1)[0].strip()
+    for copied in (["copied\n"], []):
+        for spot in range(len(line)):
+            for new in ("x", ""):
+                edited = line[:spot] + new + line[spot + 1 :]
+                found = read([*copied, edited + "\n", a_file()[1]])
+                assert any("looks like an anchor and is none" in each for each in found.problems), (
+                    edited
+                )
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda line: json.dumps(json.loads(line)),
+        lambda line: line.replace('"seq":10', '"seq":10.0'),
+        lambda line: line.replace('{"at"', '{"at":"2020-01-01T00:00:00.000000Z","at"'),
+        lambda line: line.replace('"chain":"orders"', '"chain":"\\u006frders"'),
+    ],
+)
+def test_an_anchor_has_one_spelling(spell: Callable[[str], str]) -> None:
+    line = a_file(1)[0].strip()
+    assert to_line(from_line(line)) == line
+    assert spell(line) != line
+    with pytest.raises(ValueError, match=r"edited|a number is none"):
+        from_line(spell(line))
+    assert "looks like an anchor and is none" in read([spell(line)]).problems[0]
+
+
+def test_the_combined_hash_of_one_page_is_that_of_its_heads() -> None:
+    """Also where whoever changed it has made the line's own hash anew."""
+    [honest] = make_anchors([head("orders", 5)], at=NOON, prev=GENESIS)
+    [other] = make_anchors([head("orders", 6)], at=NOON, prev=GENESIS)
+    fields = json.loads(to_line(replace(honest, root=other.root)))
+    del fields["hash"]
+    lying = replace(honest, root=other.root, hash=sha256(canonical(fields)))
+    with pytest.raises(ValueError, match="combined hash is not that of its heads"):
+        from_line(to_line(lying))
+    assert from_line(to_line(honest)) == honest
 
 
 def test_anchors_that_contradict_one_another_are_a_problem() -> None:

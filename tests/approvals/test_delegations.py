@@ -336,6 +336,32 @@ async def test_nobody_gives_more_than_a_few(office: Office) -> None:
         await office.give()
 
 
+async def test_only_what_one_gave_and_still_holds_counts_towards_that(office: Office) -> None:
+    for _ in range(DELEGATIONS_MAX - 1):
+        await office.give()
+    await office.give(by=OLE, to=BEN)  # got, not given
+    last = await office.give()
+    with pytest.raises(BadInputError, match="already"):
+        await office.give()
+    await office.delegations.revoke(last.id, by=BEN, delivery="")
+    await office.give()
+    with pytest.raises(BadInputError, match="already"):
+        await office.give()
+    office.clock.forward(days=2)  # all of them have ended
+    await office.give()
+
+
+@pytest.mark.parametrize("flag", list(Flag))
+async def test_whoever_is_unfit_ends_nothing(office: Office, flag: Flag) -> None:
+    made = await office.give()
+    for person in (BEN, OLE):
+        with pytest.raises(RefusedError, match="may not vote here") as refusal:
+            unfit = replace(person, flags=frozenset({flag}))
+            await office.delegations.revoke(made.id, by=unfit, delivery="")
+        assert refusal.value.why is Why.IDENTITY
+    assert [each.revoked_at for each in await office.delegations.open()] == [None]
+
+
 async def test_a_stand_in_may_deny_in_the_seat_too(office: Office) -> None:
     await office.give()
     asked = await office.approvals.ask(an_ask())

@@ -89,6 +89,28 @@ async def test_several_bots_tell_once(office: Office) -> None:
         assert await office.teller().look() == 0
 
 
+async def test_what_was_looked_up_for_another_version_is_told_to_nobody_and_is_due_again(
+    office: Office,
+) -> None:
+    asked = await office.ask()
+    assert asked.request
+    before = await office.approvals.load(asked.request.id)
+    assert before
+    await office.vote(asked, "U0BEN", Verdict.APPROVE)
+    teller = office.teller()
+    people = await teller._people(before, [])
+    for version in (before.version, before.version + 2, 0):
+        told = await teller.notices.tell(
+            before.id, policy=office.approvals.policy, people=people, absences=[], version=version
+        )
+        assert told == 0
+        assert await teller.notices.due(limit=10) == [before.id]
+    assert await office.sent() == []
+    await teller.look()
+    assert await office.sent() == [("U0CLEO", "ask")]
+    assert await teller.notices.due(limit=10) == []
+
+
 async def test_it_is_over_for_everybody_when_it_is_denied(office: Office) -> None:
     asked = await office.ask()
     await office.teller().look()
