@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from approvals.compiling import PolicyError
-from approvals.events import Asked, Begun, Facts, GlassBroken, Request, Voted
+from approvals.events import Asked, Begun, Facts, GlassBroken, PolicyChanged, Request, Voted
 from approvals.machine import decide
 from approvals.policy_file import LoadedPolicy, parse_policy
 from approvals.rules import Attributes
@@ -104,6 +104,17 @@ def test_an_approval_given_with_less_care_counts_for_no_worker() -> None:
     assert begun.why is Why.NOT_APPROVED
     assert begun.request
     assert begun.request.state is State.PENDING
+
+
+def test_an_own_approval_stops_counting_when_the_policy_stops_allowing_it() -> None:
+    lax, strict = policy_of(self_approve=True), policy_of()
+    own = replace(ANA, groups=frozenset({"dba"}))
+    granted = decide(asked(lax), approval(by=own), facts_of(lax)).request
+    assert granted
+    assert granted.state is State.APPROVED
+    later = decide(granted, PolicyChanged(), facts_of(strict)).request
+    assert later
+    assert later.state is State.PENDING
 
 
 def test_breaking_the_glass_takes_the_code_and_the_name_but_not_the_reading() -> None:

@@ -146,9 +146,19 @@ FAULTS = {
 }  # fmt: skip
 
 
+# Faults that show only in rare histories, and in which: `range` would take minutes to come there.
+# Other histories than now have others: look for them with `first_difference(range(20_000))`.
+RARE = {
+    "an author's vote counts": 13527,
+    "debtors break again": 4383,
+    "who asked has left": 2784,
+    "who left still counts": 2523,
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_a_fault_in_the_engine_shows(fault: str, tmp_path: Path) -> None:
-    line = FAULTS[fault]
+    line, first = FAULTS[fault], RARE.get(fault, 0)
     shutil.copytree(ROOT / "approvals", tmp_path / "approvals")
     file = tmp_path / "approvals" / f"{line.file}.py"
     text = file.read_text()
@@ -157,7 +167,7 @@ def test_a_fault_in_the_engine_shows(fault: str, tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import asyncio\n"
         "from tests.approvals.compare import first_difference\n"
-        "print(asyncio.run(first_difference(range(1500))))"
+        f"print(asyncio.run(first_difference(range({first}, {first + 1500}))))"
     )
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300,
