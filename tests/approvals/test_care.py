@@ -109,10 +109,11 @@ def test_an_approval_given_with_less_care_counts_for_no_worker() -> None:
 def test_an_own_approval_stops_counting_when_the_policy_stops_allowing_it() -> None:
     lax, strict = policy_of(self_approve=True), policy_of()
     own = replace(ANA, groups=frozenset({"dba"}))
-    granted = decide(asked(lax), approval(by=own), facts_of(lax)).request
+    people = {own.id: own}
+    granted = decide(asked(lax), approval(by=own), replace(facts_of(lax), people=people)).request
     assert granted
     assert granted.state is State.APPROVED
-    later = decide(granted, PolicyChanged(), facts_of(strict)).request
+    later = decide(granted, PolicyChanged(), replace(facts_of(strict), people=people)).request
     assert later
     assert later.state is State.PENDING
 
