@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from approvals.anchors import Anchors
 from approvals.chain import Entry, entry_hash, stamp
+from approvals.counting import count_text
 from approvals.evidence_text import ANCHORS, AUDIT, MANIFEST, README, RELATED
 from approvals.exports import BadLine, read_export, text_lines
 from approvals.offline import Check, Report, place
@@ -65,9 +66,11 @@ class PackReport:
         """The report for people."""
         yield from self.problems
         yield from (f"Note: {note}" for note in self.notes)
-        yield f"Manifest {self.manifest}: {self.files} files, {self.requests} requests."
+        files, requests = count_text(self.files, "file"), count_text(self.requests, "request")
+        yield f"Manifest {self.manifest}: {files}, {requests}."
         wrong = len(self.problems)
-        yield f"{self.votes} votes: {f'{wrong} finding(s)' if wrong else 'all in order'}."
+        found = count_text(wrong, "finding") if wrong else "all in order"
+        yield f"{count_text(self.votes, 'vote')}: {found}."
 
 
 def check_pack(path: Path, *, anchors: Anchors | None, manifest: str | None) -> PackReport:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from approvals.counting import count_text
+
 MANIFEST: Final = "MANIFEST.json"
 README: Final = "README.txt"
 AUDIT: Final = "audit.jsonl"
@@ -70,9 +72,12 @@ class Population:
     @property
     def statement(self) -> str:
         """The same in a sentence."""
+        others = self.requests - self.asked
+        every = "The one request" if self.requests == 1 else f"All {self.requests:,} requests"
         return (
-            f"All {self.requests} requests, no sample: {self.asked} that were asked in the period, "
-            f"and {self.requests - self.asked} older or newer ones that the audit tells of in it."
+            f"{every}, no sample: {self.asked:,} that {'was' if self.asked == 1 else 'were'} asked "
+            f"in the period, and {count_text(others, 'older or newer one')} that the audit tells "
+            "of in it."
         )
 
     def to_json(self) -> dict[str, Any]:

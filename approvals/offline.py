@@ -15,6 +15,7 @@ from typing import Any, Final, TextIO
 
 from approvals.anchors import Anchors, read_anchors
 from approvals.chain import Entry, Finding, Head, Scope, Verifier, stamp
+from approvals.counting import count_text
 from approvals.exports import BadLine, read_export, text_lines
 from approvals.words import BadInputError
 
@@ -65,11 +66,12 @@ class Report:
         yield from self.problems
         for found in self.findings:
             yield f"{place(found)}{found.problem}."
-        if self.findings_count > len(self.findings):
-            yield f"And {self.findings_count - len(self.findings)} more findings like these."
+        if more := self.findings_count - len(self.findings):
+            yield f"And {count_text(more, 'more finding')} like these."
         yield from (f"Note: {note}" for note in self.notes)
         wrong = self.findings_count + len(self.problems)
-        yield f"{self.entries} entries: {f'{wrong} finding(s)' if wrong else 'all in order'}."
+        found_text = count_text(wrong, "finding") if wrong else "all in order"
+        yield f"{count_text(self.entries, 'entry', 'entries')}: {found_text}."
 
 
 def place(found: Finding) -> str:
@@ -158,13 +160,16 @@ class Check:
         if newer:
             at = self.anchors.newest_at
             when = f", of {stamp(at)}" if at else ""
+            are, these = ("is", "it") if newer == 1 else ("are", "these")
             yield (
-                f"{newer} entries are newer than what the anchors cover{when}: for these it could "
-                "not be checked whether the end was cut off or they were made anew."
+                f"{count_text(newer, 'entry', 'entries')} {are} newer than what the anchors cover"
+                f"{when}: for {these}, a cut or an end that was made anew could not be seen."
             )
         if self._unknown_count:
+            one = self._unknown_count == 1
             yield (
-                f"The audit tells of {self._unknown_count} anchors that were not given, the newest "
+                f"The audit tells of {count_text(self._unknown_count, 'anchor')} that "
+                f"{'was' if one else 'were'} not given, {'' if one else 'the newest '}"
                 f"of {self._unknown[-1]}."
             )
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from approvals.counting import count_text
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
@@ -47,9 +48,10 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
         inventory = load_inventory(settings.config, environ)
     except ExplainedError as error:
         return [_without_secrets(_bad("settings", error.problem, error.next_step))]
+    databases = count_text(len(inventory.databases), "database")
     found = [
         _good("settings", "read"),
-        _good("inventory", f"{len(inventory.databases)} database(s) in {inventory.path}"),
+        _good("inventory", f"{databases} in {inventory.path}"),
     ]
     found += examine_secrets(settings, inventory, environ)
     policy, finding = _policy(inventory)
@@ -67,8 +69,8 @@ def _policy(inventory: Inventory) -> tuple[LoadedPolicy | None, Finding]:
         policy = load_policy(inventory.policy)
     except ExplainedError as error:
         return None, _bad("policy", error.problem, error.next_step)
-    rules = len(policy.values.rules)
-    return policy, _good("policy", f"{rules} rule(s), hash {policy.hash[:12]}")
+    rules = count_text(len(policy.values.rules), "rule")
+    return policy, _good("policy", f"{rules}, hash {policy.hash[:12]}")
 
 
 def _key(settings: Settings) -> Finding:

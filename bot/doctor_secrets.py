@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from approvals.counting import count_text
 from bot.finding import Finding
 from bot.inventory import Inventory
 from bot.redact import holds_secret
@@ -46,4 +47,4 @@ def _counted(files: list[Path]) -> str:
     count = len(set(files))
     if not count:
         return "none: secrets come from the environment"
-    return f"{count} file(s), closed to others"
+    return f"{count_text(count, 'file')}, closed to others"

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from slack_sdk.web.async_client import AsyncWebClient
 
+from approvals.counting import count_text
 from bot.finding import Finding
 from bot.inventory import Inventory
 from bot.settings import Settings
@@ -113,7 +114,7 @@ async def _group(client: AsyncWebClient, name: str, group: str) -> Finding:
         return _bad(f"group {name}", f"{group} cannot be read: {error}.", "Check the group's id.")
     if not users:
         return _bad(f"group {name}", f"{group} has no members.", "Add people to it in Slack.")
-    return Finding(name=f"group {name}", ok=True, says=f"{len(users)} member(s)")
+    return Finding(name=f"group {name}", ok=True, says=count_text(len(users), "member"))
 
 
 def _bad(name: str, says: str, fix: str) -> Finding:

@@ -20,6 +20,7 @@ from pydantic import JsonValue
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals.counting import count_text
 from jobs.away import is_away, pause_seconds
 from jobs.crontab import cron_trigger, runs_by_the_hour
 from store.connect import Store
@@ -334,8 +335,8 @@ class Scheduler:
         if await self._keep(missed.schedule, missed.last_at, detail):
             self._meter.fired(missed.schedule, "missed")
             log.warning(
-                "The schedule %s was missed %d time(s), from %s to %s.",
-                missed.schedule, missed.count, missed.first_at, missed.last_at,
+                "The schedule %s was missed %s, from %s to %s.",
+                missed.schedule, count_text(missed.count, "time"), missed.first_at, missed.last_at,
             )  # fmt: skip
 
     async def _forget(self, name: str) -> None:

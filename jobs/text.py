@@ -5,6 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from approvals.counting import count_text
+
+__all__ = ["count_text", "span_text"]
+
 # From the largest: the unit, its name, and the smaller one that is said beside it.
 _SPANS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
@@ -18,8 +22,3 @@ def span_text(span: timedelta) -> str:
             beside = rest // smaller
             return f"{whole} {name} {beside} {smaller_name}" if beside else f"{whole} {name}"
     return f"{seconds:.2g} s"
-
-
-def count_text(count: int, noun: str) -> str:
-    """A number with its noun: 1 is "1 table", 2 is "2 tables"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -21,6 +21,7 @@ from approvals import audit
 from approvals.anchor_file import AnchorFileError, append_anchor
 from approvals.anchoring import Taken
 from approvals.anchors import Anchors
+from approvals.counting import count_text
 from approvals.exports import Filters
 from approvals.offline import Report, check_files, load_anchors
 from approvals.words import BadInputError
@@ -148,7 +149,7 @@ def anchor(as_json: JsonOption = False) -> None:
     if as_json:
         say_json({"ok": not trouble, "problem": trouble, **taken.to_json()})
     else:
-        say(f"Anchored {len(taken.heads)} chain(s), combined hash {taken.root}.")
+        say(f"Anchored {count_text(len(taken.heads), 'chain')}, combined hash {taken.root}.")
         say(trouble or f"Kept in {inventory.anchors.file or 'the channel and the audit'}.")
     if trouble:
         raise typer.Exit(1)

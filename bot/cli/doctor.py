@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import typer
 
+from approvals.counting import count_text
 from bot.cli.output import JsonOption, run, say, say_json
 from bot.doctor import examine
 
@@ -24,6 +25,6 @@ def doctor(as_json: JsonOption = False) -> None:
             if not finding.ok:
                 say(f"     → {finding.fix}")
         wrong = sum(not finding.ok for finding in findings)
-        say(f"{wrong} thing(s) to mend." if wrong else "Everything is in order.")
+        say(f"{count_text(wrong, 'thing')} to mend." if wrong else "Everything is in order.")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

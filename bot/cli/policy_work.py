@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals.backtest import Replayed, Summary, replay
+from approvals.counting import count_text
 from approvals.history import pasts
 from approvals.policy_file import LoadedPolicy
 from approvals.proof import Holds, Proof
@@ -41,9 +42,9 @@ class Checked:
         """All of it for people."""
         broken = sum(proof.is_broken for proof in self.proofs)
         open_ = sum(proof.holds is Holds.NOT_PROVEN for proof in self.proofs)
-        word = f"{broken} promise(s) broken" if broken else "Fine"
+        word = f"{count_text(broken, 'promise')} broken" if broken else "Fine"
         more = f", {open_} not proven" if open_ else ""
-        rules = f"{len(self.policy.values.rules)} rule(s), hash {self.policy.hash[:12]}"
+        rules = f"{count_text(len(self.policy.values.rules), 'rule')}, hash {self.policy.hash[:12]}"
         return [
             *(line for proof in self.proofs for line in proof.lines),
             *(f"note {line}" for line in self.remarks),

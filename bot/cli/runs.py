@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import sqlalchemy as sa
 import typer
 
+from approvals.counting import count_text
 from approvals.words import BadInputError, RunId
 from bot.app import assembled
 from bot.cli.output import JsonOption, run, say, say_json
@@ -48,7 +49,7 @@ def list_open(as_json: JsonOption = False) -> None:
         where = f" on {row['worker']}" if row["worker"] else ""
         says = f": {row['says']}" if row["says"] else ""
         say(f"{row['id']}  {row['state']}  {row['operation']} {row['database']}{where}{says}")
-    say(f"{len(found)} open run(s).")
+    say(f"{count_text(len(found), 'open run')}.")
 
 
 @runs_app.command("resolve")

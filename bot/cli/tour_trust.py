@@ -10,6 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from approvals.counting import count_text
 from approvals.words import RequestId
 from bot.cli.tour_play import (
     ANA,
@@ -100,7 +101,7 @@ async def _policy(tour: Tour) -> list[str]:
     now = expect(await tour.ask(ANA, "/db policy backup orders"), "1 of dba")
     return [
         *quoted("Ben is told", unread),
-        f"he opens all {pages} page(s), then approves; Dora of security does too",
+        f"he opens {count_text(pages, 'page')}, then approves; Dora of security does too",
         *quoted("Ana is told", now)[:3],
     ]
 

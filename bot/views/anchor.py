@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from approvals.anchors import Anchor, from_line
+from approvals.counting import count_text
 from bot.blocks import Message, code_blocks, context, header, section, table
 
 
@@ -13,15 +14,15 @@ def anchor_message(payload: Mapping[str, Any]) -> Message:
     """One page of an anchor. All heads of the page stand in it, and the line as it is."""
     line = str(payload["line"])
     anchor = from_line(line)
-    chains = int(payload["chains"])
+    chains = count_text(int(payload["chains"]), "chain")
     when = f"{anchor.at:%Y-%m-%d %H:%M} UTC"
     part = f", part {anchor.page} of {anchor.pages}" if anchor.pages > 1 else ""
-    spoken = f"Audit anchor of {when}{part}: {chains} chain(s), combined hash {anchor.root}"
+    spoken = f"Audit anchor of {when}{part}: {chains}, combined hash {anchor.root}"
     return Message(
         text=spoken,
         blocks=(
             header(f"Audit anchor of {when}{part}"),
-            section(f"*{chains} chain(s)*, combined hash `{anchor.root}`"),
+            section(f"*{chains}*, combined hash `{anchor.root}`"),
             *code_blocks(_ends(anchor)),
             section(f"```\n{line}\n```"),
             context(

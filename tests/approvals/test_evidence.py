@@ -104,6 +104,19 @@ def files_of(path: Path) -> dict[str, str]:
         return {name: archive.read(name).decode() for name in archive.namelist()}
 
 
+def test_what_a_pack_holds_is_said_in_good_words_for_one_too() -> None:
+    times = {"since": "2026-11-01", "until": "2026-12-01"}
+    one = Population(requests=1, asked=1, **times).statement
+    assert one.startswith("The one request, no sample: 1 that was asked in the period")
+    more = Population(requests=1200, asked=1199, **times).statement
+    assert more.startswith("All 1,200 requests, no sample: 1,199 that were asked in the period")
+    assert "and 1 older or newer one that" in more
+    report = PackReport(
+        manifest="x", files=1, requests=1, votes=1, problems=("It is odd.",), notes=()
+    )
+    assert list(report.sentences())[-2:] == ["Manifest x: 1 file, 1 request.", "1 vote: 1 finding."]
+
+
 def checked(path: Path, digest: str | None = None, anchors: Anchors | None = None) -> PackReport:
     return check_pack(path, anchors=anchors, manifest=digest)
 

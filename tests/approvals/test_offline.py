@@ -165,6 +165,16 @@ def test_entries_after_the_newest_anchor_are_said_to_be_uncovered() -> None:
     assert "2 entries are newer than what the anchors cover" in report.notes[0]
 
 
+def test_numbers_agree_with_their_nouns() -> None:
+    one = checked(exported(chained("orders", 5)), anchored(chained("orders", 4)))
+    assert "1 entry is newer than what the anchors cover" in one.notes[0]
+    assert list(one.sentences())[-1] == "5 entries: all in order."
+    first = replace(chained("orders", 1)[0], actor="eve")
+    assert list(checked(exported([first])).sentences())[-1] == "1 entry: 1 finding."
+    two = replace(chained("orders", 2)[1], actor="eve")
+    assert list(checked(exported([first, two])).sentences())[-1] == "2 entries: 2 findings."
+
+
 def test_a_line_break_cannot_move_a_field_into_the_next() -> None:
     plain = replace(TWO[0], actor="a\nb", action="c")
     plain = replace(plain, hash=entry_hash(plain))
@@ -346,7 +356,7 @@ def test_the_audit_tells_of_anchors_that_were_not_given() -> None:
     report = checked(exported([entry]), anchored([entry]))
     assert report.ok
     assert report.notes == (
-        "The audit tells of 1 anchors that were not given, the newest of 2026-11-21.",
+        "The audit tells of 1 anchor that was not given, of 2026-11-21.",
     )
 
 

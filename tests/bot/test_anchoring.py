@@ -220,7 +220,7 @@ async def test_a_running_bot_posts_the_anchor_and_keeps_its_file(
         stop.set()
         async with asyncio.timeout(30):
             await task
-    assert re.search(r"1 chain\(s\), combined hash [0-9a-f]{64}", str(said))
+    assert re.search(r"1 chain, combined hash [0-9a-f]{64}", str(said))
     [message] = [m for m in slack.messages(CHANNEL) if "anchor" in m["text"]]
     copied = [
         line

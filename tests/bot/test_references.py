@@ -142,7 +142,7 @@ def test_doctor_tells_of_files_that_others_may_read(tmp_path: Path) -> None:
     inventory = stored(tmp_path, "file:dsn")
     [finding] = examine_secrets(settings, inventory, environ)
     assert finding.ok
-    assert "2 file(s)" in finding.says
+    assert "2 files" in finding.says
     for name in ("dsn", "token"):
         (tmp_path / name).chmod(0o640)
         [finding] = examine_secrets(settings, inventory, environ)
