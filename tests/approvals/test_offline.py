@@ -355,9 +355,7 @@ def test_the_audit_tells_of_anchors_that_were_not_given() -> None:
     entry = replace(entry, hash=entry_hash(entry))
     report = checked(exported([entry]), anchored([entry]))
     assert report.ok
-    assert report.notes == (
-        "The audit tells of 1 anchor that was not given, of 2026-11-21.",
-    )
+    assert report.notes == ("The audit tells of 1 anchor that was not given, of 2026-11-21.",)
 
 
 def test_it_works_with_nothing_but_python_and_the_files(tmp_path: Path) -> None:
