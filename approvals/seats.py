@@ -8,7 +8,6 @@ early vote can block a combination that exists.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,14 +24,13 @@ class Bench(Generic[P]):
 
 def assign(benches: Sequence[Bench[P]]) -> tuple[tuple[P, ...], ...]:
     """Who sits on which bench in the order in which they came, with as many as can be seated."""
-    seats = [number for number, bench in enumerate(benches) for _ in range(bench.seats)]
     wanted = _wishes(benches)
-    holder: dict[int, P] = {}
+    rows: list[list[P]] = [[] for _ in benches]
     for person in wanted:
-        _sit(person, seats, wanted, holder, set())
+        _sit(person, benches, wanted, rows, set())
     return tuple(
-        tuple(sorted(_on(number, seats, holder), key=list(bench.people).index))
-        for number, bench in enumerate(benches)
+        tuple(sorted(row, key=list(bench.people).index))
+        for row, bench in zip(rows, benches, strict=True)
     )
 
 
@@ -42,31 +40,33 @@ def filled(benches: Sequence[Bench[P]]) -> bool:
     return taken == sum(bench.seats for bench in benches)
 
 
-def _on(bench: int, seats: Sequence[int], holder: Mapping[int, P]) -> list[P]:
-    return [person for seat, person in holder.items() if seats[seat] == bench]
-
-
-def _wishes(benches: Sequence[Bench[P]]) -> dict[P, set[int]]:
-    wanted: dict[P, set[int]] = {}
+def _wishes(benches: Sequence[Bench[P]]) -> dict[P, list[int]]:
+    wanted: dict[P, list[int]] = {}
     for number, bench in enumerate(benches):
-        for person in bench.people:
-            wanted.setdefault(person, set()).add(number)
+        for person in dict.fromkeys(bench.people):
+            wanted.setdefault(person, []).append(number)
     return wanted
 
 
 def _sit(
     person: P,
-    seats: Sequence[int],
-    wanted: Mapping[P, AbstractSet[int]],
-    holder: dict[int, P],
+    benches: Sequence[Bench[P]],
+    wanted: Mapping[P, Sequence[int]],
+    rows: Sequence[list[P]],
     tried: set[int],
 ) -> bool:
     """Find `person` a seat, asking others to move over (an augmenting path)."""
-    for seat, bench in enumerate(seats):
-        if bench not in wanted[person] or seat in tried:
+    for number in wanted[person]:
+        if number in tried:
             continue
-        tried.add(seat)
-        if seat not in holder or _sit(holder[seat], seats, wanted, holder, tried):
-            holder[seat] = person
+        tried.add(number)
+        row = rows[number]
+        if len(row) < benches[number].seats:
+            row.append(person)
             return True
+        # Nobody comes to this row meanwhile, as it has been tried.
+        for place, other in enumerate(row):
+            if _sit(other, benches, wanted, rows, tried):
+                row[place] = person
+                return True
     return False
