@@ -72,6 +72,11 @@ class SecretBox:
             next_step="Set TWOKEY_VOTE_KEY_PREVIOUS to the vote key before, or the secret anew.",
         )
 
+    def knows(self, text: str) -> bool:
+        """Whether it was sealed with a key that we have."""
+        keys = [key for key in (self._keys.current, self._keys.previous) if key is not None]
+        return any(text.startswith(f"{_VERSION}.{key_id(key)}.") for key in keys)
+
     def is_current(self, text: str) -> bool:
         """Whether it was sealed with the current key; if not, seal it anew at the next chance."""
         return text.startswith(f"{_VERSION}.{key_id(self._keys.current)}.")

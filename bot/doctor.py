@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from pydantic import SecretStr
+
 from approvals.counting import count_text
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
@@ -22,7 +24,7 @@ from bot.inventory import Inventory, load_inventory
 from bot.process import utc_now
 from bot.redact import redact
 from bot.settings import Settings, load_settings
-from bot.storage import vote_keys
+from bot.storage import reachable_dsn, vote_keys
 from jobs.operation import Database
 from jobs.reader import Readers
 from postgres.binaries import find_binaries
@@ -56,7 +58,7 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
     found += examine_secrets(settings, inventory, environ)
     policy, finding = _policy(inventory)
     found += [finding, _key(settings), _tools(environ)]
-    found += await _store(settings, inventory)
+    found += await _store(settings, inventory, environ)
     found += examine_anchors(inventory.anchors, now=utc_now(), is_needed=settings.store is not None)
     found += [finding async for finding in _databases(inventory)]
     groups = {**inventory.groups, **(policy.values.groups if policy else {})}
@@ -68,9 +70,9 @@ def _policy(inventory: Inventory) -> tuple[LoadedPolicy | None, Finding]:
     try:
         policy = load_policy(inventory.policy)
     except ExplainedError as error:
-        return None, _bad("policy", error.problem, error.next_step)
+        return None, _bad("policy file", error.problem, error.next_step)
     rules = count_text(len(policy.values.rules), "rule")
-    return policy, _good("policy", f"{rules}, hash {policy.hash[:12]}")
+    return policy, _good("policy file", f"{rules}, hash {policy.hash[:12]}")
 
 
 def _key(settings: Settings) -> Finding:
@@ -97,10 +99,23 @@ def _tools(environ: Mapping[str, str]) -> Finding:
     return _good("backup tools", f"PostgreSQL {binaries.version} in {binaries.folder}")
 
 
-async def _store(settings: Settings, inventory: Inventory) -> list[Finding]:
-    if settings.store is None:
-        return [_good("store", f"embedded, under {settings.home}: for trying things out")]
-    store = connect(settings.store, size=1)
+async def _store(
+    settings: Settings, inventory: Inventory, environ: Mapping[str, str]
+) -> list[Finding]:
+    if settings.store is not None:
+        return await _examined(settings.store, settings, inventory)
+    trying = f"embedded, under {settings.home}: for trying things out"
+    try:
+        dsn = await reachable_dsn(settings, environ)
+    except PostgresError as error:
+        return [_bad("store", error.problem, error.next_step)]
+    if dsn is None:
+        return [_good("store", f"{trying}; it does not run, so what is in it was not looked at")]
+    return [_good("store", trying), *await _examined(dsn, settings, inventory)]
+
+
+async def _examined(dsn: SecretStr, settings: Settings, inventory: Inventory) -> list[Finding]:
+    store = connect(dsn, size=1)
     try:
         checks = await readiness(store, now=utc_now())
         policies = await examine_policies(settings, inventory, store)

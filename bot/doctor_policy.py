@@ -13,8 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from approvals.compiling import PolicyError
 from approvals.in_force import DistrustedPolicyError, InForce, Policies
 from approvals.rules import POLICY_CHANGE
+from approvals.sealing import SecretBox
 from approvals.signing import VoteKeys
 from approvals.words import ExplainedError
+from bot.doctor_factors import second_factors
 from bot.finding import Finding
 from bot.inventory import Inventory
 from bot.process import utc_now
@@ -44,7 +46,11 @@ async def examine_policies(settings: Settings, inventory: Inventory, store: Stor
     keys = VoteKeys(current=current, previous=previous)
     policies = Policies(store=store, keys=keys, clock=utc_now, file=inventory.policy)
     try:
-        return [await in_force(policies), await reviews(store, now=utc_now())]
+        return [
+            await in_force(policies),
+            await second_factors(policies, SecretBox(keys), store),
+            await reviews(store, now=utc_now()),
+        ]
     except (SQLAlchemyError, asyncpg.PostgresError, OSError):
         return []  # the findings about the store say why
 

@@ -46,6 +46,19 @@ async def embedded_store(home: Path, environ: Mapping[str, str]) -> AsyncIterato
             await server.stop("fast")
 
 
+async def running_dsn(home: Path, environ: Mapping[str, str]) -> SecretStr | None:
+    """The DSN of the store under `home` if its server runs; nothing is started or changed.
+
+    Raises:
+        PostgresError: there are no programs of PostgreSQL, or its folder is not ours.
+    """
+    data = home / "store"
+    if not await asyncio.to_thread(Layout.at(data).data.exists):
+        return None
+    server = open_server(find_binaries(environ), data)
+    return SecretStr(server.dsn(DATABASE)) if await server.is_running() else None
+
+
 def kept_key(path: Path) -> str:
     """A random key that is made once and then read from `path`, which only we can read."""
     path.parent.mkdir(parents=True, exist_ok=True)

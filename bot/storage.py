@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pydantic import SecretStr
 
 from approvals.words import BadInputError
-from bot.embedded import embedded_store, kept_key
+from bot.embedded import embedded_store, kept_key, running_dsn
 from bot.redact import remember_secrets
 from bot.settings import Settings
 from store.connect import Store, connect
@@ -43,6 +43,17 @@ async def open_dsn(settings: Settings, environ: Mapping[str, str]) -> AsyncItera
         return
     async with embedded_store(settings.home, _programs(settings, environ)) as dsn:
         yield dsn
+
+
+async def reachable_dsn(settings: Settings, environ: Mapping[str, str]) -> SecretStr | None:
+    """The store's DSN without starting anything; None when the embedded server does not run.
+
+    Raises:
+        PostgresError: the embedded server cannot be looked at.
+    """
+    if settings.store is not None:
+        return settings.store
+    return await running_dsn(settings.home, _programs(settings, environ))
 
 
 def vote_keys(settings: Settings) -> tuple[bytes, bytes | None]:
