@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 
 from approvals.calls import Decision
+from approvals.cases import Case
 from approvals.service import Approvals
 from approvals.words import State, Why
 from store.connect import Store
-from tests.approvals.support import ANA, BEN, CLEO, a_ballot, an_ask, approvals_on, policy_of
+from tests.approvals.support import ANA, BEN, CLEO, KEYS, a_ballot, an_ask, approvals_on, policy_of
 
 
 async def by_owner(store: Store, *statements: str) -> None:
@@ -140,3 +142,34 @@ async def test_the_same_votes_grant_what_nobody_touched(store: Store) -> None:
     await approvals.vote(a_ballot(asked, BEN))
     await approvals.vote(a_ballot(asked, CLEO))
     assert (await worker_begins(store, approvals, asked)).ok
+
+
+ROW = sa.text("SELECT *, (SELECT jsonb_agg(v ORDER BY v.id) FROM votes v) AS votes FROM requests")
+
+
+async def is_sealed(store: Store) -> bool:
+    """Whether what is stored of the request vouches for itself."""
+    async with store.begin() as conn:
+        row = dict((await conn.execute(ROW)).mappings().one())
+    return Case.of(row, row["votes"], KEYS).is_ours(KEYS)
+
+
+@pytest.mark.parametrize("forgery", ["", "UPDATE requests SET reason = 'Ben wanted it'"])
+async def test_the_end_of_a_run_is_kept_and_vouches_for_nothing_that_was_edited(
+    store: Store, forgery: str
+) -> None:
+    approvals = approvals_on(store, policy_of())
+    asked = await approvals.ask(an_ask())
+    await approvals.vote(a_ballot(asked, BEN))
+    assert (await worker_begins(store, approvals, asked)).ok
+    assert await is_sealed(store)
+    if forgery:
+        await by_owner(store, forgery)
+    assert asked.request
+    async with store.begin() as conn:
+        done = await approvals.finish(
+            conn, asked.request.id, ok=True, summary="Backed up", numbers={}
+        )
+    assert done.request
+    assert done.request.state is State.DONE
+    assert await is_sealed(store) == (not forgery)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -67,6 +71,28 @@ def test_a_button_that_decides_is_no_choice_and_the_other_way_round() -> None:
         choices.open(seal.close(shown), now=NOW)
     with pytest.raises(RefusedError):
         seal.open(choices.close(choice()), now=NOW)
+
+
+def test_a_choice_has_one_spelling() -> None:
+    """The last letter of 32 bytes has two bits that say nothing; they are nothing."""
+    value = Choices([KEY]).close(choice())
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    place = letters.index(value[-1])
+    assert place % 4 == 0
+    for other in letters[place + 1 : place + 4]:
+        with pytest.raises(RefusedError) as caught:
+            Choices([KEY]).open(value[:-1] + other, now=NOW)
+        assert caught.value.why is Why.SIGNATURE
+
+
+def test_a_seal_of_the_same_key_for_something_else_makes_no_choice() -> None:
+    """The key is derived for this alone, whatever else is ever sealed with the one it is of."""
+    body = base64.urlsafe_b64decode(Choices([KEY]).close(choice()).partition(".")[0] + "==")
+    mac = hmac.new(KEY, body, hashlib.sha256).digest()
+    parts = (base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (body, mac))
+    with pytest.raises(RefusedError) as caught:
+        Choices([KEY]).open(".".join(parts), now=NOW)
+    assert caught.value.why is Why.SIGNATURE
 
 
 @given(text=st.text(max_size=200))
