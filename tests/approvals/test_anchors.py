@@ -176,3 +176,11 @@ def test_bare_heads_of_before_are_taken_with_a_note() -> None:
     found = read(['{"chain":"orders","seq":3,"hash":"' + "a" * 64 + '"}\n'])
     assert found.heads == {"orders": {3: "a" * 64}}
     assert "bare heads" in found.notes[0]
+
+
+def test_a_bare_head_with_anything_else_in_it_is_none() -> None:
+    line = '{"chain":"orders","seq":3,"hash":"' + "a" * 64 + '"}'
+    for edited in (line.replace("}", ',"at":"2026-11-22"}'), line.replace("3", "3.0")):
+        found = read([a_file()[0], edited])
+        assert found.heads["orders"] == {10: "1" * 64}
+        assert "looks like an anchor and is none" in found.problems[0]
