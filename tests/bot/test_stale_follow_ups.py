@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from approvals.notices import DIRECT_KIND
+from approvals.telling import Kind
 from approvals.words import RequestId
 from bot.choices import Choice, Todo, seen_of
+from bot.directs import Directs
+from bot.outbox_rows import Row
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
 from tests.bot.test_follow_up_stories import elements, first, sent_back
@@ -131,3 +135,27 @@ async def test_what_is_not_done_cannot_be_undone(idle: World) -> None:
     assert (await press(idle, "U0BEN", card, await choice(idle, Todo.UNDO))).ok
     await idle.told("U0BEN", "cannot be undone any more")
     assert idle.slack.views("U0BEN") == []
+
+
+@pytest.mark.parametrize("changed", ["nothing", "plan", "state"])
+async def test_a_direct_message_that_is_drawn_late_asks_for_nothing_that_is_over(
+    idle: World, changed: str
+) -> None:
+    await idle.slack.command("U0ANA", CHANNEL, "/db paint orders")
+    card = await idle.card("Waiting")
+    desk = idle.twokey.desk
+    record = await desk.cards.record(RequestId(1))
+    row = Row(
+        id=1, topic="direct", request_id=1, channel="U0BEN", payload={}, attempts=1,
+        created_at=record.asked_at, maybe_posted=False,
+    )  # fmt: skip
+    shown = record.plan_hash if changed != "plan" else "0" * 64
+    if changed == "state":
+        await idle.slack.click("U0ANA", CHANNEL, card["ts"], "cancel")
+        await first(idle, 1, "Cancelled")
+    directs = Directs(cards=desk.cards, store=idle.store, client=desk.windows.client)
+    for notice in (Kind.ASK, Kind.ESCALATED, Kind.REMIND, Kind.EXPIRING):
+        payload = {"kind": DIRECT_KIND, "notice": str(notice), "plan_hash": shown}
+        message = await directs(row, payload)
+        assert (message is not None) == (changed == "nothing")
+        assert await directs(row, {**payload, "is_over": True}) is not None
