@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from approvals.compiling import PolicyError
 from approvals.in_force import DistrustedPolicyError, Policies
 from approvals.service import Approvals
 from approvals.signing import VoteKeys
-from approvals.words import RefusedError, RequestId, State, Why
+from approvals.words import Care, RefusedError, RequestId, State, Why
 from store.connect import Store
 from tests.approvals.support import (
     ANA,
@@ -26,6 +27,7 @@ from tests.approvals.support import (
     Queue,
     a_ballot,
     an_ask,
+    dba,
     policy_of,
 )
 
@@ -234,6 +236,26 @@ async def test_a_granted_change_is_in_force_once_and_by_who_asked(
     again = await policies.put(new, instead_of=old, request_id=number)
     assert (first.id, first.by, first.request_id) == (again.id, ANA.id, number)
     assert await count(store) == 2
+
+
+async def test_who_proposes_a_policy_never_agrees_to_it_and_two_others_must(
+    store: Store, tmp_path: Path
+) -> None:
+    rule = {"when": {"operation": "backup"}, "gates": ONE["gates"]}  # nothing about policies
+    silent = {"rules": [rule], "policy_four_eyes": True}
+    approvals = await service(store, policies_on(store, tmp_path, silent))
+    ask = an_ask(BEN, operation="policy-change", database="", attributes={"risk": "disruptive"})
+    asked = await approvals.ask(ask)
+    assert asked.request is not None
+    read = frozenset({Care.READ})
+    for own in (BEN, replace(BEN, slack_user="U0BEN2")):
+        assert (await approvals.vote(a_ballot(asked, own, care=read))).why is Why.SELF
+    one = await approvals.vote(a_ballot(asked, CLEO, care=read))
+    assert one.request is not None
+    assert one.request.state is State.PENDING
+    two = await approvals.vote(a_ballot(asked, dba("di"), care=read))
+    assert two.request is not None
+    assert two.request.state is State.APPROVED
 
 
 async def test_nothing_is_put_in_force_instead_of_a_policy_that_is_not(
