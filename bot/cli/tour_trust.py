@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,8 @@ from bot.cli.tour_play import (
     quoted,
 )
 from jobs.engine import PgQueue
+
+_FOLLOW_SECONDS_MAX: Final = 15
 
 FORGE: Final = sa.text("""
     UPDATE requests SET state = 'approved', approved_at = now(), version = version + 1
@@ -98,7 +101,7 @@ async def _policy(tour: Tour) -> list[str]:
     await tour.read(DORA, 7)
     await tour.press(DORA, 7, "approve")
     await tour.card(7, says="Done", seconds=RUN_SECONDS_MAX)
-    now = expect(await tour.ask(ANA, "/db policy backup orders"), "1 of dba")
+    now = await _asked_until(tour, "/db policy backup orders", "1 of dba")
     return [
         *quoted("Ben is told", unread),
         f"he opens {count_text(pages, 'page')}, then approves; Dora of security does too",
@@ -145,6 +148,16 @@ TRUST: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     ("The audit is anchored, exported and checked offline; a cut tail is found.", _anchors),
     ("The evidence of the day as one archive, checked without anything of ours.", _evidence),
 )  # fmt: skip
+
+
+async def _asked_until(tour: Tour, text: str, part: str) -> str:
+    """What Ana is told, once it has `part` in it: bots follow a new policy within seconds."""
+    for _ in range(_FOLLOW_SECONDS_MAX):
+        told = await tour.ask(ANA, text)
+        if part in told:
+            return told
+        await asyncio.sleep(1)
+    return expect(told, part)
 
 
 def _end(text: str) -> str:

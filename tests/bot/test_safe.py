@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from approvals.words import Care, State, Verdict
@@ -194,6 +194,7 @@ def letters(text: str) -> str:
     st.lists(evil, min_size=1, max_size=6),
     st.integers(1, 40),
 )
+@example(texts=["\r", ""], times=1)
 @settings(max_examples=40, deadline=None)
 def test_every_character_of_a_plan_stands_in_its_pages_in_order(
     texts: list[str], times: int
@@ -214,7 +215,8 @@ def test_every_character_of_a_plan_stands_in_its_pages_in_order(
         card.reason,
         *(value for _, value in plan.facts),
         *plan.steps,
-        *plan.statements,
+        # They stand on lines of their own, and a carriage return before a line's end is its end.
+        *(f"{statement}\n" for statement in plan.statements),
         *plan.warnings,
         *plan.pins.values(),
         plan.undo or "",
