@@ -45,7 +45,7 @@ _OUR_MARKS: Final = frozenset(
 )
 _OUR_MARK: Final = re.compile(f"[{''.join(sorted(_OUR_MARKS))}]{_EMOJI_STYLE}?")
 # At the end of a text as well: a colon of ours may follow.
-_EMOJI_CODE: Final = re.compile(r":(?=[a-z0-9_+'-]{1,100}(?::|\Z))")
+_EMOJI_CODE: Final = re.compile(r":(?=[a-z0-9_+'-]+(?::|\Z))")
 _CLOCK: Final = re.compile(r"(?<=\d):(?=[0-5]\d:\d)")
 # Between two letters or digits Slack takes none of these for formatting.
 _FORMATS: Final = re.compile(r"(?<![A-Za-z0-9])[*_~]|[*_~](?![A-Za-z0-9])|`")

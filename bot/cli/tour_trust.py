@@ -152,11 +152,12 @@ TRUST: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
 
 async def _asked_until(tour: Tour, text: str, part: str) -> str:
     """What Ana is told, once it has `part` in it: bots follow a new policy within seconds."""
+    told = await tour.ask(ANA, text)
     for _ in range(_FOLLOW_SECONDS_MAX):
-        told = await tour.ask(ANA, text)
         if part in told:
-            return told
+            break
         await asyncio.sleep(1)
+        told = await tour.ask(ANA, text)
     return expect(told, part)
 
 
