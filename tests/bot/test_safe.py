@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
 from approvals.words import Care, State, Verdict
@@ -67,6 +67,7 @@ def test_a_code_block_holds_whatever_it_is_given(text: str) -> None:
     assert acts(blocks.code(text)) == [("code", "")]
 
 
+@seed(20261122)
 @given(worse, st.sampled_from([200, 400, 1000]))
 @settings(max_examples=300)
 def test_nothing_acts_where_a_text_is_cut(text: str, chars_max: int) -> None:
