@@ -59,8 +59,9 @@ _LOOKALIKES: Final = {
 # Slack makes a quotation of a line that begins with >, and our next steps begin with an arrow.
 _LINE_START: Final = re.compile(r"^([ \t]*)(>+|[→⇒➔➜➡])", re.MULTILINE)
 _ENTITIES: Final = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"))
-# What must stay whole where a text is cut: an entity, a number of ours, a mention, a bracket.
-_TORN: Final = re.compile(r"(?:&[a-z]{0,4}|⟨[^⟩]{0,9}|<[^<>\n]{0,200})$")
+# What must stay whole where a text is cut: an entity, a number of ours, a mention, a bracket,
+# and a clock time, whose colons were left because a digit follows: cut, they make an emoji code.
+_TORN: Final = re.compile(r"(?:&[a-z]{0,4}|⟨[^⟩]{0,9}|<[^<>\n]{0,200}|(?<=\d):[0-5]\d:)$")
 
 
 def neutralise(text: str) -> str:

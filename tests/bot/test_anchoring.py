@@ -30,6 +30,7 @@ from sandbox.slack.server import SlackStandIn
 from store.connect import Store
 from tests.bot.world import CHANNEL, FAST, INVENTORY, OPERATIONS, POLICY, settings
 from tests.conftest import Target
+from tests.jobs.support import eventually
 
 NIGHT = datetime(2026, 11, 22, 0, 30, tzinfo=UTC)
 
@@ -210,8 +211,13 @@ async def test_a_running_bot_posts_the_anchor_and_keeps_its_file(
         def posted() -> str | None:
             return next((m["text"] for m in slack.messages(CHANNEL) if "anchor" in m["text"]), None)
 
+        written = tmp_path / "anchors"
         said = await slack.wait_for(posted, seconds=15)
-        await slack.wait_for((tmp_path / "anchors").exists, seconds=15)
+
+        async def is_written() -> bool:
+            return written.exists()  # Slack is not told of it, so `slack.wait_for` would miss it
+
+        await eventually(is_written, seconds=15)
 
         async def begun() -> int:
             return len(await rows(store, "SELECT 1 FROM firings WHERE detail->>'state' = 'fired'"))
