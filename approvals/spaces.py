@@ -24,9 +24,9 @@ _SHOWN_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What there is besides the policy: operations with their risk, databases with theirs."""
+    """What there is besides the policy: operations with their risks, databases with theirs."""
 
-    operations: Mapping[str, str] = field(default_factory=dict)
+    operations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     databases: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # environment, tier
 
 
@@ -107,7 +107,9 @@ def _operations(conditions: Sequence[Condition], known: Known) -> list[Attribute
     """Operations with their risk; one that we do not know can have any."""
     risks = dict.fromkeys((*_RISKS, *_values(conditions, "risk")))
     found: list[Attributes] = [
-        {"operation": name, "risk": risk} for name, risk in known.operations.items()
+        {"operation": name, "risk": risk}
+        for name, mine in known.operations.items()
+        for risk in mine
     ]
     unknown = [
         each for each in (*_values(conditions, "operation"), OTHER) if each not in known.operations

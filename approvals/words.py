@@ -47,6 +47,7 @@ class Door(StrEnum):
     CLI = "cli"
     API = "api"
     WEB = "web"
+    CLOCK = "clock"  # a schedule of the inventory asks; nobody votes through it
 
 
 class Care(StrEnum):

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from approvals.words import BadInputError
 from approvals.yaml_text import read_yaml
 from bot.anchoring import AnchorPlace, AnchorsEntry
+from bot.backup_entries import EXAMPLES as BACKUP_EXAMPLES
+from bot.backup_entries import BackupsEntry, settings_of
 from bot.redact import remember_secrets
 from bot.references import (
     FromEnvironment,
@@ -27,6 +29,7 @@ from bot.references import (
     read_reference,
     secret_of,
 )
+from jobs.backup_settings import BackupSettings
 from jobs.operation import CriticalQuery, Database, Tier
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -45,6 +48,7 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "backup_folder": "backup_folder: /var/backups/orders",
         "anchors": "anchors: {channel: C0123ABCD, file: /var/lib/twokey/anchors}",
         "critical_queries": "critical_queries: [{name: orders exist, sql: SELECT 1 FROM orders}]",
+        **BACKUP_EXAMPLES,
     }
 )
 
@@ -82,6 +86,7 @@ class _Entry(_Strict):
     channel: _SlackChannel
     backup_folder: Path
     critical_queries: tuple[_Query, ...] = ()
+    backups: BackupsEntry | None = None
 
 
 class _File(_Strict):
@@ -128,6 +133,11 @@ def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inven
     """
     inventory = parse_inventory(_read(path), path=path.absolute(), environ=environ)
     remember_secrets(database.dsn for database in inventory.databases.values())
+    remember_secrets(
+        keys.identity
+        for database in inventory.databases.values()
+        if (keys := database.backups.encryption) and keys.identity
+    )
     return inventory
 
 
@@ -237,7 +247,26 @@ def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str
             CriticalQuery(name=query.name, sql=query.sql, expect=query.expect)
             for query in entry.critical_queries
         ),
+        backups=_backups(name, entry.backups, path=path, environ=environ),
     )
+
+
+def _backups(
+    name: str, entry: BackupsEntry | None, *, path: Path, environ: Mapping[str, str]
+) -> BackupSettings:
+    key = f"databases.{name}.backups"
+
+    def secret(given: SecretStr) -> SecretStr:
+        return secret_of(given, folder=path.parent, environ=environ)
+
+    try:
+        return settings_of(entry, folder=path.parent, secret=secret)
+    except NoSecretError as error:
+        raise _wrong(path, f"{key}.encryption", str(error), BACKUP_EXAMPLES["encryption"]) from None
+    except ValueError as error:
+        raise _wrong(path, key, str(error), BACKUP_EXAMPLES["backups"]) from None
+    except BadInputError as error:
+        raise _wrong(path, key, error.problem, BACKUP_EXAMPLES["cron"]) from None
 
 
 def _dsn(name: str, given: _Secret, *, path: Path, environ: Mapping[str, str]) -> SecretStr:

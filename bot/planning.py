@@ -89,15 +89,18 @@ def attributes(asked: Asked, plan: Plan, database: Database | None) -> dict[str,
 
     A plan may add attributes of its own and cannot replace these.
     """
+    operation = asked.operation
+    if plan.risk is not None and plan.risk not in {operation.risk, *operation.lesser_risks}:
+        raise TypeError(f"{operation.name}: its plan may not have the risk {plan.risk}")
     own: dict[str, str | int] = {
-        "operation": asked.operation.name,
-        "risk": str(asked.operation.risk),
+        "operation": operation.name,
+        "risk": str(plan.risk or operation.risk),
         "database": asked.database,
     }
     if database is not None:
         own |= {"environment": database.environment, "tier": str(database.tier)}
     if clash := sorted(own.keys() & plan.attributes.keys()):
-        raise TypeError(f"{asked.operation.name}: its plan sets {', '.join(clash)}")
+        raise TypeError(f"{operation.name}: its plan sets {', '.join(clash)}")
     return {**plan.attributes, **own}
 
 

@@ -46,7 +46,7 @@ def known(inventory: Inventory | None, operations: Mapping[str, Operation] | Non
     changes = operations if operations is not None else load_operations("commands")
     return Known(
         operations={
-            name: str(operation.risk)
+            name: tuple(map(str, (operation.risk, *sorted(operation.lesser_risks))))
             for name, operation in changes.items()
             if operation.kind is Kind.CHANGE
         },

@@ -17,6 +17,7 @@ from pydantic import BaseModel, JsonValue, SecretStr
 
 from approvals.in_force import Policies
 from approvals.words import ExplainedError
+from jobs.backup_settings import BackupSettings
 
 
 class Kind(StrEnum):
@@ -97,6 +98,7 @@ class Database:
     channel: str
     backup_folder: Path
     critical_queries: tuple[CriticalQuery, ...] = ()
+    backups: BackupSettings = field(default_factory=BackupSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,8 @@ class Plan:
     pins: Mapping[str, str] = field(default_factory=dict)
     # What only the plan can know and rules may match on, such as {"kind": "ddl"}.
     attributes: Mapping[str, str | int] = field(default_factory=dict)
+    # Where the parameters decide: one of `Operation.risks`. None: the operation's.
+    risk: Risk | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +285,8 @@ class Operation:
 
     A query has `answer`; a change has `plan` and `run`.
 
+    `risk` is the worst that it can do; `lesser_risks` are what a plan of it may say instead.
+
     `pinned` are the facts of the target that must not move between the plan and the run.
     Nobody writes code for them: they are read when it is planned, shown with the plan, and
     read again under the target's lock. A change that does not touch its target says
@@ -301,3 +307,4 @@ class Operation:
     pins: Callable[[Context, Any, Plan], Awaitable[Mapping[str, str]]] | None = None
     time_limit: timedelta = timedelta(hours=6)
     undo: Undoer | None = None
+    lesser_risks: frozenset[Risk] = frozenset()

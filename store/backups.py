@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -35,7 +35,7 @@ class BackupRecord:
     """A backup as the catalogue knows it. Sizes in bytes; `folder` is absolute.
 
     `row_counts` maps "database.schema.table" to the bounds that a restored copy must
-    lie between.
+    lie between. `tiers`: what it is kept for. `base`: the backup that an incremental builds on.
     """
 
     id: str
@@ -57,11 +57,21 @@ class BackupRecord:
     manifest_sha256: str
     row_counts: Mapping[str, JsonValue]
     request_id: int | None
+    tiers: Sequence[str] = ()
+    base: str | None = None
+    label: str = ""
+    encryption: str = "none"
+    hold: Mapping[str, JsonValue] | None = None
+    removed_at: datetime | None = None
+    detail: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """One restore test: `checks` holds (name, ok, detail) in the order they ran."""
+    """One restore test: `checks` holds (name, ok, detail) in the order they ran.
+
+    `target` is the moment that was recovered to, as people write it; '' for the backup's end.
+    """
 
     backup_id: str
     at: datetime
@@ -70,6 +80,9 @@ class Verification:
     total_seconds: float
     checks: Sequence[tuple[str, bool, str]]
     request_id: int | None
+    target: str = ""
+    data_bytes: int = 0
+    wal_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +105,11 @@ class Pace:
 async def record_backup(conn: AsyncConnection, backup: BackupRecord) -> None:
     """Store a backup that is complete on disk. Recording it again changes nothing."""
     values = {name: getattr(backup, name) for name in BackupRecord.__slots__}
-    values["row_counts"] = dict(backup.row_counts)
+    values |= {"row_counts": dict(backup.row_counts), "detail": dict(backup.detail)}
+    values |= {
+        "tiers": list(backup.tiers),
+        "hold": sa.null() if backup.hold is None else backup.hold,
+    }
     await conn.execute(insert(backups).values(values).on_conflict_do_nothing())
 
 
@@ -107,6 +124,9 @@ async def record_verification(conn: AsyncConnection, verification: Verification)
             total_seconds=verification.total_seconds,
             checks=[list(check) for check in verification.checks],
             request_id=verification.request_id,
+            target=verification.target,
+            data_bytes=verification.data_bytes,
+            wal_bytes=verification.wal_bytes,
         )
     )
     await conn.execute(
@@ -189,6 +209,9 @@ async def _last_verifications(
             total_seconds=row["total_seconds"],
             checks=[(str(c[0]), bool(c[1]), str(c[2])) for c in row["checks"]],
             request_id=row["request_id"],
+            target=row["target"],
+            data_bytes=row["data_bytes"],
+            wal_bytes=row["wal_bytes"],
         )
         for row in found
     }

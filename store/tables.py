@@ -209,8 +209,8 @@ backups = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),  # such as orders-20261122T020000Z-17
     sa.Column("database", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),  # full
-    sa.Column("engine", sa.Text, nullable=False),  # native
+    sa.Column("kind", sa.Text, nullable=False),  # full, incremental, logical
+    sa.Column("engine", sa.Text, nullable=False),  # native, pgbackrest, barman
     sa.Column("state", sa.Text, nullable=False),  # complete, damaged, removed
     sa.Column("folder", sa.Text, nullable=False),
     _at("started_at"),
@@ -226,7 +226,15 @@ backups = sa.Table(
     sa.Column("manifest_sha256", sa.Text, nullable=False),
     sa.Column("row_counts", JSONB, nullable=False),
     sa.Column("request_id", sa.BigInteger),
+    sa.Column("tiers", ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("base", sa.Text, sa.ForeignKey("backups.id")),  # what an incremental builds on
+    sa.Column("label", sa.Text, nullable=False, server_default=""),  # the engine's own name
+    sa.Column("encryption", sa.Text, nullable=False, server_default="none"),  # none, age
+    sa.Column("hold", JSONB),  # {by, at, reason}, or null
+    _at("removed_at", nullable=True),
+    sa.Column("detail", JSONB, nullable=False, server_default="{}"),
     sa.Index("backups_of_database", "database", "started_at"),
+    sa.Index("backups_of_base", "base", postgresql_where=sa.text("base IS NOT NULL")),
 )
 
 verifications = sa.Table(
@@ -240,6 +248,9 @@ verifications = sa.Table(
     sa.Column("total_seconds", sa.Float, nullable=False),
     sa.Column("checks", JSONB, nullable=False),
     sa.Column("request_id", sa.BigInteger),
+    sa.Column("target", sa.Text, nullable=False, server_default=""),  # '': the backup's end
+    sa.Column("data_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("wal_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("verifications_of_backup", "backup_id", "at"),
 )
 
@@ -345,3 +356,98 @@ firings = sa.Table(
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("detail", JSONB, nullable=False),
 )
+
+# Where a database stood when; see `store.marks`.
+wal_marks = sa.Table(
+    "wal_marks",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("at", TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("system_identifier", sa.Text, nullable=False),
+    sa.Column("timeline", sa.Integer, nullable=False),
+    sa.Column("lsn", sa.Text, nullable=False),  # such as 1/6B000028
+    sa.Column("next_xid", sa.BigInteger, nullable=False),
+)
+
+# Continuous archiving of one database, as its keeper saw it last.
+archives = sa.Table(
+    "archives",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    _at("at"),
+    sa.Column("keeper", sa.Text, nullable=False),  # the worker that looks after it
+    sa.Column("method", sa.Text, nullable=False),  # jobs.backup_settings.ArchiveMethod
+    sa.Column("state", sa.Text, nullable=False),  # streaming, starting, behind, broken, off
+    sa.Column("timeline", sa.Integer),
+    sa.Column("last_segment", sa.Text, nullable=False),
+    sa.Column("received_lsn", sa.Text),
+    sa.Column("lag_bytes", sa.BigInteger),
+    sa.Column("slot", sa.Text, nullable=False),
+    sa.Column("slot_state", sa.Text, nullable=False),  # active, inactive, lost, missing, ''
+    sa.Column("slot_bytes", sa.BigInteger),  # WAL that the server keeps for it
+    sa.Column("gaps", JSONB, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("next_step", sa.Text, nullable=False),
+)
+
+# Servers that were restored for people to look at. They end by themselves.
+scratches = sa.Table(
+    "scratches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), nullable=False),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("backup_id", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),  # the worker's host
+    sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("port", sa.Integer, nullable=False),
+    sa.Column("dsn", sa.Text, nullable=False),  # without a password: it stands in a file there
+    sa.Column("state", sa.Text, nullable=False),  # running, removed, lost
+    _at("created_at"),
+    _at("expires_at"),
+    _at("ended_at", nullable=True),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index("scratches_of_database", "database", "created_at"),
+    sa.Index(
+        "scratches_running", "host", "expires_at", postgresql_where=sa.text("state = 'running'")
+    ),
+)
+
+# A server that was replaced by a restored one; its data folder is kept aside.
+replaced = sa.Table(
+    "replaced",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("aside", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # kept, undone, confirmed
+    _at("at"),
+    _at("ended_at", nullable=True),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index("replaced_of_database", "database", "at"),
+)
+
+# What is wrong right now: told when it begins and when it is over.
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),  # warning, critical
+    sa.Column("state", sa.Text, nullable=False),  # firing, resolved
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("next_step", sa.Text, nullable=False),
+    _at("fired_at"),
+    _at("seen_at"),
+    _at("resolved_at", nullable=True),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index(
+        "alerts_firing", "database", "name", unique=True,
+        postgresql_where=sa.text("state = 'firing'"),
+    ),
+    sa.Index("alerts_resolved", "resolved_at", postgresql_where=sa.text("state = 'resolved'")),
+)  # fmt: skip

@@ -69,13 +69,27 @@ class TableCount(_Stored):
         return max(low, 0), high
 
 
+BackupKind = Literal["full", "incremental", "logical"]
+EngineName = Literal["native", "pgbackrest", "barman"]
+
+
 class BackupFacts(_Stored):
-    """A complete backup. Sizes are in bytes; LSNs as PostgreSQL writes them."""
+    """A complete backup. Sizes are in bytes; LSNs as PostgreSQL writes them.
+
+    `files` are as they are stored: sizes and hashes of an encrypted one are those of the
+    ciphertext, so that damage is found without the key. Engines that keep their own files
+    name none. A logical backup has no WAL: its LSNs say where the server stood.
+    """
 
     format: Literal[1] = 1
     id: str
-    engine: Literal["native"] = "native"
-    kind: Literal["full"] = "full"
+    engine: EngineName = "native"
+    kind: BackupKind = "full"
+    # The backup that an incremental one builds on; None for all others.
+    base: str | None = None
+    # The engine's own name for it.
+    label: str = ""
+    encryption: Literal["none", "age"] = "none"
     began_at: datetime
     ended_at: datetime
     seconds: float

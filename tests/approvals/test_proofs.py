@@ -15,9 +15,9 @@ from approvals.words import Flag, Person, PersonId
 EXAMPLE = Path(__file__).parents[2] / "policy.example.yml"
 KNOWN = Known(
     operations={
-        "backup": "recoverable",
-        "restore": "destructive",
-        "policy-change": "disruptive",
+        "backup": ("recoverable",),
+        "restore": ("destructive",),
+        "policy-change": ("disruptive",),
     },
     databases={"orders": ("production", "critical"), "reports": ("staging", "standard")},
 )

@@ -60,7 +60,7 @@ REST = {
     "gates": [{"groups": ["dba"]}],
     "break_glass": {"groups": ["oncall"], "reviewers": GROUPS, "alone": True},
 }
-KNOWN = Known(operations={"restore": "destructive", "backup": "none"})
+KNOWN = Known(operations={"restore": ("destructive",), "backup": ("none",)})
 
 some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True)
 gates = st.builds(
