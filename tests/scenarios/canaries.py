@@ -204,6 +204,7 @@ def _environ(place: Office) -> dict[str, str]:
         "AWAY_DSN": dsn("bob", PASSWORDS["away"], 1, "away"),
         "TWOKEY_VOTE_KEY": KEY,
         "TWOKEY_VOTE_KEY_PREVIOUS": KEY_BEFORE,
+        "TWOKEY_PLAN_LIMIT": "10s",  # several commands start at once here, on a busy machine
         "SLACK_BOT_TOKEN": place.slack.bot_token,
         "SLACK_SIGNING_SECRET": place.slack.signing_secret,
         "SLACK_SIGNING_SECRET_PREVIOUS": "c4n4ry-signing-before",
