@@ -1,4 +1,4 @@
-"""The one error of this package that reaches a person."""
+"""The errors of this package that reach a person, or say that a backup is damaged."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class PostgresError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.next_step = next_step
+
+
+class DamagedError(Exception):
+    """A backup, or a file of one, is not what was written; the text names it and says why."""

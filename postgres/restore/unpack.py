@@ -25,16 +25,15 @@ import zstandard
 
 from postgres.account import Account
 from postgres.backup.facts import FileFact
+from postgres.errors import DamagedError
+
+__all__ = ["DamagedError", "unpack_archives"]
 
 CHUNK_BYTES: Final = 1 << 20
 _QUEUED_CHUNKS_MAX: Final = 16
 _QUEUE_SECONDS: Final = 0.2
 _BLOCK_BYTES: Final = 512
 _DAMAGE: Final = (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile)
-
-
-class DamagedError(Exception):
-    """An archive cannot be unpacked; the text names it and says why."""
 
 
 class _StoppedError(Exception):
