@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, assert_never
 
+from approvals.by_the_clock import SCHEDULED, YES
 from approvals.compiling import EXPIRES_AFTER
 from approvals.events import (
     Asked,
@@ -22,6 +23,9 @@ from approvals.rules import Policy, Rule
 from approvals.tally import belongs, could_agree, fit
 from approvals.voting import settle, too_long
 from approvals.words import Person, PersonId, State, Why
+
+# It runs by a standing grant, which is for what the schedule itself planned.
+CLOCK_PLANS: Final = "What a schedule asked for is planned by the schedule alone."
 
 
 def ask(event: Asked, facts: Facts) -> Outcome:
@@ -77,6 +81,9 @@ def policy_change_refused(
 
 def _change_plan(request: Request, event: PlanChanged, facts: Facts) -> Outcome:
     """The request with another plan: no vote so far was for it, and its changer is an author."""
+    new = event.attributes or {}
+    if YES in {attributes.get(SCHEDULED) for attributes in (request.attributes, new)}:
+        return Outcome(request=request, refusal=refuse(Why.IMPERSONATION, problem=CLOCK_PLANS))
     same_attributes = event.attributes is None or event.attributes == request.attributes
     if event.plan_hash == request.plan_hash and same_attributes:
         return Outcome(request=request, noop=True)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals import delegations
 from approvals import store as sql
+from approvals.by_the_clock import pretence
 from approvals.calls import Decision, RunQueue
 from approvals.cases import Case
 from approvals.detail import Ending
@@ -41,7 +42,7 @@ from approvals.shown import shown_hash
 from approvals.signing import VoteKeys
 from approvals.trust import happened, mistrust
 from approvals.vote_digest import with_digests
-from approvals.words import Flag, Person, PersonId, RequestId, RunId, State, Why
+from approvals.words import Door, Flag, Person, PersonId, RequestId, RunId, State, Why
 from store.redact import redact, redact_json
 
 _REASON_CHARS_MAX: Final = 4000
@@ -137,7 +138,9 @@ class Book:
     def _facts(self, case: Case, found: sql.Evidence, how: How, now: datetime) -> Facts:
         people = dict(how.people)
         asked_by = PersonId(case.row["asked_by"])
-        if how.requester_must_be_known and case.row["asked_by_slack"] and asked_by not in people:
+        known = asked_by in people or not case.row["asked_by_slack"]
+        pretends = pretence(asked_by, Door(case.row["door"]), case.row["attributes"])
+        if how.requester_must_be_known and (pretends or not known):
             people[asked_by] = gone(asked_by)
         return Facts(
             at=now,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from approvals.by_the_clock import pretence
 from approvals.calls import Ask
 from approvals.detail import Ending
 from approvals.events import GlassBroken, Happening, Reviewed, Voted
@@ -34,6 +35,11 @@ def clean_ending(ending: Ending | None) -> Ending | None:
         return None
     words = {"text": redact(ending.text), "next_step": redact(ending.next_step)}
     return ending.model_copy(update=words)
+
+
+def pretence_in(ask: Ask) -> Refusal | None:
+    """Why what is asked for is not asked for by who it says, or None."""
+    return pretence(ask.by.id, ask.door, ask.attributes)
 
 
 def secret_in_plan(body: str) -> Refusal | None:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, assert_never
 
 from approvals import asking, running, voting
+from approvals.by_the_clock import CLOCK
 from approvals.events import (
     Asked,
     AttributesChanged,
@@ -43,7 +44,7 @@ from approvals.events import (
 from approvals.refusals import Refusal, refuse
 from approvals.rules import Rule
 from approvals.tally import fit
-from approvals.words import Person, State, Why
+from approvals.words import Door, Person, State, Why
 
 # Every state has a row, and a final state's row is empty: what is not here cannot happen.
 # A vote leaves a request pending; `voting.settle` adds the grant or the denial that follows
@@ -176,9 +177,13 @@ def _inadmissible(event: Event, facts: Facts) -> Refusal | None:
 
 
 def _may_act(event: ByPerson) -> bool:
+    if isinstance(event, Asked) and event.by is not None and event.by.id == CLOCK.id:
+        return event.by == CLOCK and event.beneficiary is None
     if isinstance(event, Asked) and event.beneficiary is not None:
         # A bot may ask, for a person who then counts as having asked.
         return fit(event.by, asking=True) and fit(event.beneficiary)
+    if isinstance(event, Voted | VoteWithdrawn) and event.door is Door.CLOCK:
+        return False
     return fit(event.by)
 
 

@@ -46,7 +46,7 @@ from approvals.events import (
     VoteWithdrawn,
 )
 from approvals.in_force import DistrustedPolicyError, InForce, Policies
-from approvals.intake import clean_ask, secret_in_plan
+from approvals.intake import clean_ask, pretence_in, secret_in_plan
 from approvals.machine import decide, inadmissible
 from approvals.new_requests import NewRequests, asked_of, delivery_key
 from approvals.plans import call_of, plan_body, plan_hash
@@ -135,7 +135,7 @@ class Approvals:
         await self._new.keep_policy(self.policy, self._book.clock())
         now = self._book.clock()
         body, event = asked_of(ask)
-        if refusal := oversized(body) or secret_in_plan(body):
+        if refusal := pretence_in(ask) or oversized(body) or secret_in_plan(body):
             return refused(refusal)
         outcome = decide(None, event, self._facts(now))
         if outcome.request is None:

@@ -12,6 +12,7 @@ from itertools import islice, pairwise, product
 from math import prod
 from typing import Final
 
+from approvals.by_the_clock import SCHEDULED, YES
 from approvals.rules import Attribute, Attributes, Compare, Condition, Policy, Rule
 
 # A value that no policy names.
@@ -80,6 +81,9 @@ def space_of(policy: Policy, known: Known) -> Space:
     conditions = [condition for rule in rules for condition in rule.when]
     names = dict.fromkeys(condition.name for condition in conditions)
     parts: list[list[Attributes]] = [_operations(conditions, known), _databases(conditions, known)]
+    if SCHEDULED in names:
+        # Derived by us: it is there for the clock, with one value, and nobody else's.
+        parts.append([{SCHEDULED: YES}, {}])
     parts += [
         [*({name: value} for value in _values(conditions, name)), {}]
         for name in names
@@ -100,7 +104,7 @@ def example_of(space: Space, policy: Policy, rule: Rule) -> Attributes | None:
 
 
 OF_A_DATABASE: Final = frozenset({"environment", "tier"})
-_DERIVED: Final = OF_A_DATABASE | {"operation", "risk", "database"}
+_DERIVED: Final = OF_A_DATABASE | {"operation", "risk", "database", SCHEDULED}
 
 
 def _operations(conditions: Sequence[Condition], known: Known) -> list[Attributes]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from approvals.by_the_clock import CLOCK
 from approvals.plans import call_of, canonical, plan_of
 from approvals.records import GateStatus, RequestRecord
 from approvals.service import Approvals
@@ -48,7 +49,9 @@ def card_of(record: RequestRecord) -> Card:
         state=record.state,
         operation=record.operation,
         database=record.database,
-        asked_by=record.asked_by_slack or record.asked_by,
+        asked_by=CLOCK.name
+        if record.asked_by == CLOCK.id
+        else record.asked_by_slack or record.asked_by,
         reason=record.reason,
         plan=PLAN.validate_python(plan_of(record.plan)),
         rule=record.rule,

@@ -301,7 +301,7 @@ class Desk:
         """
         database = self.inventory.databases.get(asked.database)
         plan = await self.planner.plan(asked)
-        derived = attributes(asked, plan, database)
+        derived = attributes(asked, plan, database, door=caller.door)
         asking = self.approvals.ask(
             Ask(
                 operation=asked.operation.name,

@@ -106,7 +106,12 @@ class FollowUps:
             record.id,
             by=caller.person,
             plan=plan_as_json(plan),
-            attributes=attributes(asked, plan, self.desk.inventory.databases.get(asked.database)),
+            attributes=attributes(
+                asked,
+                plan,
+                self.desk.inventory.databases.get(asked.database),
+                door=caller.door,
+            ),
             delivery=caller.delivery,
         )
         decision = await self.desk.decider.counted("change_plan", caller.door, record.id, changing)

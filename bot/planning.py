@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 
+from approvals.by_the_clock import SCHEDULED, scheduled_by
 from approvals.in_force import Policies
+from approvals.words import Door
 from bot.command_text import Asked
 from bot.inventory import Inventory
 from jobs.operation import Answer, Database, JobError, Operation, Plan
@@ -84,10 +86,12 @@ class Planner:
         )
 
 
-def attributes(asked: Asked, plan: Plan, database: Database | None) -> dict[str, str | int]:
+def attributes(
+    asked: Asked, plan: Plan, database: Database | None, *, door: Door
+) -> dict[str, str | int]:
     """What rules match on: everything is derived here, nothing is believed.
 
-    A plan may add attributes of its own and cannot replace these.
+    A plan may add attributes of its own and cannot replace these, nor say that a schedule asks.
     """
     operation = asked.operation
     if plan.risk is not None and plan.risk not in {operation.risk, *operation.lesser_risks}:
@@ -99,7 +103,8 @@ def attributes(asked: Asked, plan: Plan, database: Database | None) -> dict[str,
     }
     if database is not None:
         own |= {"environment": database.environment, "tier": str(database.tier)}
-    if clash := sorted(own.keys() & plan.attributes.keys()):
+    own |= scheduled_by(door)
+    if clash := sorted((own.keys() | {SCHEDULED}) & plan.attributes.keys()):
         raise TypeError(f"{operation.name}: its plan sets {', '.join(clash)}")
     return {**plan.attributes, **own}
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from approvals.by_the_clock import CLOCK
 from approvals.plans import call_of as stored_call
 from approvals.plans import plan_of
 from approvals.words import (
@@ -232,9 +233,11 @@ async def _people(given: Surroundings, grant: Grant) -> Mapping[PersonId, Person
     known = {vote.seat: vote.seat_slack for vote in grant.votes}
     known[grant.asked_by] = grant.asked_by_slack
     known.update({vote.person: vote.slack for vote in grant.votes})
+    # No directory has the schedule; whether it was the one that asked, the request's door says.
+    by_the_clock = known.pop(CLOCK.id, None) is not None
     looks = (given.directory.by_id(person, slack) for person, slack in known.items())
     found = await asyncio.gather(*looks, return_exceptions=True)
-    people: dict[PersonId, Person] = {}
+    people: dict[PersonId, Person] = {CLOCK.id: CLOCK} if by_the_clock else {}
     for person, answer in zip(known, found, strict=True):
         match answer:
             case Person():
