@@ -71,8 +71,10 @@ class Archive:
 class LaidOut:
     """A data folder that has all files of a backup and was not started yet.
 
-    `settings` are what its start needs besides isolation, such as a `restore_command`; `read`
-    are files of the backup that were hashed on the way.
+    `settings` are what its start needs besides isolation: with a `restore_command` there, a
+    recovery gets all WAL through it, also that of the backup itself; without, the backup's own
+    WAL stands in `pg_wal`, and later WAL comes from `Engine.stage_wal`. `read` are files of
+    the backup that were hashed on the way.
     """
 
     data: Path
@@ -120,6 +122,23 @@ class Engine(Protocol):
         Raises:
             postgres.restore.unpack.DamagedError: the backup is damaged.
             PostgresError: no room, no such backup, or no PostgreSQL of its major version.
+        """
+        ...
+
+    async def stage_wal(self, names: Sequence[str], folder: Path) -> int:
+        """Put kept WAL segments into `folder` under their plain names; how many bytes that are.
+
+        `names` are segments as PostgreSQL calls them; one that is kept as a partial segment
+        alone is staged as if it were whole. The history files of all timelines come too. The
+        folder exists and is ours; it is on the disk of the data folder, and its files are
+        moved into `pg_wal`: they must be copies, never links to what is kept.
+
+        An engine that fetches WAL by a `restore_command` of its own (in `LaidOut.settings`)
+        stages nothing and gives 0.
+
+        Raises:
+            postgres.errors.DamagedError: a file is damaged; the text names it.
+            PostgresError: a file is not there, or there is no key or no room.
         """
         ...
 
