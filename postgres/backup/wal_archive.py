@@ -1,0 +1,348 @@
+"""The archive of WAL beside the native engine's backups: `<backup folder>/wal/`.
+
+    wal/<name>.zst        a complete segment; `<name>.zst.age` when encrypted
+    wal/<name>.partial.zst  how far a segment had come when its timeline ended
+    wal/<8 digits>.history  which timeline came out of which, plain
+    wal/cluster           whose WAL this is: system identifier and segment size
+    wal/incoming/         pg_receivewal's own: complete segments, and one `<name>.partial`
+
+A segment leaves `incoming` only when it is kept, and on disk: a crash at any moment leaves it
+in one of the two places at least. The newest complete segment stays there until a newer file
+has come, because pg_receivewal goes on after the last one that it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from postgres.backup.engine import Archive, Segment
+from postgres.backup.wal_files import (
+    AGE,
+    TEMPORARY,
+    ZSTD,
+    Header,
+    check_header,
+    copy_out,
+    head_of,
+    keep,
+    kept_path,
+    read_header,
+    sync_folder,
+    write_text,
+)
+from postgres.backup.wal_names import HISTORY, PARTIAL_SUFFIX, SEGMENT, is_segment
+from postgres.errors import PostgresError
+
+INCOMING: Final = "incoming"
+_CLUSTER: Final = "cluster"
+_WORKERS: Final = 4
+_TEMPORARY_SECONDS_MAX: Final = 3600.0
+# Timeline and place: what is older has a smaller place, whatever its timeline.
+_PLACE: Final = slice(8, 24)
+_WRITTEN: Final = frozenset(("", PARTIAL_SUFFIX))
+_FORMS: Final = frozenset(
+    part + form for part in ("", PARTIAL_SUFFIX) for form in ("", ZSTD, ZSTD + AGE)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Whose WAL an archive holds."""
+
+    system_identifier: str
+    segment_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What one settling did: the segments that are kept now, newest last."""
+
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WalArchive:
+    """The WAL in one folder. `recipient` and `identity` are age's keys, see `native_engine`."""
+
+    folder: Path
+    recipient: str | None = None
+    identity: SecretStr | None = None
+
+    @property
+    def incoming(self) -> Path:
+        """Where pg_receivewal writes."""
+        return self.folder / INCOMING
+
+    async def listing(self) -> Archive:
+        """All WAL that is here, kept or just come, in the order of names.
+
+        Raises:
+            OSError: the folder cannot be read. One that does not exist is empty.
+        """
+        return await asyncio.to_thread(self._listing)
+
+    async def cluster(self) -> Cluster | None:
+        """Whose WAL this is; None: nothing was ever kept here."""
+        return await asyncio.to_thread(self._cluster)
+
+    async def push(self, path: Path, name: str) -> bool:
+        """Keep a file as an archive_command must: durable when this returns; whether it is new.
+
+        Raises:
+            PostgresError: a different file of that name is kept, it is of another cluster, or
+                `name` is no WAL file's.
+            OSError: it cannot be read or written.
+        """
+        return await asyncio.to_thread(self.push_now, path, name)
+
+    async def settle(self) -> Settled:
+        """Keep what pg_receivewal has completed. Call it for one folder in one process only.
+
+        Raises:
+            PostgresError: something there is not what it should be. It is left where it is.
+            OSError: it cannot be read or written.
+        """
+        return await asyncio.to_thread(self._settle)
+
+    async def set_aside(self) -> None:
+        """Empty `incoming`, so that pg_receivewal begins where its slot says.
+
+        Complete segments are kept, and a partial one is kept as such: it is how far its
+        timeline had come.
+        """
+        await asyncio.to_thread(self._set_aside)
+
+    async def stage(self, names: Iterable[str], folder: Path) -> int:
+        """Put segments into a folder as a restore_command hands them over; how many bytes.
+
+        Each is decrypted, decompressed, and checked to be the WAL of its name and of this
+        cluster. A partial one gets the name of the whole. All history files come along.
+        Files get the owner of the folder; those that are there already stay.
+
+        Raises:
+            PostgresError: a segment is not kept, or cannot be decrypted.
+            DamagedError: a segment is not what was kept.
+            OSError: no room.
+        """
+        return await asyncio.to_thread(self._stage, tuple(dict.fromkeys(names)), folder)
+
+    async def trim(self, before: str) -> int:
+        """Remove kept segments older than the one called `before`; how many bytes that freed.
+
+        History files stay, and so does what pg_receivewal has not handed over.
+        """
+        return await asyncio.to_thread(self._trim, before)
+
+    def push_now(self, path: Path, name: str) -> bool:
+        """As `push`, without an event loop."""
+        if is_segment(name):
+            self._recognise(check_header(_head(path), name))
+        return keep(path, name, self.folder, recipient=self.recipient)
+
+    def _listing(self) -> Archive:
+        found: dict[str, Segment] = {}
+        histories: dict[int, str] = {}
+        for path in (*_files(self.incoming), *_files(self.folder)):
+            if history := HISTORY.fullmatch(path.name):
+                histories[int(history[1], 16)] = path.read_text(errors="replace")
+            elif segment := _segment(path):
+                before = found.get(segment.name)
+                if before is None or before.is_partial:
+                    found[segment.name] = segment
+        return Archive(segments=tuple(found[name] for name in sorted(found)), histories=histories)
+
+    def _cluster(self) -> Cluster | None:
+        path = self.folder / _CLUSTER
+        try:
+            system, size = path.read_text().split()
+            return Cluster(system_identifier=system, segment_bytes=int(size))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise PostgresError(
+                f"{path} does not say whose WAL is kept there.",
+                next_step="Remove that file if the folder is this database's own; it is made anew.",
+            ) from error
+
+    def _recognise(self, header: Header) -> None:
+        """Remember whose WAL this is, or compare.
+
+        Raises:
+            PostgresError: it is another cluster's.
+        """
+        known = self._cluster()
+        if known is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = self.folder / f".{_CLUSTER}.{os.getpid()}{TEMPORARY}"
+            text = f"{header.system_identifier} {header.segment_bytes}\n"
+            write_text(self.folder / _CLUSTER, text, temporary=temporary)
+            sync_folder(self.folder)
+        elif known.system_identifier != header.system_identifier:
+            raise PostgresError(
+                f"{self.folder} keeps the WAL of the cluster {known.system_identifier}, and what "
+                f"comes is of {header.system_identifier}.",
+                next_step="See where the database's dsn leads. For a new cluster, move the "
+                "folder away, with the backups that need it.",
+            )
+
+    def _settle(self) -> Settled:
+        if not self.incoming.is_dir():
+            return Settled()
+        self._forget_temporary()
+        self._copy_histories()
+        names = [path.name for path in _files(self.incoming) if path.name[24:] in _WRITTEN]
+        names = sorted(filter(SEGMENT.match, names), key=_order)
+        done = [name for name in names if is_segment(name) and self._kept_anew(name, names[-1])]
+        for name in names[:-1]:
+            if is_segment(name):
+                (self.incoming / name).unlink()
+            else:
+                self._keep_partial(self.incoming / name)
+        sync_folder(self.incoming)
+        return Settled(names=tuple(done))
+
+    def _kept_anew(self, name: str, newest: str) -> bool:
+        if name == newest and kept_path(self.folder, name) is not None:
+            return False  # it stays in both places: no need to compare it again and again
+        return self.push_now(self.incoming / name, name)
+
+    def _set_aside(self) -> None:
+        self._settle()
+        for path in _files(self.incoming):
+            name = path.name
+            if is_segment(name):
+                path.unlink()
+            elif name.endswith(PARTIAL_SUFFIX):
+                self._keep_partial(path)
+        sync_folder(self.incoming)
+
+    def _keep_partial(self, path: Path) -> None:
+        """Keep how far a segment had come, unless the same is kept or nothing is in it."""
+        whole = kept_path(self.folder, path.name.removesuffix(PARTIAL_SUFFIX))
+        if whole is None and read_header(_head(path)) is not None:
+            before = kept_path(self.folder, path.name)
+            if before is not None:
+                before.unlink()  # the same segment had not come as far then
+            keep(path, path.name, self.folder, recipient=self.recipient)
+        path.unlink()
+
+    def _copy_histories(self) -> None:
+        for path in _files(self.incoming):
+            if HISTORY.fullmatch(path.name):
+                keep(path, path.name, self.folder)
+
+    def _forget_temporary(self) -> None:
+        """Remove what a crash left of a file that was being written."""
+        for path in self.folder.glob(f".*{TEMPORARY}"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _TEMPORARY_SECONDS_MAX:
+                    path.unlink()
+
+    def _stage(self, names: Sequence[str], folder: Path) -> int:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat()
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="stage-wal") as pool:
+            sizes = list(pool.map(partial(self._stage_one, folder=folder), names))
+        for timeline in self._listing().histories:
+            name = f"{timeline:08X}.history"
+            source = self.folder / name
+            text = (source if source.exists() else self.incoming / name).read_bytes()
+            (folder / name).write_bytes(text)
+        for path in _files(folder):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        return sum(sizes)
+
+    def _stage_one(self, name: str, *, folder: Path) -> int:
+        target = folder / name
+        if target.exists():
+            return target.stat().st_size
+        for path in self._places(name):
+            try:
+                header = copy_out(path, target, self.identity)
+            except FileNotFoundError:  # settled in this moment: it is in the next place
+                continue
+            known = self._cluster()
+            if known is not None and known.system_identifier != header.system_identifier:
+                target.unlink()
+                raise PostgresError(
+                    f"{path} is WAL of another cluster ({header.system_identifier}).",
+                    next_step="See who writes into this archive, and take a full backup.",
+                )
+            return header.segment_bytes
+        raise PostgresError(
+            f"The WAL file {name} is not in {self.folder}.",
+            next_step="Choose a moment before it, or one that a later backup reaches.",
+        )
+
+    def _places(self, name: str) -> Iterator[Path]:
+        """Where a segment may be, the best first; once more in the archive, as files move there."""
+        for _ in range(2):
+            if (kept := kept_path(self.folder, name)) is not None:
+                yield kept
+            yield self.incoming / name
+        yield self.incoming / (name + PARTIAL_SUFFIX)
+        if (kept := kept_path(self.folder, name + PARTIAL_SUFFIX)) is not None:
+            yield kept
+        if (kept := kept_path(self.folder, name)) is not None:
+            yield kept
+
+    def _trim(self, before: str) -> int:
+        freed = 0
+        for path in _files(self.folder):
+            if SEGMENT.match(path.name) and path.name[_PLACE] < before[_PLACE]:
+                with suppress(FileNotFoundError):
+                    freed += path.stat().st_size
+                    path.unlink()
+        if freed:
+            sync_folder(self.folder)
+        return freed
+
+
+def _segment(path: Path) -> Segment | None:
+    """A segment, whole or partial; None for what is none, or has only been made room for."""
+    found = SEGMENT.match(path.name)
+    rest = path.name[24:]
+    if found is None or rest not in _FORMS:
+        return None
+    try:
+        if rest == PARTIAL_SUFFIX and read_header(_head(path)) is None:
+            return None
+        stat = path.stat()
+    except FileNotFoundError:  # settled in this moment
+        return None
+    return Segment(
+        name=found[0],
+        size_bytes=stat.st_size,
+        at=datetime.fromtimestamp(stat.st_mtime, UTC),
+        is_partial=rest.startswith(PARTIAL_SUFFIX),
+    )
+
+
+def _order(name: str) -> tuple[str, str]:
+    """By place, and at one place by timeline: as pg_receivewal finds the newest."""
+    return name[_PLACE], name[:8]
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, without those that are being written."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _head(path: Path) -> bytes:
+    return head_of(path)
