@@ -23,6 +23,7 @@ from jobs.pulse import Interrupt, Pulse
 from jobs.reader import Readers
 from jobs.recover import keep_looking
 from jobs.runner import Runner
+from jobs.scratches import keep_scratches
 from jobs.surroundings import Surroundings
 from store.connect import Store
 
@@ -84,6 +85,7 @@ class Worker:
             asyncio.create_task(self._pulse.keep()),
             asyncio.create_task(keep_looking(self.given, self._pulse)),
             asyncio.create_task(self._spare.keep()),
+            asyncio.create_task(self._keep_scratches()),
         ]
         try:
             await self._until_stopped(stop, consuming, beside)
@@ -97,6 +99,10 @@ class Worker:
                 task.cancel()
             await asyncio.gather(consuming, *beside, return_exceptions=True)
             await self.given.readers.close()
+
+    async def _keep_scratches(self) -> None:
+        given = self.given
+        await keep_scratches(given.store, given.home.parent, clock=given.clock)
 
     async def _until_stopped(
         self,
