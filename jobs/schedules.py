@@ -35,17 +35,41 @@ LOOK_BACK_MAX: Final = 1000
 KEPT: Final = timedelta(days=400)
 # So many old firings are removed with each new one, at most.
 FORGOTTEN_MAX: Final = 100
+# Clocks of processes that work together differ by less.
+AHEAD: Final = timedelta(hours=1)
 _INSTANT: Final = timedelta(microseconds=1)
 _AT: Final = TIMESTAMP(timezone=True)
 
+# What was stored by a clock that was far ahead settles nothing, nor does a moment still to come.
 LAST: Final = sa.text("""
     SELECT schedule, max(due_at) AS due_at
       FROM firings
      WHERE schedule = ANY(:names)
+       AND due_at <= :now
+       AND at <= :ahead
      GROUP BY schedule
-""").bindparams(sa.bindparam("names", type_=ARRAY(sa.Text())))
+""").bindparams(
+    sa.bindparam("names", type_=ARRAY(sa.Text())),
+    sa.bindparam("now", type_=_AT),
+    sa.bindparam("ahead", type_=_AT),
+)
 
 # A second process waits here for the first one's commit, and then finds no row to insert.
+# Only what a clock stored that was far ahead is stored over.
+FIRE: Final = sa.text("""
+    INSERT INTO firings (schedule, due_at, at, by, detail)
+    VALUES (:schedule, :due_at, :at, :by, :detail)
+        ON CONFLICT (schedule, due_at) DO UPDATE
+       SET at = excluded.at, by = excluded.by, detail = excluded.detail
+     WHERE firings.at > :ahead
+ RETURNING schedule
+""").bindparams(
+    sa.bindparam("due_at", type_=_AT),
+    sa.bindparam("at", type_=_AT),
+    sa.bindparam("ahead", type_=_AT),
+    sa.bindparam("detail", type_=JSONB),
+)
+
 KEEP: Final = sa.text("""
     INSERT INTO firings (schedule, due_at, at, by, detail)
     VALUES (:schedule, :due_at, :at, :by, :detail)
@@ -201,7 +225,8 @@ async def fire_once(
     row = {"schedule": schedule.name, "due_at": firing.due_at}
     told = {"state": "fired", "late_seconds": round(late), "coalesced": firing.coalesced}
     async with asyncio.timeout(FIRING_SECONDS_MAX), store.begin() as conn:
-        kept = await conn.execute(KEEP, {**row, "at": now, "by": by, "detail": told})
+        values = {**row, "at": now, "ahead": now + AHEAD, "by": by, "detail": told}
+        kept = await conn.execute(FIRE, values)
         if kept.one_or_none() is None:
             return False
         said = await schedule.action(conn, firing)
@@ -309,7 +334,9 @@ class Scheduler:
 
     async def _last(self) -> Mapping[str, datetime]:
         async with self._store.begin() as conn:
-            rows = await conn.execute(LAST, {"names": list(self._schedules)})
+            now = self._clock()
+            values = {"names": list(self._schedules), "now": now, "ahead": now + AHEAD}
+            rows = await conn.execute(LAST, values)
             return {row.schedule: row.due_at for row in rows}
 
     async def _fire(self, schedule: Schedule, firing: Firing) -> bool:

@@ -367,6 +367,54 @@ async def test_it_can_be_asked_what_comes_next(bench: Bench) -> None:
         bench.scheduler(a_schedule(), a_schedule())
 
 
+async def test_a_clock_that_was_ahead_silences_nothing_when_it_is_set_right(bench: Bench) -> None:
+    daily = a_schedule("0 2 * * *", name="daily", misfire=timedelta(hours=6))
+    await bench.scheduler(daily).look()
+    right = bench.clock.now
+    bench.clock.now = right + timedelta(days=300, hours=17)  # 05:00, most of a year on
+    assert len(await bench.scheduler(daily).look()) == 1
+    bench.clock.now = right + timedelta(hours=15)
+    assert [each.due_at for each in await bench.scheduler(daily).look()] == [at("2026-11-23 02:00")]
+    bench.clock.now = right + timedelta(days=3650, hours=17)  # so far that all else is forgotten
+    while not await bench.scheduler(daily).look():
+        pass
+    bench.clock.now = right + timedelta(days=1)
+    assert await bench.scheduler(daily).look() == []
+    bench.clock.now = right + timedelta(days=1, hours=15)
+    assert [each.due_at for each in await bench.scheduler(daily).look()] == [at("2026-11-24 02:00")]
+
+
+@pytest.mark.parametrize(("hours", "first"), [(17, 1), (24, 0)])
+async def test_a_moment_of_a_clock_that_was_ahead_comes_again_in_its_own_time(
+    bench: Bench, hours: int, first: int
+) -> None:
+    daily = a_schedule("0 2 * * *", name="daily", misfire=timedelta(hours=6))
+    await bench.scheduler(daily).look()
+    bench.clock.now = NOON + timedelta(hours=hours)  # fired too soon, or taken for missed
+    assert len(await bench.scheduler(daily).look()) == first
+    async with bench.store.begin() as conn:
+        await conn.execute(sa.text("DELETE FROM policies"))  # what was done then
+    bench.clock.now = NOON + timedelta(hours=14, minutes=1)
+    replicas = [bench.scheduler(daily, by=name) for name in "ab"]
+    fired = await asyncio.gather(*(replica.look() for replica in replicas))
+    assert [each.due_at for some in fired for each in some] == [at("2026-11-23 02:00")]
+    assert await bench.scheduler(daily).look() == []
+
+
+async def test_a_clock_that_is_set_back_a_little_fires_nothing_twice(bench: Bench) -> None:
+    scheduler = bench.scheduler()
+    await scheduler.look()
+    bench.clock.now = NOON + HOUR + timedelta(minutes=10)
+    assert len(await scheduler.look()) == 1
+    bench.clock.now = NOON + timedelta(minutes=40)
+    assert await scheduler.look() == []
+    bench.clock.now = NOON + HOUR
+    assert await scheduler.look() == []
+    bench.clock.now = NOON + 2 * HOUR
+    assert len(await scheduler.look()) == 1
+    assert await bench.done() == ["hourly 22 13:00", "hourly 22 14:00"]
+
+
 @dataclass
 class AwayStore:
     """A store that cannot be reached for a while."""
