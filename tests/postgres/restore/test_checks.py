@@ -358,7 +358,7 @@ async def test_a_backup_of_another_major_version_needs_its_programs(shop: Shop, 
 async def test_too_little_room_is_said_before_anything_is_written(
     shop: Shop, binaries: Binaries, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postgres.restore.scratch._MARGIN_BYTES", 1 << 60)
+    monkeypatch.setattr("postgres.restore.laying._MARGIN_BYTES", 1 << 60)
     with pytest.raises(PostgresError, match=r"needs .* TB, but .* free") as refusal:
         await verify_backup(binaries, shop.folder / "shop-1", home / "work")
     assert "TWOKEY_HOME" in refusal.value.next_step
