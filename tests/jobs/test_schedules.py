@@ -161,8 +161,11 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     meter: Meter = field(default_factory=Meter)
     fails: int = 0
+    writes: bool = True
 
     async def act(self, conn: AsyncConnection, firing: Firing) -> dict[str, JsonValue]:
+        if not self.writes:
+            return {}
         await conn.execute(
             sa.text("INSERT INTO policies VALUES (:id, '', :at)"),
             {"id": f"{firing.schedule} {firing.due_at:%d %H:%M}", "at": self.clock()},
@@ -392,8 +395,7 @@ async def test_a_moment_of_a_clock_that_was_ahead_comes_again_in_its_own_time(
     await bench.scheduler(daily).look()
     bench.clock.now = NOON + timedelta(hours=hours)  # fired too soon, or taken for missed
     assert len(await bench.scheduler(daily).look()) == first
-    async with bench.store.begin() as conn:
-        await conn.execute(sa.text("DELETE FROM policies"))  # what was done then
+    bench.writes = False  # a row of the same name stands there already
     bench.clock.now = NOON + timedelta(hours=14, minutes=1)
     replicas = [bench.scheduler(daily, by=name) for name in "ab"]
     fired = await asyncio.gather(*(replica.look() for replica in replicas))
