@@ -25,6 +25,7 @@ from postgres.backup.facts import (
 )
 from postgres.backup.native import Compression, take_backup
 from postgres.backup.progress import OnProgress
+from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import Binaries, find_binaries
 from postgres.errors import PostgresError
 from postgres.restore.checks import check_files
@@ -83,7 +84,12 @@ class NativeEngine:
 
     async def archive(self) -> Archive:
         """The WAL in the folder's archive."""
-        return Archive()
+        return await self.wal.listing()
+
+    @property
+    def wal(self) -> WalArchive:
+        """The archive of WAL beside the backups."""
+        return WalArchive(self.folder / WAL_FOLDER, self.recipient, self.identity)
 
     async def inspect(self, backup_id: str) -> Sequence[str]:
         """What is wrong with the files, by size and SHA-256."""
@@ -106,9 +112,8 @@ class NativeEngine:
         return await asyncio.to_thread(_remove, backup_folder(self.folder, backup_id))
 
     async def trim(self, before: str) -> int:
-        """Remove WAL files older than `before`."""
-        del before
-        return 0
+        """Remove WAL files older than `before`; history files stay."""
+        return await self.wal.trim(before)
 
     async def _programs(self, facts: BackupFacts) -> Binaries:
         return await asyncio.to_thread(find_binaries, self.environ, major=facts.major)
