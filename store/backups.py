@@ -17,6 +17,8 @@ from store.quick import Statement
 from store.tables import backups, verifications
 
 LISTED_MAX: Final = 50
+# Of more than these, the oldest are judged when some of the newer ones are gone.
+JUDGED_MAX: Final = 10_000
 
 LAST_PACE: Final = Statement(
     sa.text("""
@@ -28,6 +30,16 @@ LAST_PACE: Final = Statement(
          LIMIT 1
     """)
 )
+
+ADD_TIER: Final = sa.text("""
+    UPDATE backups
+       SET tiers = array_append(tiers, :tier)
+     WHERE id = :id
+       AND state = 'complete'
+       AND kind = 'full'
+       AND NOT :tier = ANY (tiers)
+ RETURNING id
+""").bindparams(sa.bindparam("tier", type_=sa.Text()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +143,7 @@ async def record_verification(conn: AsyncConnection, verification: Verification)
     )
     await conn.execute(
         backups.update()
-        .where(backups.c.id == verification.backup_id, backups.c.state != "removed")
+        .where(backups.c.id == verification.backup_id, backups.c.state.in_(("complete", "damaged")))
         .values(state="complete" if verification.ok else "damaged")
     )
 
@@ -187,6 +199,32 @@ async def list_backups(conn: AsyncConnection, database: str) -> Sequence[ListedB
     proofs = await _last_verifications(conn, [row["id"] for row in rows])
     return [
         ListedBackup(backup=BackupRecord(**row), verified=proofs.get(row["id"])) for row in rows
+    ]
+
+
+async def add_tier(conn: AsyncConnection, backup_id: str, tier: str) -> bool:
+    """Let a full backup serve one more tier; whether it does so only now."""
+    found = await conn.execute(ADD_TIER, {"id": backup_id, "tier": tier})
+    return found.one_or_none() is not None
+
+
+async def all_backups(conn: AsyncConnection, database: str) -> Sequence[ListedBackup]:
+    """Every backup of a database that is not removed, newest first, without its row counts."""
+    columns = [column for column in backups.c if column.name != "row_counts"]
+    query = (
+        sa.select(*columns)
+        .where(backups.c.database == database, backups.c.state != "removed")
+        .order_by(backups.c.started_at.desc())
+        .limit(JUDGED_MAX)
+    )
+    rows = (await conn.execute(query)).mappings().all()
+    proofs = await _last_verifications(conn, [row["id"] for row in rows])
+    return [
+        ListedBackup(
+            backup=BackupRecord(**row, row_counts={}),
+            verified=proofs.get(row["id"]),
+        )
+        for row in rows
     ]
 
 

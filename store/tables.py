@@ -211,7 +211,7 @@ backups = sa.Table(
     sa.Column("database", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),  # full, incremental, logical
     sa.Column("engine", sa.Text, nullable=False),  # native, pgbackrest, barman
-    sa.Column("state", sa.Text, nullable=False),  # complete, damaged, removed
+    sa.Column("state", sa.Text, nullable=False),  # complete, damaged, removing, removed, lost
     sa.Column("folder", sa.Text, nullable=False),
     _at("started_at"),
     _at("ended_at"),

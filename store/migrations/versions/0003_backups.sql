@@ -9,6 +9,11 @@ ALTER TABLE backups ADD COLUMN removed_at timestamptz;
 ALTER TABLE backups ADD COLUMN detail jsonb NOT NULL DEFAULT '{}';
 ALTER TABLE backups ADD FOREIGN KEY (base) REFERENCES backups (id);
 CREATE INDEX backups_of_base ON backups (base) WHERE base IS NOT NULL;
+-- removing: it counts no more, and its files are going. lost: its files are not where they
+-- should be.
+ALTER TABLE backups DROP CONSTRAINT backups_state;
+ALTER TABLE backups ADD CONSTRAINT backups_state
+    CHECK (state IN ('complete', 'damaged', 'removing', 'removed', 'lost'));
 
 -- To which moment a verification recovered; '' for the end of the backup.
 ALTER TABLE verifications ADD COLUMN target text NOT NULL DEFAULT '';
