@@ -154,12 +154,6 @@ def parse_target(text: str, *, now: datetime) -> RecoveryTarget:
     return at_time(moment)
 
 
-def lsn_number(lsn: str) -> int:
-    """An LSN such as 1/6B000028 as the number of its byte, to compare with others."""
-    high, low = lsn.split("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
 def _before(target: RecoveryTarget) -> RecoveryTarget:
     return RecoveryTarget(kind=target.kind, value=target.value, is_before=True)
 

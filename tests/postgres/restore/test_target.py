@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postgres.errors import PostgresError
-from postgres.restore.target import END, LATEST, RecoveryTarget, at_time, lsn_number, parse_target
+from postgres.restore.target import END, LATEST, RecoveryTarget, at_time, parse_target
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -165,9 +165,3 @@ def test_any_text_is_a_target_or_is_refused_in_words(text: str) -> None:
 def test_a_long_text_is_refused_at_once() -> None:
     with pytest.raises(PostgresError, match="no moment"):
         parse_target("a" * 100_000 + " ago!", now=NOW)
-
-
-@given(first=st.integers(0, (1 << 64) - 1), second=st.integers(0, (1 << 64) - 1))
-def test_lsns_compare_as_numbers(first: int, second: int) -> None:
-    texts = [f"{n >> 32:X}/{n & 0xFFFFFFFF:X}" for n in (first, second)]
-    assert (lsn_number(texts[0]) < lsn_number(texts[1])) == (first < second)
