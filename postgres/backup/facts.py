@@ -5,6 +5,7 @@ A folder without it, or with a name that ends in `.partial`, is no backup.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -90,6 +91,8 @@ class BackupFacts(_Stored):
     # The engine's own name for it.
     label: str = ""
     encryption: Literal["none", "age"] = "none"
+    # The public key that it was encrypted for.
+    recipient: str = ""
     began_at: datetime
     ended_at: datetime
     seconds: float
@@ -115,6 +118,14 @@ class BackupFacts(_Stored):
     tables: tuple[TableCount, ...]
     # Why `tables` is empty, if it should not be.
     counting_problem: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 that no other backup has: of PostgreSQL's manifest, or of all that is known."""
+        for file in self.files:
+            if file.name == "backup_manifest":
+                return file.sha256
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def rows(self) -> int:

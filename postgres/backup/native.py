@@ -1,4 +1,4 @@
-"""Full backups with PostgreSQL's own `pg_basebackup`.
+"""Physical backups with PostgreSQL's own `pg_basebackup`, full and incremental.
 
 It writes into `<folder>/<id>.partial`, which gets its name `<folder>/<id>` only when all is
 complete and on disk: a crash at any moment leaves nothing that could be taken for a backup.
@@ -7,21 +7,19 @@ complete and on disk: a crash at any moment leaves nothing that could be taken f
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import asyncpg
 from pydantic import SecretStr
 
+from postgres.backup.basebackup import Copying, copy, failure, method_of
 from postgres.backup.counts import Side, compare, count_all, databases, is_quiet, snapshot
 from postgres.backup.facts import (
-    PARTIAL,
     BackupFacts,
     FileFact,
     Listing,
@@ -31,33 +29,38 @@ from postgres.backup.facts import (
     list_backups,
     read_backup,
 )
-from postgres.backup.hashing import hash_while_written
-from postgres.backup.progress import OnProgress, watch
-from postgres.backup.source import (
-    FIRST_WITH_SERVER_COMPRESSION,
-    Manifest,
-    Source,
-    look_at,
-    read_manifest,
-    wal_file,
+from postgres.backup.hashing import Writing, keep_while_written
+from postgres.backup.incremental import (
+    MANIFEST,
+    check_manifest,
+    read_chain,
+    refusal,
+    restored_bytes,
 )
+from postgres.backup.manner import COUNTING_LIMIT, Compression, Manner
+from postgres.backup.partial import begun, partial_folder, remove_partial
+from postgres.backup.progress import OnProgress, watch
+from postgres.backup.sealing import check_recipient
+from postgres.backup.source import Manifest, Source, look_at, read_manifest, wal_file
 from postgres.binaries import Binaries
 from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
-from postgres.programs import Finished, run_program
-from postgres.sizes import pretty_bytes
 from postgres.together import together
 
-__all__ = ["BackupFacts", "Listing", "list_backups", "read_backup", "remove_partial", "take_backup"]
+__all__ = [
+    "COUNTING_LIMIT",
+    "BackupFacts",
+    "Compression",
+    "Listing",
+    "Manner",
+    "list_backups",
+    "partial_folder",
+    "read_backup",
+    "remove_partial",
+    "take_backup",
+]
 
-Compression = Literal["auto", "zstd", "gzip", "none"]
-
-TIME_LIMIT: Final = timedelta(hours=24)
-COUNTING_LIMIT: Final = timedelta(minutes=10)
-_WORKERS_MAX: Final = 4
 _STATISTICS_SECONDS: Final = 1.1
-_NO_SPACE: Final = "No space left on device"
-_QUOTA: Final = "Disk quota exceeded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +73,20 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Everything that one attempt goes by."""
+    """Everything that one attempt goes by. `chain`: what an incremental builds on."""
 
     binaries: Binaries
     target: Target
     source: Source
     id: str
-    partial: Path
-    compression: Literal["zstd", "gzip", "none"]
-    counting_limit: timedelta
+    folder: Path
+    manner: Manner
+    chain: tuple[BackupFacts, ...]
+
+    @property
+    def base(self) -> BackupFacts | None:
+        """The backup that an incremental builds on; None for a full one."""
+        return self.chain[-1] if self.chain else None
 
 
 async def take_backup(
@@ -87,16 +95,16 @@ async def take_backup(
     folder: Path,
     *,
     backup_id: str,
-    compress: Compression = "auto",
+    manner: Manner = Manner(),  # noqa: B008  (it is frozen)
+    base: str | None = None,
     on_progress: OnProgress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    counting_limit: timedelta = COUNTING_LIMIT,
 ) -> BackupFacts:
-    """Take a full backup into `<folder>/<backup_id>`, and say what is known about it.
+    """Take a backup into `<folder>/<backup_id>`, and say what is known about it.
 
-    A backup of that name that is complete already is given back as it is, so a retry after
-    a crash is safe; what a dead attempt left behind is removed first. Rows are counted for
-    as long as `counting_limit`; tables that are left over are compared with nothing later.
+    A full one, or an incremental on the backup `base` of that folder. A backup of that name
+    that is complete already is given back as it is, so a retry after a crash is safe; what a
+    dead attempt left behind is removed first.
 
     Raises:
         PostgresError: it failed, and nothing of it is left.
@@ -105,16 +113,15 @@ async def take_backup(
     if place.exists():
         return read_backup(folder, backup_id)
     began, started = clock(), time.monotonic()
-    plan = await _plan(
-        binaries, parse_dsn(dsn.get_secret_value()), folder, backup_id, compress, counting_limit
-    )
-    try:
-        files, counted = await _copy(plan, on_progress)
+    plan = await _plan(binaries, dsn, folder, backup_id, manner, base)
+    with begun(folder, backup_id) as partial:
+        if place.exists():  # another process was quicker
+            return read_backup(folder, backup_id)
+        files, counted = await _copy(plan, partial, on_progress)
         tables = await _second_look(plan, counted)
-        manifest = await asyncio.to_thread(read_manifest, plan.partial / "backup_manifest")
         facts = BackupFacts(
             **_described(plan),
-            **_measured(manifest, plan.source.segment_bytes),
+            **await asyncio.to_thread(_measured, plan, partial),
             files=files,
             tables=tables,
             counting_problem=counted.problem,
@@ -123,35 +130,21 @@ async def take_backup(
             seconds=round(time.monotonic() - started, 3),
             size_bytes=sum(file.size_bytes for file in files),
         )
-        await asyncio.to_thread(complete, plan.partial, facts)
-    except OSError as error:
-        remove_partial(folder, backup_id)
-        raise _disk_error(folder, error) from error
-    except BaseException:
-        remove_partial(folder, backup_id)
-        raise
+        await asyncio.to_thread(complete, partial, facts)
     return facts
-
-
-def remove_partial(folder: Path, backup_id: str) -> None:
-    """Remove what an attempt left that did not end, if anything."""
-    shutil.rmtree(partial_folder(folder, backup_id), ignore_errors=True)
-
-
-def partial_folder(folder: Path, backup_id: str) -> Path:
-    """Where a backup is while it is taken."""
-    place = backup_folder(folder, backup_id)
-    return place.with_name(place.name + PARTIAL)
 
 
 async def _plan(
     binaries: Binaries,
-    target: Target,
+    dsn: SecretStr,
     folder: Path,
     backup_id: str,
-    compress: Compression,
-    counting_limit: timedelta,
+    manner: Manner,
+    base: str | None,
 ) -> _Plan:
+    if manner.recipient is not None:
+        check_recipient(manner.recipient)
+    target = parse_dsn(dsn.get_secret_value())
     source = await look_at(target)
     if binaries.major < source.major:
         raise PostgresError(
@@ -159,87 +152,54 @@ async def _plan(
             f"{binaries.folder} ({binaries.version}) cannot back up.",
             next_step=f"Install PostgreSQL {source.major} here, or name it in TWOKEY_PG_BIN.",
         )
-    partial = partial_folder(folder, backup_id)
-    try:
-        await asyncio.to_thread(_make_way, partial)
-    except OSError as error:
-        raise _disk_error(folder, error) from error
+    chain = await asyncio.to_thread(read_chain, folder, base) if base else ()
+    if chain and (refused := refusal(source, chain)):
+        raise refused
     return _Plan(
         binaries=binaries,
         target=target,
         source=source,
         id=backup_id,
-        partial=partial,
-        compression=_compression(compress, binaries, source),
-        counting_limit=counting_limit,
+        folder=folder,
+        manner=manner,
+        chain=chain,
     )
-
-
-def _make_way(partial: Path) -> None:
-    partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if partial.exists():
-        shutil.rmtree(partial)
-
-
-def _compression(
-    wish: Compression, binaries: Binaries, source: Source
-) -> Literal["zstd", "gzip", "none"]:
-    """What both sides can do: zstd on the server costs the least time."""
-    if wish != "auto":
-        return wish
-    new = min(binaries.major, source.major) >= FIRST_WITH_SERVER_COMPRESSION
-    return "zstd" if new and binaries.zstd and source.zstd else "gzip"
 
 
 async def _copy(
-    plan: _Plan, on_progress: OnProgress | None
+    plan: _Plan, partial: Path, on_progress: OnProgress | None
 ) -> tuple[tuple[FileFact, ...], _Counted]:
-    """Run pg_basebackup, and beside it count rows, hash its files and tell how far it is."""
-    counts_began, done = asyncio.Event(), asyncio.Event()
-    name = f"twokey backup {plan.id}"[:63]
+    """Run pg_basebackup, and beside it count rows, keep its files and tell how far it is."""
+    copying = Copying(
+        binaries=plan.binaries,
+        target=plan.target,
+        backup_id=plan.id,
+        goal=partial,
+        method=method_of(plan.manner.compression, plan.binaries, plan.source),
+        manner=plan.manner,
+        manifest=check_manifest(plan.folder, plan.base) if plan.base else None,
+    )
+    counts_began, writing = asyncio.Event(), Writing(partial)
     async with together() as group:
         counting = group.create_task(_count(plan, counts_began))
         await counts_began.wait()
-        hashing = group.create_task(hash_while_written(plan.partial, done))
+        keeping = group.create_task(
+            keep_while_written(
+                writing, recipient=plan.manner.recipient, pack_wal=copying.method != "none"
+            )
+        )
         if on_progress:
-            group.create_task(watch(plan.target, name, on_progress, done))
+            group.create_task(watch(plan.target, copying.name, on_progress, writing.done))
         try:
-            finished = await _pg_basebackup(plan, name)
+            finished = await copy(copying)
+            writing.well = not finished.code
+            if finished.code:
+                counting.cancel()
         finally:
-            done.set()
+            writing.done.set()
     if finished.code:
-        raise _failure(plan, finished)
-    return hashing.result(), counting.result()
-
-
-async def _pg_basebackup(plan: _Plan, name: str) -> Finished:
-    workers = min(_WORKERS_MAX, os.cpu_count() or 1)
-    finished = await _attempt(plan, name, f"server-zstd:level=1,workers={workers}")
-    if finished.code and "compression worker" in finished.stderr:  # a library without threads
-        await asyncio.to_thread(shutil.rmtree, plan.partial, ignore_errors=True)
-        finished = await _attempt(plan, name, "server-zstd:level=1")
-    return finished
-
-
-async def _attempt(plan: _Plan, name: str, zstd: str) -> Finished:
-    method = {"zstd": [f"--compress={zstd}"], "gzip": ["--gzip", "--compress=1"], "none": []}
-    return await run_program(
-        [
-            plan.binaries.program("pg_basebackup"),
-            "--pgdata",
-            plan.partial,
-            "--format=tar",
-            "--wal-method=stream",
-            "--checkpoint=fast",
-            "--manifest-checksums=SHA256",
-            "--no-password",
-            f"--label=twokey {plan.id}",
-            *method[plan.compression],
-        ],
-        time_limit=TIME_LIMIT,
-        as_server=False,  # the backup belongs to us, out of reach of the servers' account
-        environ=plan.target.environ(application_name=name),
-    )
+        raise failure(copying, finished)
+    return keeping.result(), counting.result()
 
 
 async def _count(plan: _Plan, began: asyncio.Event) -> _Counted:
@@ -247,7 +207,10 @@ async def _count(plan: _Plan, began: asyncio.Event) -> _Counted:
     try:
         names = await databases(plan.target)
         sides = await count_all(
-            plan.target, names, seconds_max=plan.counting_limit.total_seconds(), began=began
+            plan.target,
+            names,
+            seconds_max=plan.manner.counting_limit.total_seconds(),
+            began=began,
         )
         return _Counted(sides=sides)
     except (PostgresError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -269,10 +232,16 @@ async def _second_look(plan: _Plan, counted: _Counted) -> tuple[TableCount, ...]
 
 
 def _described(plan: _Plan) -> dict[str, Any]:
-    source = plan.source
+    source, recipient = plan.source, plan.manner.recipient
+    method = method_of(plan.manner.compression, plan.binaries, source)
     return {
         "id": plan.id,
-        "compression": plan.compression,
+        "kind": "incremental" if plan.base else "full",
+        "base": plan.base.id if plan.base else None,
+        "label": f"twokey {plan.id}",
+        "encryption": "age" if recipient else "none",
+        "recipient": recipient or "",
+        "compression": method.removeprefix("server-").removeprefix("client-"),
         "major": source.major,
         "server_version": source.version,
         "system_identifier": source.system_identifier,
@@ -283,9 +252,12 @@ def _described(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _measured(manifest: Manifest, segment_bytes: int) -> dict[str, Any]:
+def _measured(plan: _Plan, partial: Path) -> dict[str, Any]:
+    manifest: Manifest = read_manifest(partial / MANIFEST)
+    segment_bytes = plan.source.segment_bytes
+    older = [plan.folder / facts.id / MANIFEST for facts in reversed(plan.chain)]
     return {
-        "data_bytes": manifest.data_bytes,
+        "data_bytes": restored_bytes([partial / MANIFEST, *older]),
         "timeline": manifest.timeline,
         "start_lsn": manifest.start_lsn,
         "end_lsn": manifest.end_lsn,
@@ -293,36 +265,3 @@ def _measured(manifest: Manifest, segment_bytes: int) -> dict[str, Any]:
         "end_wal": wal_file(manifest.timeline, manifest.end_lsn, segment_bytes, is_end=True),
         "wal_segment_bytes": segment_bytes,
     }
-
-
-def _failure(plan: _Plan, finished: Finished) -> PostgresError:
-    said = finished.stderr
-    if _NO_SPACE in said or _QUOTA in said:
-        return _disk_error(plan.partial.parent, OSError(_NO_SPACE if _NO_SPACE in said else _QUOTA))
-    if "checksum" in said:
-        damaged = [line for line in said.splitlines() if "checksum verification failed" in line]
-        first = (damaged or [finished.last_words])[0].removeprefix("WARNING:").strip()
-        return PostgresError(
-            f"The server has damaged pages, so the backup was not kept: {first}",
-            next_step="Find out what is damaged (`/db integrity`, the disk's health), and keep "
-            "the older backups until it is mended.",
-        )
-    if "max_wal_senders" in said:
-        return PostgresError(
-            f"{plan.target.place} has no replication connection left for a backup.",
-            next_step="Wait for another backup to end, or raise max_wal_senders.",
-        )
-    return PostgresError(
-        f"pg_basebackup on {plan.target.place} failed: {finished.last_words}",
-        next_step="The user needs the REPLICATION attribute and a line for replication in "
-        "pg_hba.conf; see also the server's log.",
-    )
-
-
-def _disk_error(folder: Path, error: OSError) -> PostgresError:
-    free = shutil.disk_usage(folder).free if folder.exists() else 0
-    return PostgresError(
-        f"The backup could not be written to {folder}: {error.strerror or error}. "
-        f"{pretty_bytes(free)} are free there.",
-        next_step="Free some space or name another folder, then ask for the backup again.",
-    )

@@ -30,6 +30,9 @@ SOURCE: Final = """
            current_setting('data_checksums') = 'on'                AS checksums,
            pg_size_bytes(current_setting('wal_segment_size'))      AS segment_bytes,
            (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+           (SELECT timeline_id FROM pg_control_checkpoint())       AS timeline,
+           pg_is_in_recovery()                                     AS standby,
+           coalesce(current_setting('summarize_wal', true) = 'on', false) AS summarizes_wal,
            pg_get_userbyid(10)                                     AS superuser,
            coalesce((SELECT 'zstd' = ANY (enumvals)
                        FROM pg_settings
@@ -47,6 +50,9 @@ class Source:
     page_checksums: bool
     segment_bytes: int
     system_identifier: str
+    timeline: int
+    standby: bool
+    summarizes_wal: bool
     superuser: str
     zstd: bool
     settings: Mapping[str, str]
@@ -82,6 +88,9 @@ async def look_at(target: Target) -> Source:
         page_checksums=row["checksums"],
         segment_bytes=row["segment_bytes"],
         system_identifier=row["system_identifier"],
+        timeline=row["timeline"],
+        standby=row["standby"],
+        summarizes_wal=row["summarizes_wal"],
         superuser=row["superuser"],
         zstd=row["zstd"],
         settings=settings,

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from postgres.backup.manner import Manner
 from postgres.backup.native import list_backups, read_backup, take_backup
 from postgres.backup.progress import Progress
 from postgres.errors import PostgresError
@@ -150,7 +151,11 @@ async def test_tables_are_left_uncounted_when_the_time_is_up(
     shop: Shop, binaries: Binaries, home: Path
 ) -> None:
     facts = await take_backup(
-        binaries, SecretStr(shop.dsn), home, backup_id="b", counting_limit=timedelta(0)
+        binaries,
+        SecretStr(shop.dsn),
+        home,
+        backup_id="b",
+        manner=Manner(counting_limit=timedelta(0)),
     )
     assert {table.note for table in facts.tables} == {"not counted: the time for counting was up"}
     assert all(table.bounds() is None for table in facts.tables)

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from postgres.backup.facts import FACTS_FILE, BackupFacts, TableCount, read_facts
 from postgres.backup.hashing import hash_file
+from postgres.backup.manner import Manner
 from postgres.backup.native import take_backup
 from postgres.errors import PostgresError
 from postgres.postmaster import live_postmaster
@@ -248,7 +249,11 @@ async def test_critical_queries_that_fail_are_named(
 
 async def test_a_gzip_backup_is_verified_too(shop: Shop, binaries: Binaries, home: Path) -> None:
     await take_backup(
-        binaries, SecretStr(shop.dsn), home / "backups", backup_id="b", compress="gzip"
+        binaries,
+        SecretStr(shop.dsn),
+        home / "backups",
+        backup_id="b",
+        manner=Manner(compression="gzip"),
     )
     report = await verify_backup(binaries, home / "backups" / "b", home / "work")
     assert report.ok, report.problems
