@@ -16,12 +16,16 @@ _READY: Final = ("ready", "standby")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postmaster:
-    """A live server: its process, where it listens, and whether it takes connections."""
+    """A live server: its process, where it listens, and whether it takes connections.
+
+    `status` is its own word: starting, ready, standby or stopping.
+    """
 
     pid: int
     port: int
     sockets: str
     ready: bool
+    status: str = ""
 
 
 def live_postmaster(data: Path) -> Postmaster | None:
@@ -34,8 +38,13 @@ def live_postmaster(data: Path) -> Postmaster | None:
     if not lines or not is_postmaster(pid := _number(lines[0]), data):
         return None
     lines += [""] * (_LINES - len(lines))
+    status = lines[7].strip()
     return Postmaster(
-        pid=pid, port=_number(lines[3]), sockets=lines[4], ready=lines[7].strip() in _READY
+        pid=pid,
+        port=_number(lines[3]),
+        sockets=lines[4],
+        ready=status in _READY,
+        status=status,
     )
 
 
