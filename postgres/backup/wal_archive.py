@@ -37,6 +37,7 @@ from postgres.backup.wal_files import (
     copy_out,
     head_of,
     keep,
+    keep_further,
     kept_path,
     read_header,
     sync_folder,
@@ -63,13 +64,6 @@ class Cluster:
 
     system_identifier: str
     segment_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What one settling did: the segments that are kept now, newest last."""
-
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +101,10 @@ class WalArchive:
         """
         return await asyncio.to_thread(self.push_now, path, name)
 
-    async def settle(self) -> Settled:
-        """Keep what pg_receivewal has completed. Call it for one folder in one process only.
+    async def settle(self) -> tuple[str, ...]:
+        """Keep what pg_receivewal has completed, and say which segments that were.
+
+        Call it for one folder in one process only.
 
         Raises:
             PostgresError: something there is not what it should be. It is left where it is.
@@ -116,13 +112,14 @@ class WalArchive:
         """
         return await asyncio.to_thread(self._settle)
 
-    async def set_aside(self) -> None:
+    async def set_aside(self, *, begin_after: str | None = None) -> None:
         """Empty `incoming`, so that pg_receivewal begins where its slot says.
 
         Complete segments are kept, and a partial one is kept as such: it is how far its
-        timeline had come.
+        timeline had come. With `begin_after`, the name of a segment, pg_receivewal begins with
+        the one after it: it looks at names and sizes alone, so an empty file is left for it.
         """
-        await asyncio.to_thread(self._set_aside)
+        await asyncio.to_thread(self._set_aside, begin_after)
 
     async def stage(self, names: Iterable[str], folder: Path) -> int:
         """Put segments into a folder as a restore_command hands them over; how many bytes.
@@ -148,7 +145,7 @@ class WalArchive:
     def push_now(self, path: Path, name: str) -> bool:
         """As `push`, without an event loop."""
         if is_segment(name):
-            self._recognise(check_header(_head(path), name))
+            self._recognise(check_header(head_of(path), name))
         return keep(path, name, self.folder, recipient=self.recipient)
 
     def _listing(self) -> Archive:
@@ -197,46 +194,52 @@ class WalArchive:
                 "folder away, with the backups that need it.",
             )
 
-    def _settle(self) -> Settled:
+    def _settle(self) -> tuple[str, ...]:
         if not self.incoming.is_dir():
-            return Settled()
+            return ()
         self._forget_temporary()
         self._copy_histories()
-        names = [path.name for path in _files(self.incoming) if path.name[24:] in _WRITTEN]
-        names = sorted(filter(SEGMENT.match, names), key=_order)
+        names = self._written()
         done = [name for name in names if is_segment(name) and self._kept_anew(name, names[-1])]
         for name in names[:-1]:
-            if is_segment(name):
-                (self.incoming / name).unlink()
-            else:
-                self._keep_partial(self.incoming / name)
+            self._let_go(name)
         sync_folder(self.incoming)
-        return Settled(names=tuple(done))
+        return tuple(done)
+
+    def _written(self) -> list[str]:
+        """The names of pg_receivewal's segments, as it orders them: the newest last."""
+        names = [path.name for path in _files(self.incoming) if path.name[24:] in _WRITTEN]
+        return sorted(filter(SEGMENT.match, names), key=_order)
 
     def _kept_anew(self, name: str, newest: str) -> bool:
         if name == newest and kept_path(self.folder, name) is not None:
             return False  # it stays in both places: no need to compare it again and again
+        if read_header(head_of(self.incoming / name)) is None:
+            return False  # made room for, or a starting point of ours
         return self.push_now(self.incoming / name, name)
 
-    def _set_aside(self) -> None:
-        self._settle()
-        for path in _files(self.incoming):
-            name = path.name
+    def _let_go(self, name: str) -> None:
+        """Remove a segment from `incoming` that is kept, or keep how far it had come."""
+        path = self.incoming / name
+        whole = kept_path(self.folder, name.removesuffix(PARTIAL_SUFFIX))
+        if whole is None and read_header(head_of(path)) is not None:
             if is_segment(name):
-                path.unlink()
-            elif name.endswith(PARTIAL_SUFFIX):
-                self._keep_partial(path)
-        sync_folder(self.incoming)
-
-    def _keep_partial(self, path: Path) -> None:
-        """Keep how far a segment had come, unless the same is kept or nothing is in it."""
-        whole = kept_path(self.folder, path.name.removesuffix(PARTIAL_SUFFIX))
-        if whole is None and read_header(_head(path)) is not None:
-            before = kept_path(self.folder, path.name)
-            if before is not None:
-                before.unlink()  # the same segment had not come as far then
-            keep(path, path.name, self.folder, recipient=self.recipient)
+                raise PostgresError(
+                    f"{path} is complete but was not kept.",
+                    next_step="See the worker's log; the file was left where it is.",
+                )
+            keep_further(path, name, self.folder, recipient=self.recipient)
         path.unlink()
+
+    def _set_aside(self, begin_after: str | None) -> None:
+        self._settle()
+        for name in self._written():
+            self._let_go(name)
+        known = self._cluster()
+        if begin_after is not None and known is not None:
+            with (self.incoming / begin_after).open("wb") as file:
+                file.truncate(known.segment_bytes)
+        sync_folder(self.incoming)
 
     def _copy_histories(self) -> None:
         for path in _files(self.incoming):
@@ -317,7 +320,7 @@ def _segment(path: Path) -> Segment | None:
     if found is None or rest not in _FORMS:
         return None
     try:
-        if rest == PARTIAL_SUFFIX and read_header(_head(path)) is None:
+        if path.parent.name == INCOMING and read_header(head_of(path)) is None:
             return None
         stat = path.stat()
     except FileNotFoundError:  # settled in this moment
@@ -342,7 +345,3 @@ def _files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         found = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
     return sorted(path for path in found if path.is_file())
-
-
-def _head(path: Path) -> bytes:
-    return head_of(path)

@@ -81,6 +81,22 @@ def keep(source: Path, name: str, folder: Path, *, recipient: str | None = None)
     return True
 
 
+def keep_further(source: Path, name: str, folder: Path, *, recipient: str | None = None) -> None:
+    """Put a partial segment into an archive's folder, unless it is kept and had come further.
+
+    Of two that begin alike and end in zeros, the one with more in it takes more room when it
+    is compressed: that holds without a key, too.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    before = kept_path(folder, name)
+    least = before.stat().st_size if before else -1
+    written = _write(source, name, folder, recipient, larger_than=least)
+    if before is not None and written is not None and written != before:
+        before.unlink()
+
+
 def kept_path(folder: Path, name: str) -> Path | None:
     """Where a file is kept, in whatever form; None: it is not."""
     for suffix in ("", ZSTD, ZSTD + AGE, AGE):
@@ -193,7 +209,10 @@ def _head(path: Path) -> bytes:
         return file.read(_HEADER.size)
 
 
-def _write(source: Path, name: str, folder: Path, recipient: str | None) -> None:
+def _write(
+    source: Path, name: str, folder: Path, recipient: str | None, *, larger_than: int = -1
+) -> Path | None:
+    """Write whole or not at all; not at all, too, if it is not larger than that many bytes."""
     compress = is_segment(name.removesuffix(PARTIAL_SUFFIX))
     temporary = folder / f".{name}.{os.getpid()}{TEMPORARY}"
     sealed = folder / f".{name}.{os.getpid()}{AGE}{TEMPORARY}"
@@ -201,10 +220,13 @@ def _write(source: Path, name: str, folder: Path, recipient: str | None) -> None
     try:
         digest = _copy(source, temporary, compress=compress)
         if recipient is not None and compress:
-            write_text(folder / (name + SUM), digest, temporary=sealed)
             _seal(temporary, sealed, recipient)
             sealed.replace(temporary)
             target = target.with_name(target.name + AGE)
+        if temporary.stat().st_size <= larger_than:
+            return None
+        if target.suffix == AGE:
+            write_text(folder / (name + SUM), digest, temporary=sealed)
         stat = source.stat()
         os.utime(temporary, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
         temporary.rename(target)
@@ -212,6 +234,7 @@ def _write(source: Path, name: str, folder: Path, recipient: str | None) -> None
     finally:
         temporary.unlink(missing_ok=True)
         sealed.unlink(missing_ok=True)
+    return target
 
 
 def _copy(source: Path, target: Path, *, compress: bool) -> str:
@@ -235,8 +258,6 @@ def _seal(source: Path, target: Path, recipient: str) -> None:
     from postgres.backup.sealing import seal_file  # noqa: PLC0415 - most archives need none
 
     seal_file(source, target, recipient)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _compare(source: Path, kept: Path, name: str) -> None:

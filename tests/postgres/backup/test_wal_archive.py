@@ -58,7 +58,7 @@ async def test_an_archive_that_does_not_exist_is_empty(archive: WalArchive) -> N
     listing = await archive.listing()
     assert (listing.segments, listing.histories) == ((), {})
     assert await archive.cluster() is None
-    assert (await archive.settle()).names == ()
+    assert await archive.settle() == ()
     assert await archive.trim(name_of(1, 9)) == 0
 
 
@@ -170,9 +170,9 @@ async def test_completed_segments_are_kept_and_the_newest_stays_as_well(
 ) -> None:
     for number in (3, 4, 5):
         write(archive.incoming, 1, number)
-    assert (await archive.settle()).names == (name_of(1, 3), name_of(1, 4), name_of(1, 5))
+    assert await archive.settle() == (name_of(1, 3), name_of(1, 4), name_of(1, 5))
     assert [path.name for path in archive.incoming.iterdir()] == [name_of(1, 5)]
-    assert (await archive.settle()).names == ()
+    assert await archive.settle() == ()
     write(archive.incoming, 1, 6, suffix=".partial")
     await archive.settle()
     assert [path.name for path in archive.incoming.iterdir()] == [name_of(1, 6) + ".partial"]
@@ -212,10 +212,36 @@ async def test_setting_aside_empties_the_folder_and_loses_nothing(archive: WalAr
     await archive.set_aside()
     assert list(archive.incoming.iterdir()) == []
     assert await names(archive) == [(name_of(1, 3), False), (name_of(1, 4), True)]
-    # It comes once more, and further than before.
-    write(archive.incoming, 1, 4, suffix=".partial", seed=1)
-    await archive.set_aside()
-    assert await names(archive) == [(name_of(1, 3), False), (name_of(1, 4), True)]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_of_two_ends_of_a_segment_the_one_that_came_further_is_kept(
+    archive: WalArchive, keys: KeyPair, tmp_path: Path, *, encrypted: bool
+) -> None:
+    """A timeline that was left is received once more, up to where it was left."""
+    writer = WalArchive(archive.folder, recipient=keys.recipient if encrypted else None)
+    whole = content(1, 4)
+    for end in (300_000, 400_000, 200_000):
+        write(archive.incoming, 1, 4, suffix=".partial")
+        cut = whole[:end].ljust(SIZE, b"\0")
+        (archive.incoming / f"{name_of(1, 4)}.partial").write_bytes(cut)
+        await writer.set_aside()
+    reader = WalArchive(archive.folder, identity=keys.identity)
+    wanted = whole[:400_000].ljust(SIZE, b"\0")
+    assert await staged(reader, name_of(1, 4), tmp_path / "out") == wanted
+
+
+async def test_a_starting_point_for_the_receiver_is_no_segment(archive: WalArchive) -> None:
+    write(archive.incoming, 1, 3)
+    await archive.set_aside(begin_after=name_of(1, 5))
+    assert [path.name for path in archive.incoming.iterdir()] == [name_of(1, 5)]
+    assert (archive.incoming / name_of(1, 5)).stat().st_size == SIZE
+    assert await names(archive) == [(name_of(1, 3), False)]
+    assert await archive.settle() == ()
+    write(archive.incoming, 1, 6, suffix=".partial")
+    await archive.settle()
+    assert await names(archive) == [(name_of(1, 3), False), (name_of(1, 6), True)]
+    assert not (archive.incoming / name_of(1, 5)).exists()
 
 
 # 11 times a name or a time of a file is changed; the twelfth moment is after the end.
