@@ -29,6 +29,7 @@ from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import Binaries, find_binaries
 from postgres.errors import PostgresError
 from postgres.restore.checks import check_files
+from postgres.restore.folders import disk_error
 from postgres.restore.scratch import unpack
 
 # The archive of WAL stands beside the backups that need it.
@@ -106,6 +107,13 @@ class NativeEngine:
         binaries = await self._programs(facts)
         read = await unpack(binaries, self.folder / backup_id, facts, work_folder)
         return LaidOut(data=work_folder / "scratch" / "data", settings={}, read=read)
+
+    async def stage_wal(self, names: Sequence[str], folder: Path) -> int:
+        """Segments and histories, decrypted and decompressed."""
+        try:
+            return await self.wal.stage(names, folder)
+        except OSError as error:
+            raise disk_error(folder, error) from error
 
     async def remove(self, backup_id: str) -> int:
         """Rename it, so that it no longer counts, then remove it: a crash leaves no half."""
