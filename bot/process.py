@@ -25,6 +25,7 @@ from bot.http import serve_http, web_app
 from bot.metrics import Metrics
 from bot.notices import Teller
 from bot.outbox import Outbox
+from bot.scheduled import ScheduledRequests
 from bot.schedules import run_schedules
 from bot.settings import Settings
 from bot.sockets import open_sockets
@@ -161,6 +162,7 @@ class Twokey:
             store=self.store,
             clock=desk.clock,
             meter=self.metrics.audit,
+            requests=ScheduledRequests(desk=desk),
         )
 
     async def _sweep(self, stop: asyncio.Event) -> None:

@@ -12,7 +12,9 @@ from typing import Final
 from bot.anchoring import AnchorKeeper
 from bot.audit_metrics import AuditMetrics
 from bot.inventory import Inventory
+from bot.scheduled import ScheduledRequests, schedule_of
 from jobs.schedules import Schedule, Scheduler
+from jobs.timetable import timetables
 from store.connect import Store
 
 HOST: Final = socket.gethostname()
@@ -20,8 +22,9 @@ HOST: Final = socket.gethostname()
 
 def schedules_of(inventory: Inventory, clock: Callable[[], datetime]) -> Sequence[Schedule]:
     """Everything that the inventory wants done at given times."""
-    anchors = inventory.anchors
-    return [anchors.schedule(clock=clock)] if anchors else []
+    timed = timetables(inventory.databases.values()).values()
+    anchors = [inventory.anchors.schedule(clock=clock)] if inventory.anchors else []
+    return [*anchors, *(schedule_of(each) for each in timed)]
 
 
 async def run_schedules(
@@ -31,8 +34,9 @@ async def run_schedules(
     store: Store,
     clock: Callable[[], datetime],
     meter: AuditMetrics,
+    requests: ScheduledRequests,
 ) -> None:
-    """Fire what is due, and keep this host's file of anchors, until `stop` is set."""
+    """Fire what is due, ask for it, and keep this host's file of anchors, until `stop` is set."""
     schedules = schedules_of(inventory, clock)
     if not schedules:
         return
@@ -41,6 +45,8 @@ async def run_schedules(
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(scheduler.run(stop))
+        if requests.timed:
+            tasks.create_task(requests.run(stop))
         if inventory.anchors is not None:
             keeper = AnchorKeeper(
                 store=store, place=inventory.anchors, clock=clock, meter=meter, host=HOST

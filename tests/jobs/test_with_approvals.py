@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from approvals.by_the_clock import CLOCK
 from approvals.calls import Decision
 from approvals.service import Approvals
 from approvals.words import Door, Flag, Person, PersonId, RefusedError, RunId, Why
@@ -86,6 +87,23 @@ async def test_a_vote_becomes_a_run_and_its_end_closes_the_request(office: Offic
     assert await office.bench.request_state(run_id) == "done"
     assert await office.bench.noted() == ["one begin 0", "one end"]
     assert await office.actions() == ["ask", "vote", "begin", "finish"]
+
+
+async def test_what_a_schedule_asked_for_runs_though_no_directory_knows_it(office: Office) -> None:
+    ask = an_ask(
+        operation="work",
+        params=Work(steps=[Step(name="one")]).model_dump(mode="json"),
+        plan={"title": "Work", "steps": ["one"]},
+        by=CLOCK,
+        door=Door.CLOCK,
+        attributes={"scheduled": "yes"},
+    )
+    asked = await office.approvals.ask(ask)
+    async with working(office.worker()):
+        decided = await office.approvals.vote(a_ballot(asked, BEN))
+        assert decided.request is not None
+        assert decided.request.run_id is not None
+        assert await office.bench.until(decided.request.run_id, "done", "refused") == "done"
 
 
 async def test_a_failed_run_fails_its_request(office: Office) -> None:
