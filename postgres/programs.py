@@ -26,7 +26,7 @@ _GRACE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """How a program ended. `stdout` and `stderr` are the last 64 kB of each."""
+    """How a program ended. `stdout` and `stderr` are the last 64 kB of each, or what was asked."""
 
     code: int
     stdout: str
@@ -48,13 +48,15 @@ async def run_program(
     as_server: bool = True,
     environ: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    stdout_bytes_max: int = _KEPT_BYTES_MAX,
 ) -> Finished:
     """Run a program to its end, and say how it ended; a non-zero code is no error here.
 
     It runs as the server account (`as_server`) or as ourselves, in a process group of its
     own. When the caller is cancelled, the time is up, or our process dies, the group is
     ended. `environ` is added to an otherwise clean environment: the place for PGPASSWORD.
-    `on_line` gets every line of standard error as it comes.
+    `on_line` gets every line of standard error as it comes. The last `stdout_bytes_max` bytes
+    of standard output are kept, for programs that answer at length.
 
     Raises:
         PostgresError: it could not be started, or ran longer than `time_limit`.
@@ -63,7 +65,7 @@ async def run_program(
     account = server_account() if as_server else None
     if not as_server:  # libpq looks for ~/.pgpass and certificates there
         environ = {"HOME": str(Path.home()), **(environ or {})}
-    running = _Running(_Tail(None), _Tail(on_line))
+    running = _Running(_Tail(None, kept_bytes_max=stdout_bytes_max), _Tail(on_line))
     try:
         async with asyncio.timeout(time_limit.total_seconds()):
             await _start(running, [os.fspath(part) for part in command], account, environ)
@@ -91,11 +93,12 @@ class _Tail:
     on_line: Callable[[str], None] | None
     kept: bytearray = field(default_factory=bytearray)
     line: str = ""
+    kept_bytes_max: int = _KEPT_BYTES_MAX
 
     def add(self, chunk: bytes) -> None:
         self.kept += chunk
-        if len(self.kept) > 2 * _KEPT_BYTES_MAX:
-            del self.kept[:-_KEPT_BYTES_MAX]
+        if len(self.kept) > 2 * self.kept_bytes_max:
+            del self.kept[: -self.kept_bytes_max]
         if self.on_line is None:
             return
         # A progress line ends in a carriage return.
@@ -106,7 +109,7 @@ class _Tail:
             self.on_line(line[:_LINE_CHARS_MAX])
 
     def text(self) -> str:
-        return bytes(self.kept[-_KEPT_BYTES_MAX:]).decode(errors="replace")
+        return bytes(self.kept[-self.kept_bytes_max :]).decode(errors="replace")
 
 
 class _Running(asyncio.SubprocessProtocol):
