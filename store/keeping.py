@@ -160,6 +160,12 @@ async def find_again(conn: AsyncConnection, database: str, ids: Sequence[str]) -
     return list(found.scalars())
 
 
+async def newest_mark(conn: AsyncConnection, database: str) -> tuple[datetime, str, int] | None:
+    """When the cluster was seen last, which one it was (its identifier), on which timeline."""
+    row = await _one(conn, NEWEST_MARK, {"database": database})
+    return None if row is None else (row["at"], row["system_identifier"], row["timeline"])
+
+
 async def _one(
     conn: AsyncConnection, statement: sa.TextClause, values: Mapping[str, Any]
 ) -> Mapping[str, Any] | None:

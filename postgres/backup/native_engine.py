@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from pydantic import SecretStr
 
 from postgres.backup.engine import Archive, Finding, LaidOut, OnText, Probe, TakeOrder
 from postgres.backup.facts import (
-    PARTIAL,
     BackupFacts,
     BackupKind,
     EngineName,
@@ -25,6 +23,7 @@ from postgres.backup.facts import (
 )
 from postgres.backup.native import Compression, take_backup
 from postgres.backup.progress import OnProgress
+from postgres.backup.removal import remove_folder
 from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import Binaries, find_binaries
 from postgres.errors import PostgresError
@@ -117,7 +116,7 @@ class NativeEngine:
 
     async def remove(self, backup_id: str) -> int:
         """Rename it, so that it no longer counts, then remove it: a crash leaves no half."""
-        return await asyncio.to_thread(_remove, backup_folder(self.folder, backup_id))
+        return await asyncio.to_thread(remove_folder, backup_folder(self.folder, backup_id))
 
     async def trim(self, before: str) -> int:
         """Remove WAL files older than `before`; history files stay."""
@@ -125,13 +124,3 @@ class NativeEngine:
 
     async def _programs(self, facts: BackupFacts) -> Binaries:
         return await asyncio.to_thread(find_binaries, self.environ, major=facts.major)
-
-
-def _remove(place: Path) -> int:
-    partial = place.with_name(place.name + PARTIAL)
-    if place.exists():
-        shutil.rmtree(partial, ignore_errors=True)
-        place.rename(partial)
-    freed = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    shutil.rmtree(partial, ignore_errors=True)
-    return freed
