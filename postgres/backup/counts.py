@@ -98,6 +98,14 @@ async def count_all(
     return tuple(task.result() for task in tasks)
 
 
+async def count_in(conn: Any, database: str, *, seconds_max: float) -> Side:
+    """Exact counts of a database's tables in the transaction that is open on `conn`."""
+    deadline = time.monotonic() + seconds_max
+    moment = str(await conn.fetchval("SELECT pg_current_snapshot()::text"))
+    tables = {row["name"]: await _count(conn, row, deadline) for row in await conn.fetch(TABLES)}
+    return Side(database=database, snapshot=moment, tables=tables)
+
+
 def compare(before: Sequence[Side], after: Sequence[Side]) -> tuple[TableCount, ...]:
     """What both sides say about each table."""
     found: list[TableCount] = []

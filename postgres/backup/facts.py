@@ -90,7 +90,7 @@ class BackupFacts(_Stored):
     base: str | None = None
     # The engine's own name for it.
     label: str = ""
-    encryption: Literal["none", "age"] = "none"
+    encryption: Literal["none", "age", "aes-256-cbc"] = "none"
     # The public key that it was encrypted for.
     recipient: str = ""
     began_at: datetime
@@ -212,19 +212,21 @@ def list_backups(folder: Path) -> Listing:
 
 def complete(partial: Path, facts: BackupFacts) -> None:
     """Write the facts and give the folder its name: from here on it counts, even after a crash."""
+    for kept in facts.files:
+        _sync(partial / kept.name, os.O_RDONLY)
     path = partial / FACTS_FILE
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(facts.model_dump_json(indent=1))
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(partial)
+    _sync(partial, os.O_RDONLY | os.O_DIRECTORY)
     partial.rename(partial.with_name(facts.id))
-    _sync_folder(partial.parent)
+    _sync(partial.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

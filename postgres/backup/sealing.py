@@ -131,6 +131,15 @@ def open_sealed(source: Path | Readable, identity: SecretStr, *, name: str = "")
     return cast("BinaryIO", reader)
 
 
+def no_identity(name: str) -> WrongKeyError:
+    """The error for something sealed where no key to read with was configured."""
+    return WrongKeyError(
+        f"{name} is encrypted, and Twokey has no identity to open it with.",
+        next_step="Set encryption.identity of the inventory, where backups are restored, to a"
+        " reference to the key that belongs to the recipient.",
+    )
+
+
 def _recipient(text: str) -> pyrage.x25519.Recipient:
     try:
         return pyrage.x25519.Recipient.from_str(text)

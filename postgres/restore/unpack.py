@@ -15,16 +15,18 @@ import queue
 import tarfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
 import zstandard
+from pydantic import SecretStr
 
 from postgres.account import Account
 from postgres.backup.facts import FileFact
+from postgres.backup.sealing import SEALED, Readable, no_identity, open_sealed
 from postgres.errors import DamagedError
 
 __all__ = ["DamagedError", "unpack_archives"]
@@ -61,6 +63,7 @@ class _Pump:
 
     archive: Path
     stopped: Callable[[], bool]
+    identity: SecretStr | None = None
     chunks: queue.Queue[bytes] = field(default_factory=lambda: queue.Queue(_QUEUED_CHUNKS_MAX))
     error: Exception | None = None
     fact: FileFact | None = None
@@ -70,8 +73,9 @@ class _Pump:
         try:
             with self.archive.open("rb", buffering=0) as file:
                 source = _Source(cast("BinaryIO", file))
-                for chunk in _chunks(self.archive, source):
-                    self._put(chunk)
+                with _unsealed(self.archive, source, self.identity) as opened:
+                    for chunk in _chunks(self.archive, opened):
+                        self._put(chunk)
                 while source.read():  # to the end, for the hash
                     pass
                 self.fact = FileFact(
@@ -122,17 +126,24 @@ class _Pump:
 
 
 async def unpack_archives(
-    archives: Iterable[tuple[Path, Path]], account: Account | None
+    archives: Iterable[tuple[Path, Path]],
+    account: Account | None,
+    identity: SecretStr | None = None,
 ) -> tuple[FileFact, ...]:
     """Unpack each archive into its target folder; their sizes and SHA-256.
 
+    Archives whose names end in `.age` are opened with the `identity`.
+
     Raises:
+        WrongKeyError: an archive was encrypted for another identity, or there is none here.
         DamagedError: an archive is damaged, or tries to write elsewhere.
         OSError: the disk is full, or not ours to write on.
     """
     stop, facts = threading.Event(), []
     for archive, target in archives:
-        work = asyncio.ensure_future(asyncio.to_thread(_unpack, archive, target, account, stop))
+        work = asyncio.ensure_future(
+            asyncio.to_thread(_unpack, archive, target, account, stop, identity)
+        )
         try:
             facts.append(await asyncio.shield(work))
         except asyncio.CancelledError:
@@ -143,10 +154,14 @@ async def unpack_archives(
 
 
 def _unpack(
-    archive: Path, target: Path, account: Account | None, stop: threading.Event
+    archive: Path,
+    target: Path,
+    account: Account | None,
+    stop: threading.Event,
+    identity: SecretStr | None,
 ) -> FileFact:
     ended = threading.Event()
-    pump = _Pump(archive, lambda: stop.is_set() or ended.is_set())
+    pump = _Pump(archive, lambda: stop.is_set() or ended.is_set(), identity)
     thread = threading.Thread(target=pump.run, name=f"unpack {archive.name}", daemon=True)
     thread.start()
     try:
@@ -164,8 +179,21 @@ def _unpack(
     return pump.fact
 
 
-def _chunks(archive: Path, source: _Source) -> Iterable[bytes]:
-    match archive.suffix:
+@contextmanager
+def _unsealed(
+    archive: Path, source: _Source, identity: SecretStr | None
+) -> Iterator[BinaryIO | _Source]:
+    if archive.suffix != SEALED:
+        yield source
+        return
+    if identity is None:
+        raise no_identity(archive.name)
+    with open_sealed(cast("Readable", source), identity, name=archive.name) as opened:
+        yield opened
+
+
+def _chunks(archive: Path, source: BinaryIO | _Source) -> Iterable[bytes]:
+    match Path(archive.name.removesuffix(SEALED)).suffix:
         case ".zst":
             reader = zstandard.ZstdDecompressor().stream_reader(
                 cast("IO[bytes]", source), read_size=CHUNK_BYTES, read_across_frames=True
