@@ -20,6 +20,7 @@ from bot.blocks import Message
 from bot.buttons import Purpose, Seal, Shown
 from bot.menus import Menus
 from bot.outbox_rows import Row
+from bot.views.alert import alert_message
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.card import Card, GateLine, VoteLine
@@ -137,6 +138,8 @@ class Cards:
                 return _result(payload)
             case "anchor":
                 return anchor_message(payload)
+            case "alert":
+                return alert_message(payload)
             case _:
                 return note_message(str(payload["text"]), str(payload.get("kind", "")))
 

@@ -17,6 +17,7 @@ from store.connect import Store
 _ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Final states are not counted row by row: there may be millions, and they do not change.
 OPEN_STATES: Final = ("pending", "approved", "executing", "needs_review")
+SEVERITIES: Final = ("warning", "critical")
 OPEN_RUNS: Final = ("queued", "running", "needs_attention")
 
 COUNT_STATES: Final = sa.text("""
@@ -29,6 +30,11 @@ COUNT_STATES: Final = sa.text("""
       FROM runs
      WHERE state = ANY(:runs)
      GROUP BY state
+     UNION ALL
+    SELECT 'alerts', severity, count(*)
+      FROM alerts
+     WHERE state = 'firing'
+     GROUP BY severity
 """)
 
 
@@ -79,6 +85,12 @@ class Metrics:
                 "twokey_requests", "Open requests by state", ["state"], registry=self.registry
             ),
             "runs": Gauge("twokey_runs", "Open runs by state", ["state"], registry=self.registry),
+            "alerts": Gauge(
+                "twokey_alerts",
+                "Alerts that fire by severity",
+                ["severity"],
+                registry=self.registry,
+            ),
         }
 
     @contextmanager
@@ -121,7 +133,11 @@ class Metrics:
 
     async def read(self, store: Store) -> None:
         """Read what the store knows."""
-        for gauge, states in (("requests", OPEN_STATES), ("runs", OPEN_RUNS)):
+        for gauge, states in (
+            ("requests", OPEN_STATES),
+            ("runs", OPEN_RUNS),
+            ("alerts", SEVERITIES),
+        ):
             for state in states:
                 self._states[gauge].labels(state).set(0)
         async with store.begin() as conn:

@@ -16,6 +16,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.service import Approvals
 from approvals.words import BadInputError
+from bot.alerting import Watch
 from bot.api import Api
 from bot.background import Background
 from bot.desk import Desk
@@ -122,6 +123,7 @@ class Twokey:
                 tasks.create_task(self.homes.run(stop))
                 tasks.create_task(self._sweep(stop))
                 tasks.create_task(self._scheduled(stop))
+                tasks.create_task(self._watch().run(stop))
                 await self._listen(stop, runner, listening)
 
     async def _listen(
@@ -164,6 +166,9 @@ class Twokey:
             meter=self.metrics.audit,
             requests=ScheduledRequests(desk=desk),
         )
+
+    def _watch(self) -> Watch:
+        return Watch(inventory=self.desk.inventory, store=self.store, clock=self.desk.clock)
 
     async def _sweep(self, stop: asyncio.Event) -> None:
         """Tell what has expired or is about to. Expiry itself does not wait for this."""

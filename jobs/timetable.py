@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
@@ -80,13 +80,7 @@ class Timed:
 
     def interval(self, around: datetime) -> timedelta:
         """The longest that lies between two moments of it, about this time of the year."""
-        moments: list[datetime] = []
-        at: datetime | None = around
-        while at is not None and len(moments) < _MOMENTS:
-            at = self.next_at(at)
-            moments += [at] if at else []
-        gaps = [after - before for before, after in pairwise(moments)]
-        return max(gaps, default=timedelta.max)
+        return _interval(self.cron, self.zone, around.date())
 
 
 def timetable(database: Database) -> tuple[Timed, ...]:
@@ -150,3 +144,15 @@ async def _nothing(conn: AsyncConnection, firing: Firing) -> Mapping[str, JsonVa
 @lru_cache(maxsize=1024)
 def _trigger(cron: str, zone: str) -> CronTrigger:
     return cron_trigger(cron, zone)
+
+
+@lru_cache(maxsize=1024)
+def _interval(cron: str, zone: str, day: date) -> timedelta:
+    trigger = _trigger(cron, zone)
+    schedule = Schedule(name="", cron=cron, trigger=trigger, misfire=timedelta(0), action=_nothing)
+    at: datetime | None = datetime.combine(day, time(), UTC)
+    moments: list[datetime] = []
+    while at is not None and len(moments) < _MOMENTS:
+        at = next_due(schedule, at)
+        moments += [at] if at else []
+    return max((after - before for before, after in pairwise(moments)), default=timedelta.max)

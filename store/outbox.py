@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.redact import redact_json
 
-Topic = Literal["card", "note", "progress", "result", "direct", "anchor"]
+Topic = Literal["card", "note", "progress", "result", "direct", "anchor", "alert"]
 CHANNEL: Final = "twokey_outbox"
 
 # The notification reaches the deliverer when the transaction commits, never before.
