@@ -27,15 +27,12 @@ from jobs.operation import (
     Risk,
     Table,
 )
-from jobs.reconcile import at_hand, findings, look, settle
+from jobs.pruning import reconcile_first, remove_backups, trim_wal
+from jobs.reconcile import at_hand
 from jobs.retention import Judged, Judgement, NothingDueError, Trim
 from jobs.text import count_text, span_text
-from postgres.backup.engine import Engine
-from postgres.backup.wal_names import lsn_number
 from postgres.errors import PostgresError
 from postgres.sizes import pretty_bytes
-from store.backups import BackupRecord, find_backup
-from store.keeping import begin_removal, decide_alone, end_removal
 
 # So many go at once; the next prune takes the next ones.
 REMOVED_MAX: Final = 500
@@ -112,15 +109,15 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
 
     async def reconcile(attempt: Attempt) -> JsonValue:
         del attempt
-        await _reconcile(job, engine)
+        await reconcile_first(job, engine)
         return None
 
     async def remove(attempt: Attempt) -> JsonValue:
-        return await _remove_all(job, engine, named, attempt)
+        return await remove_backups(job, engine, named, attempt)
 
     async def cut(attempt: Attempt) -> JsonValue:
         del attempt
-        return await _cut(job, engine, trim)
+        return await trim_wal(job, engine, trim)
 
     await job.step("compare with the disk", reconcile, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT,
                    attempts=ATTEMPTS)  # fmt: skip
@@ -130,9 +127,6 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
     wal = await job.step("trim WAL", cut, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT,
                          attempts=ATTEMPTS)  # fmt: skip
     return _answer(params.database, _as_dict(removed), _as_dict(wal))
-
-
-# Planning
 
 
 async def _wal(context: Context, judgement: Judgement) -> Trimming | str | None:
@@ -262,94 +256,6 @@ def _named(plan: Plan) -> list[str]:
 def _trim_of(plan: Plan) -> Trim | None:
     found = _WAL.fullmatch(plan.pins[WAL_PIN])
     return Trim(backup_id=found[1], lsn=found[2]) if found else None
-
-
-# Running
-
-
-async def _reconcile(job: Job, engine: Engine) -> None:
-    """What is lost must not be counted on as what stays."""
-    seen = await look(job.store, job.database, engine, job.now)
-    if seen.is_away:
-        [finding] = findings(job.database, seen)
-        raise JobError(finding.problem, next_step=finding.next_step)
-    await settle(job.store, job.database, seen, job.now)
-
-
-async def _remove_all(
-    job: Job, engine: Engine, named: Sequence[str], attempt: Attempt
-) -> JsonValue:
-    """Remove one after the other; the checkpoint says what became of each."""
-    outcomes: dict[str, JsonValue] = dict(_as_dict(attempt.checkpoint))
-    for number, backup_id in enumerate(named, 1):
-        if backup_id in outcomes:
-            continue
-        outcome = await _remove(job, engine, backup_id)
-        outcomes[backup_id] = outcome
-        await attempt.save(dict(outcomes))
-        freed = isinstance(outcome, int)
-        text = f"Removed {backup_id}" if freed else f"{backup_id} stays. {outcome}"
-        await job.report(text, fraction=number / len(named))
-    return outcomes
-
-
-async def _remove(job: Job, engine: Engine, backup_id: str) -> int | str:
-    """Remove one; how many bytes that freed, or why it stays.
-
-    It counts no more before its first file goes, and is called removed when its last is gone:
-    whatever stops us in between, the next prune goes on.
-    """
-    if (why := await _mark(job, backup_id)) is not None:
-        return why
-    freed = await engine.remove(backup_id)
-    async with job.store.begin() as conn:
-        ended = await end_removal(conn, backup_id, at=job.now)
-        found = await find_backup(conn, job.database.name, backup_id)
-    return (freed or found.size_bytes) if ended and found else "Another run has removed it."
-
-
-async def _mark(job: Job, backup_id: str) -> int | str | None:
-    """Mark a backup as going, if it still may; else why it stays. One decision at a time.
-
-    Its size, when this run removed it before a crash.
-    """
-    async with job.store.begin() as conn:
-        await decide_alone(conn, job.database.name)
-        judgement = await judgement_of(conn, job.database, job.now)
-        each = next((one for one in judgement.judged if one.backup.id == backup_id), None)
-        if each is None:
-            return _gone(await find_backup(conn, job.database.name, backup_id), job.request_id)
-        if each.kept:
-            return each.why
-        if each.backup.state == "removing":
-            return None
-        begun = await begin_removal(
-            conn, backup_id, why=each.why, request_id=job.request_id, at=job.now
-        )
-        return None if begun else "It was put on hold, or something came to build on it."
-
-
-def _gone(backup: BackupRecord | None, request_id: int) -> int | str:
-    removal = backup.detail.get("removal") if backup else None
-    if backup and isinstance(removal, dict) and removal.get("request") == request_id:
-        return backup.size_bytes
-    return "It is gone already."
-
-
-async def _cut(job: Job, engine: Engine, planned: Trim | None) -> JsonValue:
-    """Remove WAL up to where the plan says, and never further than may go now."""
-    async with job.store.begin() as conn:
-        judgement = await judgement_of(conn, job.database, job.now)
-    if planned is None or judgement.trim is None:
-        return {"why": judgement.untrimmed or "The plan does not say so."}
-    trim = min(planned, judgement.trim, key=lambda each: lsn_number(each.lsn))
-    listing, archive = await engine.backups(), await engine.archive()
-    found = trimming(archive, trim, listing.backups)
-    if isinstance(found, str):
-        return {"why": found}
-    await job.report(f"Removing {count_text(found.files, 'WAL file')} before {found.before}")
-    freed = await engine.trim(found.before)
-    return {"before": found.before, "files": found.files, "freed": freed}
 
 
 def _answer(
