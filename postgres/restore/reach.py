@@ -9,7 +9,7 @@ belongs to, and that a quiet database is covered although nothing was written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -29,6 +29,8 @@ from postgres.backup.wal import (
 )
 
 UTC_TEXT: Final = "%Y-%m-%d %H:%M:%S UTC"
+_PAGE_BYTES: Final = 8192
+_HEADER_BYTES_MAX: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Window:
     def has_lsn(self, lsn: str) -> bool:
         """Whether the WAL goes from the backup's end to this LSN."""
         low, high = lsn_number(self.since_lsn), lsn_number(self.until_lsn)
-        return low <= lsn_number(lsn) < high or (not self.wal and lsn_number(lsn) == low)
+        return low <= lsn_number(lsn) <= high
 
     def wal_to(self, lsn: str) -> tuple[str, ...]:
         """The part of `wal` that goes up to the segment with this LSN."""
@@ -92,6 +94,7 @@ def windows(
     than the newest one. Marks are in the order of time. Of one backup, the window of the newest
     timeline comes last.
     """
+    marks = settle(marks)
     physical = [facts for facts in backups if facts.kind != "logical"]
     if not physical:
         return ()
@@ -115,6 +118,22 @@ def spans(found: Sequence[Window]) -> tuple[tuple[datetime, datetime], ...]:
         else:
             merged.append((window.since, window.until))
     return tuple(merged)
+
+
+def settle(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """The same marks with LSNs at which a record can end, see `record_end`."""
+    return tuple(replace(mark, lsn=record_end(mark.lsn)) for mark in marks)
+
+
+def record_end(lsn: str) -> str:
+    """Where the record before an LSN ended.
+
+    A server that is to write next on a fresh page says the place behind that page's header,
+    which no replay reaches before something was written there.
+    """
+    number = lsn_number(lsn)
+    offset = number % _PAGE_BYTES
+    return lsn_text(number - offset if offset <= _HEADER_BYTES_MAX else number)
 
 
 def is_on(archive: Archive, timeline: int, mark: Mark) -> bool:

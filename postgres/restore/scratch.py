@@ -69,7 +69,8 @@ _ISOLATION: Final[Mapping[str, str]] = MappingProxyType(
         "maintenance_work_mem": "256MB",
     }
 )
-_LEFT_OUT: Final = ("standby.signal", "recovery.signal")
+_STANDBY: Final = "standby.signal"
+_LEFT_OUT: Final = (_STANDBY, "recovery.signal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +144,11 @@ async def start_scratch(
     *,
     settings: Mapping[str, str] | None = None,
     time_limit: timedelta = START_LIMIT,
+    is_standby: bool = False,
 ) -> Server:
     """Start what was unpacked, in isolation, and wait until it takes connections.
+
+    As a standby it follows nobody, and takes connections as soon as it is consistent.
 
     Raises:
         DamagedError: it does not start, as when WAL is missing.
@@ -155,6 +159,8 @@ async def start_scratch(
     try:
         _rewrite_tablespace_map(folder)
         _forget_origin(layout.data)
+        if is_standby:
+            _make_standby(layout.data)
         _hand_over(folder)
         layout.make_run()
         notes = Notes(
@@ -206,6 +212,11 @@ def _forget_origin(data: Path) -> None:
         (data / name).unlink(missing_ok=True)
     # PostgreSQL reads it after all others; it need not exist, but ALTER SYSTEM wants it.
     (data / "postgresql.auto.conf").write_text("")
+
+
+def _make_standby(data: Path) -> None:
+    (data / _STANDBY).touch()
+    give(data / _STANDBY)
 
 
 def _isolation(major: int) -> Mapping[str, str]:

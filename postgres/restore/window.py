@@ -15,7 +15,7 @@ from postgres.backup.engine import Archive
 from postgres.backup.facts import BackupFacts
 from postgres.backup.wal import lsn_number, newest_timeline
 from postgres.errors import PostgresError
-from postgres.restore.reach import UTC_TEXT, Mark, Window, is_on, spans, windows
+from postgres.restore.reach import UTC_TEXT, Mark, Window, is_on, record_end, settle, spans, windows
 from postgres.restore.target import RecoveryTarget
 
 __all__ = [
@@ -37,7 +37,8 @@ class Choice:
 
     `proof_lsn`: when this LSN has been replayed, nothing that belongs to the target is
     missing, also if no later transaction shows it; None: nobody knows such an LSN.
-    `note` is for people, if there is something to say about the choice.
+    `is_open`: the last segment is partial, and may hold less than its name says. `note` is for
+    people, if there is something to say about the choice.
     """
 
     target: RecoveryTarget
@@ -45,6 +46,7 @@ class Choice:
     timeline: int
     wal: tuple[str, ...] = ()
     proof_lsn: str | None = None
+    is_open: bool = False
     note: str = ""
 
     @property
@@ -69,6 +71,7 @@ def choose(
     Raises:
         PostgresError: there is none; it says what can be recovered.
     """
+    marks = settle(marks)
     asked = [facts for facts in backups if backup_id in (None, facts.id)]
     if backup_id is not None and not asked:
         raise PostgresError(
@@ -136,6 +139,7 @@ def _choice(
         timeline=window.timeline,
         wal=wal,
         proof_lsn=proof_lsn,
+        is_open=window.is_open and wal == window.wal,
         note=note,
     )
 
@@ -167,14 +171,15 @@ def _by_time(
 
 
 def _by_lsn(found: Sequence[Window], target: RecoveryTarget) -> Choice:
-    fitting = [window for window in found if window.has_lsn(target.value)]
+    lsn = record_end(target.value)
+    fitting = [window for window in found if window.has_lsn(lsn)]
     if not fitting:
         raise _outside_of_lsns(found, target)
     timeline = max(window.timeline for window in fitting)
     window = [window for window in fitting if window.timeline == timeline][-1]
     # PostgreSQL stops at the first record that begins there or later: maybe in the next one.
-    wal = window.wal_to(target.value)
-    return _choice(target, window, window.wal[: len(wal) + 1], proof_lsn=target.value)
+    wal = window.wal_to(lsn)
+    return _choice(target, window, window.wal[: len(wal) + 1], proof_lsn=lsn)
 
 
 def _by_xid(

@@ -105,6 +105,7 @@ TWO = (backup("old", 2), backup("new", 5))
         ("lsn 0/4000000", "old", range(2, 6)),
         ("lsn 0/5000100", "new", range(5, 7)),
         ("lsn 0/9FFFFFF", "new", range(5, 10)),
+        ("lsn 0/A000028", "new", range(5, 10)),
         ("xid 900", "old", range(2, 10)),
         ("point before the deploy", "old", range(2, 10)),
         ("end", "new", range(0)),
@@ -142,6 +143,14 @@ def test_a_quiet_database_is_covered_by_marks_that_say_the_same() -> None:
         chosen("2026-11-20 12:59:00 UTC", TWO, kept, busy)
 
 
+def test_a_quiet_database_that_began_a_new_segment_is_covered_by_the_old_one() -> None:
+    kept = archive(segment(1, 5), segment(1, 6))
+    choice = chosen("2026-11-20 12:59:00 UTC", TWO, kept, [mark(60, "0/7000028")])
+    assert (choice.proof_lsn, numbers(choice)) == ("0/7000000", [(1, 5), (1, 6)])
+    with pytest.raises(PostgresError, match="up to 2026-11-20 12:07:00 UTC"):
+        chosen("2026-11-20 12:59:00 UTC", TWO, kept, [mark(60, "0/7000050")])
+
+
 @pytest.mark.parametrize(
     ("text", "because", "instead"),
     [
@@ -149,7 +158,7 @@ def test_a_quiet_database_is_covered_by_marks_that_say_the_same() -> None:
         ("2026-11-20 12:10:01 UTC", "later than what is kept.* 12:10:00", "12:02:00 UTC to"),
         ("2026-11-20 13:10:01+01", "later than what is kept", "latest"),
         ("lsn 0/2000000", "outside of the WAL", "0/2000100 to 0/A000000"),
-        ("lsn 0/A000000", "outside of the WAL", "0/2000100 to 0/A000000"),
+        ("lsn 0/A000100", "outside of the WAL", "0/2000100 to 0/A000000"),
     ],
 )
 def test_a_target_outside_is_refused_with_what_can_be_recovered(
@@ -170,7 +179,7 @@ def test_a_hole_in_the_wal_is_named_with_what_lies_on_both_sides() -> None:
     assert chosen("2026-11-20 12:03:30 UTC", TWO, kept).backup.id == "old"
     assert chosen("2026-11-20 12:07:00 UTC", TWO, kept).backup.id == "new"
     with pytest.raises(PostgresError, match="4 is missing"):
-        chosen("lsn 0/4000000", TWO, kept)
+        chosen("lsn 0/4000100", TWO, kept)
     with pytest.raises(PostgresError, match="4 is missing"):
         chosen("2026-11-20 12:06:30 UTC", TWO, kept, backup_id="old")
 
