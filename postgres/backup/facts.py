@@ -212,8 +212,8 @@ def list_backups(folder: Path) -> Listing:
 
 def complete(partial: Path, facts: BackupFacts) -> None:
     """Write the facts and give the folder its name: from here on it counts, even after a crash."""
-    for kept in facts.files:
-        _sync(partial / kept.name, os.O_RDONLY)
+    for kept in partial.iterdir():
+        _sync(kept, os.O_RDONLY)
     path = partial / FACTS_FILE
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:

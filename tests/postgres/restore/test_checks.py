@@ -167,7 +167,7 @@ async def test_a_change_that_our_own_facts_hide_is_found_by_postgresqls_manifest
 
 async def test_missing_wal_is_found(shop: Shop, binaries: Binaries, home: Path) -> None:
     backup = shop.damaged_copy(home)
-    rewrite_archive(backup, "pg_wal.tar", lambda name, body: None)
+    rewrite_archive(backup, "pg_wal.tar.zst", lambda name, body: None)
     report = await verify_backup(binaries, backup, home / "work")
     assert "files" not in found(report)
     assert f"WAL {shop.facts.start_wal} is missing" in found(report)["manifest"]
@@ -176,7 +176,7 @@ async def test_missing_wal_is_found(shop: Shop, binaries: Binaries, home: Path) 
     assert left_over(home) == []
 
 
-@pytest.mark.parametrize("name", ["base.tar.zst", "pg_wal.tar", "backup_manifest"])
+@pytest.mark.parametrize("name", ["base.tar.zst", "pg_wal.tar.zst", "backup_manifest"])
 async def test_a_missing_file_is_named(
     shop: Shop, binaries: Binaries, home: Path, name: str
 ) -> None:
@@ -187,7 +187,7 @@ async def test_a_missing_file_is_named(
     assert f"{name} is missing" in found(report)["restore"]
 
 
-@pytest.mark.parametrize("name", ["base.tar.zst", "pg_wal.tar"])
+@pytest.mark.parametrize("name", ["base.tar.zst", "pg_wal.tar.zst"])
 async def test_a_cut_archive_is_named(
     shop: Shop, binaries: Binaries, home: Path, name: str
 ) -> None:
@@ -471,9 +471,9 @@ async def test_an_archive_that_would_write_elsewhere_is_refused(
 async def test_files_can_be_checked_alone(shop: Shop, home: Path) -> None:
     backup = shop.damaged_copy(home)
     assert check_files(backup, shop.facts) == []
-    flip(backup / "pg_wal.tar", 0.3)
+    flip(backup / "pg_wal.tar.zst", 0.3)
     assert check_files(backup, shop.facts) == [
-        "pg_wal.tar is not what was written: its SHA-256 differs"
+        "pg_wal.tar.zst is not what was written: its SHA-256 differs"
     ]
 
 
