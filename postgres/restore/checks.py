@@ -81,7 +81,7 @@ async def verify_backup(
     try:
         scratch = await _restore(binaries, backup, facts, work_folder, record, settings)
         if scratch:
-            await _run_checks(scratch, critical_queries, record)
+            await _run_checks(scratch, critical_queries, record, facts)
     finally:
         if scratch:
             await asyncio.shield(scratch.server.stop("immediate"))
@@ -90,11 +90,18 @@ async def verify_backup(
 
 
 async def run_checks(
-    scratch: ScratchServer, critical_queries: Sequence[Query], on_step: OnStep | None = None
+    scratch: ScratchServer,
+    critical_queries: Sequence[Query],
+    on_step: OnStep | None = None,
+    *,
+    counted: BackupFacts | None = None,
 ) -> tuple[Check, ...]:
-    """Check a running scratch server; it is stopped for the last check."""
+    """Check a running scratch server; it is stopped for the last check.
+
+    `counted` is the backup at whose end it stands: its row counts must hold; None: at none's.
+    """
     record = Record(on_step)
-    await _run_checks(scratch, critical_queries, record)
+    await _run_checks(scratch, critical_queries, record, counted)
     return tuple(record.checks)
 
 
@@ -197,17 +204,25 @@ async def _unpack(
 
 
 async def _run_checks(
-    scratch: ScratchServer, critical_queries: Sequence[Query], record: Record
+    scratch: ScratchServer,
+    critical_queries: Sequence[Query],
+    record: Record,
+    counted: BackupFacts | None,
 ) -> None:
     # Side by side: amcheck keeps one processor busy for each table, and large tables are few.
     asking = Record(record.on_step)
     async with together() as group:
         group.create_task(check_integrity(scratch, record))
-        group.create_task(_ask(scratch, critical_queries, asking))
+        group.create_task(_ask(scratch, critical_queries, asking, counted))
     record.checks.extend(asking.checks)
     await check_pages(scratch, record)
 
 
-async def _ask(scratch: ScratchServer, critical_queries: Sequence[Query], record: Record) -> None:
-    await check_rows(scratch, record)
+async def _ask(
+    scratch: ScratchServer,
+    critical_queries: Sequence[Query],
+    record: Record,
+    counted: BackupFacts | None,
+) -> None:
+    await check_rows(scratch, record, counted)
     await check_queries(scratch, critical_queries, record)

@@ -18,6 +18,10 @@ _MINIMAL: Final = 'WAL was generated with "wal_level=minimal"'
 _PARITY: Final = "insufficient parameter settings"
 
 
+class UnreachedError(PostgresError):
+    """The backup is sound, but with the WAL that is kept it does not lead to the target."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
     """The place of a replay: after this LSN, and the commit before it; None: there was none."""
@@ -40,7 +44,7 @@ def judge_end(choice: Choice, reached: Reached) -> str:
 
     Raises:
         DamagedError: WAL that was there was not replayed.
-        PostgresError: the target lies beyond, or is not in this WAL.
+        UnreachedError: the target lies beyond, or is not in this WAL.
     """
     end, target = lsn_number(reached.lsn), choice.target
     if damage := _unread(choice, end):
@@ -54,14 +58,14 @@ def judge_end(choice: Choice, reached: Reached) -> str:
         case "end":
             raise DamagedError(f"the WAL ends at {reached}, before the backup is consistent")
         case "xid" | "point":
-            raise PostgresError(
+            raise UnreachedError(
                 f"There is no {target} in the WAL from {choice.backup.id} on, which ends at "
                 f"{reached}.",
                 next_step="See whether it was on this server, and was committed. Name another "
                 "target, or an older backup.",
             )
         case _:
-            raise PostgresError(
+            raise UnreachedError(
                 f"The WAL that is kept does not reach {target}: it ends at {reached}.",
                 next_step="Ask for `latest` to get all of it, or look for the rest of the WAL on "
                 "the server and put it into the archive.",
@@ -71,13 +75,13 @@ def judge_end(choice: Choice, reached: Reached) -> str:
 def explain(log: str, choice: Choice) -> Exception:
     """Why a server did not get through its recovery, from what it said at its end."""
     if _EARLY in log:
-        return PostgresError(
+        return UnreachedError(
             f"{choice.target} is before the end of the backup {choice.backup.id} "
             f"({choice.backup.ended_at:{UTC_TEXT}}).",
             next_step="Name a later target, or an older backup.",
         )
     if _MINIMAL in log:
-        return PostgresError(
+        return UnreachedError(
             f"After {choice.backup.id} the server ran with wal_level=minimal: its WAL holds only "
             "a part of what was written then.",
             next_step="Recover to a moment before that, or from a backup that was taken later.",

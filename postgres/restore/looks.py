@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from postgres.backup.counts import Table, count_all, databases
-from postgres.backup.facts import TableCount
+from postgres.backup.facts import BackupFacts, TableCount
 from postgres.connect import connection
 from postgres.errors import PostgresError
 from postgres.programs import Finished, run_program
@@ -45,17 +45,21 @@ async def check_integrity(scratch: ScratchServer, record: Record) -> None:
     record.add(INTEGRITY, began, complaints(done, "pg_amcheck"), "tables and indexes are sound")
 
 
-async def check_rows(scratch: ScratchServer, record: Record) -> None:
-    """Rows, against the counts that were made with the backup."""
+async def check_rows(scratch: ScratchServer, record: Record, counted: BackupFacts | None) -> None:
+    """Rows, against the counts of the backup at whose end the copy stands; None: at none's."""
     began = await record.step("Counting rows")
-    facts = scratch.facts
-    if facts.counting_problem:
-        record.add(ROWS, began, [], f"nothing to compare with: {facts.counting_problem}")
+    if counted is not None and counted.counting_problem:
+        record.add(ROWS, began, [], f"nothing to compare with: {counted.counting_problem}")
         return
-    wanted = {table.database for table in facts.tables}
+    tables = counted.tables if counted else ()
     try:
-        names = sorted(wanted & set(await databases(scratch.target)))
-        sides = await count_all(scratch.target, names, seconds_max=COUNTING_LIMIT.total_seconds())
+        names = await databases(scratch.target)
+        wanted = {table.database for table in tables} if counted else set(names)
+        sides = await count_all(
+            scratch.target,
+            sorted(wanted & set(names)),
+            seconds_max=COUNTING_LIMIT.total_seconds(),
+        )
     except PostgresError as error:
         record.add(ROWS, began, [error.problem], "")
         return
@@ -63,12 +67,27 @@ async def check_rows(scratch: ScratchServer, record: Record) -> None:
         record.add(ROWS, began, [f"the copy gave up while it was counted: {error}"], "")
         return
     found = {(side.database, table.name): table for side in sides for table in side.tables.values()}
-    findings = [text for table in facts.tables if (text := _row_finding(table, found))]
+    findings = [text for table in tables if (text := _row_finding(table, found))]
+    findings += [] if counted else _uncounted(found)
+    record.add(ROWS, began, findings, _rows_text(found, counted))
+
+
+def _uncounted(found: Mapping[tuple[str, str], Table]) -> list[str]:
+    return [
+        f"{database} {name} was {table.note}"
+        for (database, name), table in found.items()
+        if table.rows is None
+    ]
+
+
+def _rows_text(found: Mapping[tuple[str, str], Table], counted: BackupFacts | None) -> str:
     rows = sum(table.rows or 0 for table in found.values())
-    skipped = sum(table.bounds() is None for table in facts.tables)
-    fine = f"{rows:,} rows in {len(found)} tables agree with the counts of the backup"
+    what = f"{rows:,} rows in {len(found)} tables"
+    if counted is None:
+        return f"{what} were read; nobody counted them at that moment"
+    skipped = sum(table.bounds() is None for table in counted.tables)
     more = f"; {skipped} of them could not be compared" if skipped else ""
-    record.add(ROWS, began, findings, fine + more)
+    return f"{what} agree with the counts of the backup{more}"
 
 
 def _row_finding(table: TableCount, found: Mapping[tuple[str, str], Table]) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+WAL: Final = "wal"
 FILES: Final = "files"
 MANIFEST: Final = "manifest"
 RESTORE: Final = "restore"
@@ -38,7 +40,8 @@ class VerificationReport(BaseModel):
     """All checks of one backup, in the order in which they were made.
 
     `restore_seconds` is from the first byte unpacked until the copy took connections; None: it
-    never did.
+    never did. `target` is what it was recovered to, as people write it, and `reached_at` the
+    last commit that the copy has. `wal_bytes` is the WAL that was replayed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,9 @@ class VerificationReport(BaseModel):
     seconds: float
     data_bytes: int
     checks: tuple[Check, ...]
+    target: str = "end"
+    reached_at: datetime | None = None
+    wal_bytes: int = 0
 
     @property
     def problems(self) -> tuple[str, ...]:

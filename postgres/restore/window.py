@@ -20,6 +20,7 @@ from postgres.restore.target import RecoveryTarget
 
 __all__ = [
     "Choice",
+    "HoleError",
     "Mark",
     "Window",
     "choose",
@@ -29,6 +30,10 @@ __all__ = [
 ]
 
 _SPANS_SHOWN_MAX: Final = 3
+
+
+class HoleError(PostgresError):
+    """WAL that the target needs is missing, although later WAL is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ def choose(
     than the newest backup's. Marks are in the order of time.
 
     Raises:
+        HoleError: WAL on the way there is missing; it is named.
         PostgresError: there is none; it says what can be recovered.
     """
     marks = settle(marks)
@@ -254,7 +260,7 @@ def _outside(found: Sequence[Window], moment: datetime) -> PostgresError:
         )
     nearest = max(before, key=lambda window: (window.until, window.since))
     if nearest.missing:
-        return PostgresError(
+        return HoleError(
             f"{shown} cannot be recovered: the WAL file {nearest.missing} is missing after the "
             f"backup {nearest.backup.id}.",
             next_step=f"{what} If that file is still on the server or elsewhere, put it into "
@@ -277,7 +283,7 @@ def _outside_of_lsns(found: Sequence[Window], target: RecoveryTarget) -> Postgre
     shown = ", ".join(f"{low} to {high}" for low, high in ranges[-_SPANS_SHOWN_MAX:])
     holes = sorted({window.missing for window in found if window.missing})
     hole = f" The WAL file {holes[0]} is missing." if holes else ""
-    return PostgresError(
+    return (HoleError if holes else PostgresError)(
         f"The LSN {target.value} is outside of the WAL that is kept.{hole}",
         next_step=f"Recoverable: LSN {shown}." if shown else _recoverable(found),
     )

@@ -194,3 +194,11 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file, but not of another one that it is a link to."""
+    body = bytearray(path.read_bytes())
+    body[at] ^= 0x01
+    path.unlink()
+    path.write_bytes(body)
