@@ -159,6 +159,8 @@ def _name(
     named: dict[str, str], name: str, value: str, known: Sequence[str], operation: Operation
 ) -> None:
     field = name.lower().replace("-", "_")
+    if f"{field}_" in known:  # a word of Python's, such as `from_`
+        field = f"{field}_"
     if field not in known:
         near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
         raise _wrong(

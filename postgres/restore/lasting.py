@@ -188,6 +188,13 @@ class BusyError(PostgresError):
     """Another process makes or removes this scratch server right now."""
 
 
+async def empty_lasting(folder: Path) -> None:
+    """Stop and remove what an earlier attempt has made in the folder, which stays ours."""
+    for name in ("server.json", "pgpass"):
+        (folder / name).unlink(missing_ok=True)
+    await remove_scratch(folder)
+
+
 async def remove_lasting(folder: Path) -> None:
     """Stop a scratch server at once and remove all of it; harmless where there is none.
 

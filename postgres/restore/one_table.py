@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -213,21 +213,19 @@ async def copy_table(
     return Copied(rows=rows, wire_bytes=wire_bytes, seconds=time.monotonic() - began)
 
 
-async def find_own(conn: Any, schema: str, comment: str) -> Own | None:
-    """The schema that a recovery made under this comment; None: there is none of that name.
+def own_of(
+    schema: str, found: Mapping[str, Any], contents: Sequence[Mapping[str, Any]], *, comment: str
+) -> Own:
+    """The schema that a recovery made under this comment, out of `FIND_SCHEMA` and `CONTENTS`.
 
     Raises:
-        PostgresError: there is a schema of that name, and a recovery did not make it.
+        PostgresError: it is of that name, but no recovery made it.
     """
-    found = await conn.fetchrow(FIND_SCHEMA, schema)
-    if found is None:
-        return None
     if found["comment"] != comment:
         raise PostgresError(
             f"The schema {schema} is none that Twokey made, by its comment.",
             next_step="Rename it if it is in the way, or drop it by hand if it is not needed.",
         )
-    contents = await conn.fetch(CONTENTS, found["oid"])
     return Own(
         schema=schema,
         relation=next((row["relation"] for row in contents if row["relation"]), None),
@@ -246,9 +244,11 @@ async def drop_own(goal: Target, schema: str, comment: str) -> bool:
 
 
 async def _make_way(conn: Any, schema: str, comment: str) -> bool:
-    own = await find_own(conn, schema, comment)
-    if own is None:
+    found = await conn.fetchrow(FIND_SCHEMA, schema)
+    if found is None:
         return False
+    contents = await conn.fetch(CONTENTS, found["oid"])
+    own = own_of(schema, found, contents, comment=comment)
     if objection := own.objection:
         raise objection
     # RESTRICT by default: what came in meanwhile, or hangs on the table, stops it.
