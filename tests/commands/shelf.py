@@ -20,7 +20,7 @@ from jobs.backup_settings import TIERS, ArchiveMethod, ArchiveSettings, BackupSe
 from jobs.operation import Database, Plan, Tier
 from jobs.reader import Readers
 from postgres.backup.facts import FACTS_FILE, BackupFacts, BackupKind
-from postgres.backup.wal_names import lsn_text, segment_at
+from postgres.backup.wal_names import lsn_number, lsn_text, segment_at
 from store.backups import BackupRecord, Verification, record_backup, record_verification
 from store.connect import Store, connect
 from tests.commands.conftest import NOW, DirectJob
@@ -32,9 +32,11 @@ DAY = timedelta(days=1)
 BYTES = 4096
 
 
-def shelved(database: Database, name: str, age: timedelta, **changes: Any) -> BackupRecord:
+def shelved(
+    database: Database, name: str, age: timedelta, *, now: datetime = NOW, **changes: Any
+) -> BackupRecord:
     """A backup with a file on disk; `changes` are of its record."""
-    at = NOW - age
+    at = now - age
     lsn = (1000 - age // DAY) * 10 * SEGMENT
     record = BackupRecord(
         id=name, database=database.name, kind="full", engine="native", state="complete",
@@ -73,6 +75,18 @@ def archived(database: Database, days: int) -> list[Path]:
         os.utime(path, (moment, moment))
         paths.append(path)
     return paths
+
+
+def following(database: Database, record: BackupRecord, *, segments: int) -> None:
+    """All WAL from the start of a backup on, a file an hour."""
+    folder = database.backup_folder / "wal"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(segments + 1):
+        lsn = lsn_text(lsn_number(record.start_lsn) + number * SEGMENT)
+        path = folder / segment_at(1, lsn, SEGMENT)
+        path.write_bytes(b"w" * 100)
+        moment = (record.started_at + number * timedelta(hours=1)).timestamp()
+        os.utime(path, (moment, moment))
 
 
 async def enter(store: Store, *records: BackupRecord, proven: Sequence[str] = ()) -> None:
