@@ -11,13 +11,14 @@ from jobs.operation import Database, JobError
 from postgres.backup.engine import Engine
 from postgres.backup.native import Compression
 from postgres.backup.native_engine import NativeEngine
+from postgres.backup.pgbackrest import PgBackRestEngine
 
 
 def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> Engine:
     """The engine of a database.
 
     Raises:
-        JobError: this release does not have it.
+        JobError: its `repository` is not named.
     """
     settings = database.backups
     match settings.engine:
@@ -33,10 +34,31 @@ def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> En
                 recipient=keys.recipient if keys else None,
                 identity=keys.identity if keys else None,
             )
-        case backup_settings.Engine.PGBACKREST | backup_settings.Engine.BARMAN:
+        case backup_settings.Engine.PGBACKREST:
+            repository = _repository(database)
+            return PgBackRestEngine(
+                dsn=database.dsn,
+                folder=database.backup_folder,
+                config=repository.config,
+                stanza=repository.name,
+                environ=environ,
+                workers=settings.workers,
+                rate_max_bytes=settings.rate_max_bytes,
+            )
+        case backup_settings.Engine.BARMAN:
             raise JobError(
                 f"The engine {settings.engine} of {database.name} is not known here.",
-                next_step="Set engine: native in the inventory.",
+                next_step="Set engine: native or pgbackrest in the inventory.",
             )
         case _:
             assert_never(settings.engine)
+
+
+def _repository(database: Database) -> backup_settings.RepositorySettings:
+    if found := database.backups.repository:
+        return found
+    engine = database.backups.engine
+    raise JobError(
+        f"The inventory does not say where {engine} keeps the backups of {database.name}.",
+        next_step="Name its configuration: repository: {config: ..., name: ...}",
+    )

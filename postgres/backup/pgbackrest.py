@@ -33,6 +33,7 @@ from postgres.backup.pgbackrest_json import (
     FIRST_WITH_VERIFY_SET,
     ID_NOTE,
     SUPERUSER_NOTE,
+    USABLE,
     Stanza,
     Taken,
     parse_archive,
@@ -44,6 +45,15 @@ from postgres.backup.pgbackrest_probe import probe_pgbackrest
 from postgres.backup.pgbackrest_program import PgBackRest, failure
 from postgres.backup.pgbackrest_progress import Watch
 from postgres.backup.pgbackrest_restore import lay_out_pgbackrest
+from postgres.backup.pgbackrest_rules import (
+    NAMED_MAX,
+    check_cluster,
+    check_removable,
+    check_removed,
+    damaged_pages,
+    named,
+    type_of,
+)
 from postgres.backup.progress import OnProgress
 from postgres.backup.removal import remove_folder
 from postgres.backup.source import Source, look_at
@@ -54,7 +64,6 @@ from postgres.errors import DamagedError, PostgresError
 TAKE_LIMIT: Final = timedelta(hours=24)
 VERIFY_LIMIT: Final = timedelta(hours=12)
 COUNTING_LIMIT: Final = timedelta(minutes=10)
-_NAMED_MAX: Final = 5
 # As many as it takes to keep all: what goes is decided here, and each is named.
 _KEEP_ALL: Final = (
     "--repo1-retention-full-type=count",
@@ -102,8 +111,8 @@ class PgBackRestEngine:
             return await self._believed(earlier, before)
         target = parse_dsn(self.dsn.get_secret_value())
         source = await look_at(target)
-        _check_cluster(self.stanza, before, source)
-        kind = _type_of(order, before)
+        check_cluster(self.stanza, before, source)
+        kind = type_of(order, before)
         watch = Watch(target, on_progress)
         with begun(self.folder, order.backup_id) as partial:
             counted = await count_around(
@@ -143,10 +152,10 @@ class PgBackRestEngine:
     async def inspect(self, backup_id: str) -> Sequence[str]:
         """What is wrong, by pgBackRest's own look at each file and by our look at its WAL."""
         stanza = await self._look()
-        taken = _named(stanza, backup_id)
+        taken = named(stanza, backup_id)
         findings = []
         if taken.error:
-            findings.append(_damaged_pages(await self._closer(taken)))
+            findings.append(damaged_pages(await self._closer(taken)))
         findings += await self._verify(taken)
         return [*findings, *await self._missing_wal(taken, stanza)]
 
@@ -155,9 +164,9 @@ class PgBackRestEngine:
     ) -> LaidOut:
         """Restore it with pgBackRest, which checks each file, and fetch the WAL that it needs."""
         stanza = await self._look()
-        taken = await self._closer(_named(stanza, backup_id))
+        taken = await self._closer(named(stanza, backup_id))
         if taken.error:
-            raise DamagedError(_damaged_pages(taken))
+            raise DamagedError(damaged_pages(taken))
         if lacking := await self._missing_wal(taken, stanza):
             raise DamagedError("; ".join(lacking))
         listing = await self.backups()
@@ -181,14 +190,14 @@ class PgBackRestEngine:
         stanza = await self._look()
         taken = stanza.find(backup_id)
         if taken is not None:
-            _check_removable(taken, stanza)
+            check_removable(taken, stanza)
             done = await self._program.run(
                 "expire", f"--set={taken.label}", *_KEEP_ALL, "--repo1-retention-archive=9999999",
                 "--repo=1", time_limit=TAKE_LIMIT,
             )  # fmt: skip
             if done.code:
                 raise failure("expire", done)
-            _check_removed(taken, stanza, await self._look())
+            check_removed(taken, stanza, await self._look())
         # Our notes go last: without them the backup would still be one.
         await asyncio.to_thread(remove_folder, backup_folder(self.folder, backup_id))
         return taken.size_bytes if taken else 0
@@ -227,7 +236,7 @@ class PgBackRestEngine:
             PostgresError: it cannot be read: that is not the same as an empty one.
         """
         stanza = parse_info(await self._program.ask("info", "--output=json", "--repo=1"))
-        if stanza.status not in {_OK, _NO_BACKUP}:
+        if stanza.status not in USABLE:
             raise PostgresError(
                 f"pgBackRest's repository of {self.stanza} cannot be used: {stanza.message}.",
                 next_step=f"Make the stanza (pgbackrest --stanza={self.stanza} stanza-create), or "
@@ -238,7 +247,7 @@ class PgBackRestEngine:
     async def _closer(self, taken: Taken) -> Taken:
         """The same, with its tablespaces and its damaged files."""
         text = await self._program.ask("info", "--output=json", "--repo=1", f"--set={taken.label}")
-        return _named(parse_info(text), taken.label)
+        return named(parse_info(text), taken.label)
 
     async def _back_up(
         self, order: TakeOrder, kind: str, target: Target, source: Source, watch: Watch
@@ -301,7 +310,7 @@ class PgBackRestEngine:
     async def _check(self, taken: Taken, stanza: Stanza, *, pages: Sequence[str] = ()) -> None:
         """Exit status 0 is not enough for a backup to count."""
         if taken.error:
-            said = "; ".join(pages) or _damaged_pages(await self._closer(taken))
+            said = "; ".join(pages) or damaged_pages(await self._closer(taken))
             raise PostgresError(
                 f"The server has damaged pages, so the backup {taken.id} does not count: {said}.",
                 next_step="Find out what is damaged (`/db integrity`, the disk's health), and keep "
@@ -334,7 +343,7 @@ class PgBackRestEngine:
         ]
         if taken.label not in found.backups:
             findings.append("pgBackRest did not look at it")
-        named = _INVALID.findall(done.stderr)[:_NAMED_MAX] if findings or found.archive else []
+        named = _INVALID.findall(done.stderr)[:NAMED_MAX] if findings or found.archive else []
         return [*findings, *found.archive, *(f"{path} is damaged" for path in named)]
 
     async def _missing_wal(self, taken: Taken, stanza: Stanza) -> list[str]:
@@ -346,8 +355,8 @@ class PgBackRestEngine:
             end_wal=taken.end_wal,
             segment_bytes=taken.segment_bytes,
         )
-        more = f" and {len(lacking) - _NAMED_MAX} more" if len(lacking) > _NAMED_MAX else ""
-        named = ", ".join(lacking[:_NAMED_MAX])
+        more = f" and {len(lacking) - NAMED_MAX} more" if len(lacking) > NAMED_MAX else ""
+        named = ", ".join(lacking[:NAMED_MAX])
         return [f"WAL {named}{more} is missing in the archive"] if lacking else []
 
     async def _archive(self, stanza: Stanza, number: int) -> Archive:
@@ -380,105 +389,3 @@ class PgBackRestEngine:
     async def _compression(self) -> str:
         """How the repository compresses, as far as its configuration says."""
         return await asyncio.to_thread(self._program.option, "compress-type", "gz")
-
-
-_OK: Final = 0
-_NO_BACKUP: Final = 2
-
-
-def _type_of(order: TakeOrder, stanza: Stanza) -> str:
-    """What pgBackRest calls it. It chooses itself what an increment builds on.
-
-    Raises:
-        PostgresError: it cannot take that.
-    """
-    match order.kind:
-        case "full":
-            return "full"
-        case "logical":
-            raise PostgresError(
-                "pgBackRest takes no logical backups: it copies the files of a whole cluster.",
-                next_step="Ask for a full or an incremental backup, or use the native engine.",
-            )
-        case "incremental":
-            return _increment(order, stanza)
-
-
-def _increment(order: TakeOrder, stanza: Stanza) -> str:
-    current = [each for each in stanza.backups if each.database == stanza.current]
-    fulls = [each for each in current if each.type == "full"]
-    if not fulls:
-        raise PostgresError(
-            "There is no full backup that an incremental one could build on.",
-            next_step="Take a full backup first.",
-        )
-    if order.base is None or order.base in {current[-1].id, current[-1].label}:
-        return "incr"
-    if order.base in {fulls[-1].id, fulls[-1].label}:
-        return "diff"
-    raise PostgresError(
-        f"pgBackRest builds an incremental backup on the newest backup ({current[-1].id}) or on "
-        f"the newest full one ({fulls[-1].id}), not on {order.base}.",
-        next_step="Ask for an incremental backup without naming what it builds on.",
-    )
-
-
-def _check_cluster(name: str, stanza: Stanza, source: Source) -> None:
-    """The rows that we count must be those that pgBackRest copies."""
-    known = stanza.systems.get(stanza.current)
-    if known != source.system_identifier:
-        raise PostgresError(
-            f"The stanza {name} is of another cluster ({known}) than the database in the "
-            f"inventory ({source.system_identifier}).",
-            next_step="Name the right stanza in `repository`; after an upgrade of PostgreSQL: "
-            f"pgbackrest --stanza={name} stanza-upgrade",
-        )
-
-
-def _named(stanza: Stanza, backup_id: str) -> Taken:
-    if taken := stanza.find(backup_id):
-        return taken
-    raise PostgresError(
-        f"There is no backup {backup_id} in pgBackRest's repository.",
-        next_step="List the backups, and name one of them.",
-    )
-
-
-def _damaged_pages(taken: Taken) -> str:
-    names = ", ".join(taken.damaged_files[:_NAMED_MAX]) or "pgBackRest does not say in which files"
-    return f"pages carry a wrong checksum in {names}"
-
-
-def _check_removable(taken: Taken, stanza: Stanza) -> None:
-    if dependents := stanza.dependents(taken):
-        names = ", ".join(each.id for each in dependents[:_NAMED_MAX])
-        raise PostgresError(
-            f"{taken.id} cannot be removed: {names} build on it and would go with it.",
-            next_step="Remove those first, newest first.",
-        )
-    sound = [
-        each
-        for each in stanza.backups
-        if each.type == "full" and not each.error and each.label != taken.label
-    ]
-    if taken.type == "full" and not sound:
-        raise PostgresError(
-            f"{taken.id} cannot be removed: it is the last full backup in the repository.",
-            next_step="Take another full backup first, and verify it.",
-        )
-
-
-def _check_removed(taken: Taken, before: Stanza, after: Stanza) -> None:
-    """That it has gone, and nothing else."""
-    left = {each.label for each in after.backups}
-    gone = {each.label for each in before.backups} - left
-    if taken.label in left:
-        raise PostgresError(
-            f"pgBackRest says that it removed {taken.id}, but it is still there.",
-            next_step=f"See its log, then: pgbackrest expire --set={taken.label}",
-        )
-    if others := sorted(gone - {taken.label}):
-        raise PostgresError(
-            f"With {taken.id} others have gone as well: {', '.join(others)}.",
-            next_step="See pgBackRest's log for who removed them, and take a full backup at once.",
-        )

@@ -23,6 +23,8 @@ ID_NOTE: Final = "twokey-id"
 DATABASE_NOTE: Final = "twokey-database"
 SUPERUSER_NOTE: Final = "twokey-superuser"
 
+# A stanza that can be worked with: all is well, or there is no backup yet.
+USABLE: Final = (0, 2)
 OLDEST: Final = (2, 45)
 # Before, `verify` reads the whole repository.
 FIRST_WITH_VERIFY_SET: Final = (2, 55)

@@ -8,7 +8,14 @@ from typing import Final
 
 from postgres.backup.engine import Finding, Probe
 from postgres.backup.facts import BackupKind
-from postgres.backup.pgbackrest_json import OLDEST, Stanza, parse_info, parse_version, too_old_for
+from postgres.backup.pgbackrest_json import (
+    OLDEST,
+    USABLE,
+    Stanza,
+    parse_info,
+    parse_version,
+    too_old_for,
+)
 from postgres.backup.pgbackrest_program import PgBackRest
 from postgres.backup.pgbackrest_settings import weaknesses
 from postgres.backup.source import look_at
@@ -16,7 +23,6 @@ from postgres.dsn import Target
 from postgres.errors import PostgresError
 
 KINDS: Final[tuple[BackupKind, ...]] = ("full", "incremental")
-_OK: Final = (0, 2)
 
 
 async def probe_pgbackrest(
@@ -85,7 +91,7 @@ async def _about_repository(program: PgBackRest) -> list[Finding]:
 
 
 def _about_stanza(name: str, stanza: Stanza) -> Iterator[Finding]:
-    if stanza.status not in _OK:
+    if stanza.status not in USABLE:
         yield Finding(
             problem=f"The repository of the stanza {name} cannot be used: {stanza.message}.",
             next_step=f"As the account that runs PostgreSQL: pgbackrest --stanza={name} "

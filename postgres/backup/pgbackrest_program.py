@@ -47,6 +47,8 @@ _NEXT_STEPS: Final[Mapping[int, str]] = MappingProxyType(
         68: "Have the server's archive_command call pgbackrest archive-push.",
         75: "List the backups, and name one that is there.",
         82: "The server's archive_command fails or is too slow: see its log and pg_stat_archiver.",
+        106: "Take a full backup. pgBackRest builds no incremental one on an older full backup "
+        "once a newer full one was removed; or this machine's clock went back.",
         95: "See the certificate and the cipher that the configuration names.",
     }
 )
