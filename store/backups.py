@@ -22,10 +22,11 @@ JUDGED_MAX: Final = 10_000
 
 LAST_PACE: Final = Statement(
     sa.text("""
-        SELECT ended_at, seconds, data_bytes
+        SELECT kind, ended_at, seconds, data_bytes
           FROM backups
          WHERE database = :database
            AND state = 'complete'
+           AND (:kind = '' OR kind = :kind)
          ORDER BY started_at DESC
          LIMIT 1
     """)
@@ -109,6 +110,7 @@ class ListedBackup:
 class Pace:
     """When the last backup ended, and how long it took for how much."""
 
+    kind: str
     ended_at: datetime
     seconds: float
     data_bytes: int
@@ -181,9 +183,9 @@ async def is_proven(conn: AsyncConnection, backup_id: str) -> bool:
     return (await conn.execute(query)).one_or_none() is not None
 
 
-async def last_pace(store: Store, database: str) -> Pace | None:
-    """What a plan says of the newest backup that is not known to be damaged."""
-    rows = await store.rows(LAST_PACE, {"database": database})
+async def last_pace(store: Store, database: str, *, kind: str = "") -> Pace | None:
+    """What a plan says of the newest backup that is not known to be damaged; '' is any kind."""
+    rows = await store.rows(LAST_PACE, {"database": database, "kind": kind})
     return Pace(**rows[0]) if rows else None
 
 

@@ -52,23 +52,31 @@ def builders(backup_id: str, kept: Sequence[BackupFacts]) -> tuple[str, ...]:
     return tuple(facts.id for facts in kept if facts.base == backup_id)
 
 
-def refusal(source: Source, chain: Sequence[BackupFacts]) -> PostgresError | None:
-    """Why the server can make no incremental on the last of this chain, or None."""
-    base = chain[-1]
-    if source.major < FIRST_MAJOR:
+def server_refusal(*, major: int, version: str, summarizes_wal: bool) -> PostgresError | None:
+    """Why a server can make no incremental backup at all, or None."""
+    if major < FIRST_MAJOR:
         return PostgresError(
-            f"Incremental backups need PostgreSQL {FIRST_MAJOR}; this server runs"
-            f" {source.version}.",
+            f"Incremental backups need PostgreSQL {FIRST_MAJOR}; this server runs {version}.",
             next_step="Take a full backup, or use an engine that has incrementals of its own"
             " (pgbackrest).",
         )
-    if not source.summarizes_wal:
+    if not summarizes_wal:
         return PostgresError(
             "The server does not note which blocks change (summarize_wal is off), so it can make"
             " no incremental backup.",
             next_step="On it: ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf(); then"
             " take a full backup to build on.",
         )
+    return None
+
+
+def refusal(source: Source, chain: Sequence[BackupFacts]) -> PostgresError | None:
+    """Why the server can make no incremental on the last of this chain, or None."""
+    base = chain[-1]
+    if refused := server_refusal(
+        major=source.major, version=source.version, summarizes_wal=source.summarizes_wal
+    ):
+        return refused
     if base.kind not in ("full", "incremental") or base.engine != "native":
         why = f"it is a {base.kind} backup of {base.engine}"
     elif base.system_identifier != source.system_identifier:

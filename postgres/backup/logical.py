@@ -390,7 +390,6 @@ def _described(plan: _Plan) -> dict[str, Any]:
     return {
         "id": plan.id,
         "kind": "logical",
-        "label": f"twokey {plan.id}",
         "encryption": "age" if recipient else "none",
         "recipient": recipient or "",
         "compression": _compression(plan)[0],

@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import asyncpg
 from pydantic import SecretStr
 
 from postgres.backup.basebackup import Copying, copy, failure, method_of
-from postgres.backup.counts import Side, compare, count_all, databases, is_quiet, snapshot
+from postgres.backup.counting import count_around
 from postgres.backup.facts import (
     BackupFacts,
     FileFact,
     Listing,
-    TableCount,
     backup_folder,
     complete,
     list_backups,
@@ -39,7 +37,7 @@ from postgres.backup.incremental import (
 )
 from postgres.backup.manner import COUNTING_LIMIT, Compression, Manner
 from postgres.backup.partial import begun, partial_folder, remove_partial
-from postgres.backup.progress import OnProgress, watch
+from postgres.backup.progress import OnProgress, Progress, watch
 from postgres.backup.sealing import check_recipient
 from postgres.backup.source import Manifest, Source, look_at, read_manifest, wal_file
 from postgres.binaries import Binaries
@@ -59,16 +57,6 @@ __all__ = [
     "remove_partial",
     "take_backup",
 ]
-
-_STATISTICS_SECONDS: Final = 1.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Counted:
-    """The rows of all databases in one snapshot each, or why there are none."""
-
-    sides: tuple[Side, ...] = ()
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +105,17 @@ async def take_backup(
     with begun(folder, backup_id) as partial:
         if place.exists():  # another process was quicker
             return read_backup(folder, backup_id)
-        files, counted = await _copy(plan, partial, on_progress)
-        tables = await _second_look(plan, counted)
+        counted = await count_around(
+            plan.target,
+            lambda: _copy(plan, partial, on_progress),
+            limit=plan.manner.counting_limit,
+        )
+        files = counted.result
         facts = BackupFacts(
             **_described(plan),
             **await asyncio.to_thread(_measured, plan, partial),
             files=files,
-            tables=tables,
+            tables=counted.tables,
             counting_problem=counted.problem,
             began_at=began,
             ended_at=clock(),
@@ -166,10 +158,8 @@ async def _plan(
     )
 
 
-async def _copy(
-    plan: _Plan, partial: Path, on_progress: OnProgress | None
-) -> tuple[tuple[FileFact, ...], _Counted]:
-    """Run pg_basebackup, and beside it count rows, keep its files and tell how far it is."""
+async def _copy(plan: _Plan, partial: Path, on_progress: OnProgress | None) -> tuple[FileFact, ...]:
+    """Run pg_basebackup, and beside it keep its files and tell how far it is."""
     copying = Copying(
         binaries=plan.binaries,
         target=plan.target,
@@ -179,56 +169,33 @@ async def _copy(
         manner=plan.manner,
         manifest=check_manifest(plan.folder, plan.base) if plan.base else None,
     )
-    counts_began, writing = asyncio.Event(), Writing(partial)
+    writing = Writing(partial)
     async with together() as group:
-        counting = group.create_task(_count(plan, counts_began))
-        await counts_began.wait()
         keeping = group.create_task(
             keep_while_written(
                 writing, recipient=plan.manner.recipient, pack_wal=copying.method != "none"
             )
         )
         if on_progress:
-            group.create_task(watch(plan.target, copying.name, on_progress, writing.done))
+            tell = _untotalled(on_progress) if plan.base else on_progress
+            group.create_task(watch(plan.target, copying.name, tell, writing.done))
         try:
             finished = await copy(copying)
             writing.well = not finished.code
-            if finished.code:
-                counting.cancel()
         finally:
             writing.done.set()
     if finished.code:
         raise failure(copying, finished)
-    return keeping.result(), counting.result()
+    return keeping.result()
 
 
-async def _count(plan: _Plan, began: asyncio.Event) -> _Counted:
-    """Count, or say why not: a backup without counts is still a backup."""
-    try:
-        names = await databases(plan.target)
-        sides = await count_all(
-            plan.target,
-            names,
-            seconds_max=plan.manner.counting_limit.total_seconds(),
-            began=began,
-        )
-        return _Counted(sides=sides)
-    except (PostgresError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return _Counted(problem=f"Rows were not counted: {error}")
-    finally:
-        began.set()
+def _untotalled(on_progress: OnProgress) -> OnProgress:
+    """The server's total is that of a full backup; how much has changed nobody knows before."""
 
+    async def tell(progress: Progress) -> None:
+        await on_progress(replace(progress, total_bytes=None))
 
-async def _second_look(plan: _Plan, counted: _Counted) -> tuple[TableCount, ...]:
-    """The counts of before and after; see `postgres.backup.counts`."""
-    if counted.problem or not counted.sides:
-        return ()
-    if is_quiet(counted.sides, [await snapshot(plan.target)]):
-        return compare(counted.sides, counted.sides)
-    # Busy sessions hand in their statistics once a second; `TableCount.bounds` needs them.
-    await asyncio.sleep(_STATISTICS_SECONDS)
-    again = await _count(plan, asyncio.Event())
-    return () if again.problem else compare(counted.sides, again.sides)
+    return tell
 
 
 def _described(plan: _Plan) -> dict[str, Any]:
@@ -238,7 +205,6 @@ def _described(plan: _Plan) -> dict[str, Any]:
         "id": plan.id,
         "kind": "incremental" if plan.base else "full",
         "base": plan.base.id if plan.base else None,
-        "label": f"twokey {plan.id}",
         "encryption": "age" if recipient else "none",
         "recipient": recipient or "",
         "compression": method.removeprefix("server-").removeprefix("client-"),

@@ -89,6 +89,8 @@ class NativeEngine:
 
         What attempts left that died a day ago or earlier is removed first.
         """
+        for finding in _key_findings(self.recipient, self.identity):
+            raise PostgresError(finding.problem, next_step=finding.next_step)
         await asyncio.to_thread(sweep, self.folder, now=time.time())
         binaries = await self._programs_of_server(order.kind)
         match order.kind:

@@ -41,6 +41,14 @@ class Progress:
         return min(self.done_bytes / self.total_bytes, 1.0)
 
 
+    def seconds_left(self, seconds: float) -> float | None:
+        """How long it will take, if it goes on as in the `seconds` so far; None: not known."""
+        fraction = self.fraction
+        if not fraction or seconds <= 0:
+            return None
+        return seconds * (1 - fraction) / fraction
+
+
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 
