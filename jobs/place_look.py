@@ -77,6 +77,22 @@ def place_of(context: Context) -> PlaceSettings:
     Raises:
         JobError: nothing, or a folder that is not on this host.
     """
+    settings = place_settings(context)
+    if not (settings.data / "PG_VERSION").exists():
+        raise JobError(
+            f"{settings.data} is no data folder on this host ({host()}).",
+            next_step="A restore into place is planned and run on the database's own host:"
+            " ask there, or restore --into scratch.",
+        )
+    return settings
+
+
+def place_settings(context: Context) -> PlaceSettings:
+    """What the inventory says about the place, whether anything stands there or not.
+
+    Raises:
+        JobError: nothing.
+    """
     database = context.database
     settings = database.backups.place
     if settings is None:
@@ -84,12 +100,6 @@ def place_of(context: Context) -> PlaceSettings:
             f"The inventory does not say where the server of {database.name} has its data.",
             next_step=f"Set `backups: {{place: {{data: ...}}}}` of {database.name} on the host of"
             " its server, where a worker must run; or restore --into scratch.",
-        )
-    if not (settings.data / "PG_VERSION").exists():
-        raise JobError(
-            f"{settings.data} is no data folder on this host ({host()}).",
-            next_step="A restore into place is planned and run on the database's own host:"
-            " ask there, or restore --into scratch.",
         )
     return settings
 

@@ -49,14 +49,14 @@ class Place:
     strangers: Sequence[str] = ()
 
 
-def objection(place: Place, *, needed_bytes: int, archive: ArchiveMethod) -> JobError | None:
-    """Why this server cannot be replaced, or None. Pure."""
+def objection(place: Place, *, needed_bytes: int | None, archive: ArchiveMethod) -> JobError | None:
+    """Why this server cannot be replaced, or None. `needed_bytes` None: nothing is copied."""
     for found in (
         _wrong_server(place),
         _not_alone(place),
         _folder(place),
         _rights(place, archive),
-        _room(place, needed_bytes),
+        None if needed_bytes is None else _room(place, needed_bytes),
     ):
         if found is not None:
             return found

@@ -6,31 +6,35 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from pathlib import Path
+from typing import Final, assert_never
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs.backup_settings import ArchiveMethod
 from jobs.engines import engine_of
 from jobs.operation import Database, Job, JobError
-from postgres.connect import connection
-from postgres.dsn import parse_dsn
+from jobs.steps import AttentionError
 from postgres.errors import PostgresError
 from postgres.restore.exchange import Stage, look
-from postgres.restore.place import IsArchived, Replaced, Replacement, replace_server, way_out
+from postgres.restore.place import (
+    IsArchived,
+    Replaced,
+    Replacement,
+    alone,
+    replace_server,
+    way_out,
+)
 from postgres.restore.ways import Ways, read_ways
 
 log: Final = logging.getLogger("twokey.jobs")
 
 REPLACE_LIMIT: Final = timedelta(hours=1)
 ALONE_SECONDS_MAX: Final = 30.0
-
-# What the server's own archiver has seen to. One value.
-ARCHIVED: Final = "SELECT coalesce(last_archived_wal >= $1, false) FROM pg_stat_archiver"
 
 
 class Exchanged(BaseModel):
@@ -62,6 +66,26 @@ class Exchange:
     enter: Enter
 
 
+@asynccontextmanager
+async def alone_at(data: Path) -> AsyncIterator[None]:
+    """Only us at this data folder, within the block.
+
+    Raises:
+        AttentionError: another process is at it, maybe one that is only paused: a person must
+            look, as it may have closed or stopped the server.
+        JobError: what is raised within, in the words of operations.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(alone(data, ALONE_SECONDS_MAX))
+        except PostgresError as error:
+            raise AttentionError(error.problem, next_step=error.next_step) from error
+        try:
+            yield
+        except PostgresError as error:
+            raise JobError(error.problem, next_step=error.next_step) from error
+
+
 async def exchange(job: Job, given: Exchange) -> Exchanged:
     """Make the exchange, or go on with one that a dead worker began.
 
@@ -76,14 +100,14 @@ async def exchange(job: Job, given: Exchange) -> Exchanged:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        if _stage(given.order.ways) in (Stage.BEFORE, None):
+        if not has_begun(given.order.ways):
             work.cancel()
             await asyncio.wait([work])
             if not work.cancelled() and work.exception() is None:
                 return work.result()
             await _go_back(given)
             raise
-        return await work
+        return await asyncio.shield(work)
 
 
 async def _replace(job: Job, given: Exchange) -> Exchanged:
@@ -93,7 +117,8 @@ async def _replace(job: Job, given: Exchange) -> Exchanged:
         await given.enter(found)
     except PostgresError as error:
         said = await _go_back(given)
-        raise JobError(f"{error.problem} {said}", next_step=error.next_step) from error
+        kind = AttentionError if _stage(given.order.ways) is Stage.UNCLEAR else JobError
+        raise kind(f"{error.problem} {said}", next_step=error.next_step) from error
     return found
 
 
@@ -109,7 +134,7 @@ async def _go_back(given: Exchange) -> str:
     return said
 
 
-def is_archived(database: Database) -> IsArchived | None:
+def is_archived(database: Database, data: Path) -> IsArchived | None:
     """Whether a WAL file of the database has reached its archive; None where none is kept."""
     match database.backups.archive.method:
         case ArchiveMethod.NONE:
@@ -123,13 +148,22 @@ def is_archived(database: Database) -> IsArchived | None:
 
             return kept
         case ArchiveMethod.ENGINE:
-            target = parse_dsn(database.dsn.get_secret_value())
-
+            # By the server's own marks: nobody can connect to it any more.
             async def archived(name: str) -> bool:
-                async with connection(target) as conn:
-                    return bool(await conn.fetchval(ARCHIVED, name))
+                wal = data / "pg_wal"
+                if (wal / "archive_status" / f"{name}.ready").exists():
+                    return False
+                done = (wal / "archive_status" / f"{name}.done").exists()
+                return done or not (wal / name).exists()
 
             return archived
+        case _ as never:
+            assert_never(never)
+
+
+def has_begun(ways: Ways) -> bool:
+    """Whether the exchange is past the point from which it only goes on."""
+    return _stage(ways) not in (Stage.BEFORE, None)
 
 
 def remove_copy(ways: Ways) -> None:

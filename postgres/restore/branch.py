@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -35,14 +35,14 @@ _LIMIT: Final = timedelta(minutes=10)
 _REJECT: Final = "local all all reject\nhost all all all reject\n"
 
 
-async def branch(data: Path, programs: Path, histories: Iterable[Path] = ()) -> ControlFacts:
+async def branch(data: Path, programs: Path, histories: Mapping[str, str]) -> ControlFacts:
     """Promote the stopped server on `data`; what its control file says afterwards.
 
-    `histories` are the history files of timelines whose numbers are taken. Harmless when it
-    is done twice: then there is one more timeline.
+    `histories` are the history files of timelines whose numbers are taken, name -> text.
+    Harmless when it is done twice: then there is one more timeline.
 
     Raises:
-        PostgresError: it was not stopped in good order, or cannot be promoted. It is stopped.
+        PostgresError: it cannot be promoted. It is stopped.
     """
     before = await control_facts(programs, data)
     home = Path(tempfile.mkdtemp(prefix="twokey-"))
@@ -50,15 +50,8 @@ async def branch(data: Path, programs: Path, histories: Iterable[Path] = ()) -> 
         data=data, program=programs / "postgres", arguments=_alone(home, before), log=home / "log"
     )
     try:
-        if standing(data) != "down":  # left by a worker that died at this very point
-            await stop(instance, time_limit=_LIMIT)
-            before = await control_facts(programs, data)
-        if not before.is_clean:
-            raise PostgresError(
-                f"{data} was not stopped in good order ({before.state}).",
-                next_step="It would have to be recovered by hand first.",
-            )
-        await asyncio.to_thread(_prepare, data, home, tuple(histories))
+        await stop(instance, time_limit=_LIMIT)  # a worker may have died at this very point
+        await asyncio.to_thread(_prepare, data, home, histories)
         await start(instance, time_limit=_LIMIT)
         await _promote(instance)
         await stop(instance, time_limit=_LIMIT)
@@ -103,14 +96,14 @@ def _alone(home: Path, facts: ControlFacts) -> tuple[str, ...]:
     return tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
 
 
-def _prepare(data: Path, home: Path, histories: tuple[Path, ...]) -> None:
+def _prepare(data: Path, home: Path, histories: Mapping[str, str]) -> None:
     account = server_account()
     make_private(home, account)
     _write(home / "hba.conf", _REJECT)
-    for path in histories:
-        goal = data / "pg_wal" / path.name
+    for name, text in histories.items():
+        goal = data / "pg_wal" / name
         if not goal.exists():
-            _write(goal, path.read_text())
+            _write(goal, text)
     _write(data / "standby.signal", "")
 
 
@@ -119,6 +112,11 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o600)
     if account := server_account():
         os.chown(path, account.uid, account.gid)
+
+
+def histories_in(data: Path) -> dict[str, str]:
+    """The history files that a data folder has."""
+    return {path.name: path.read_text() for path in (data / "pg_wal").glob("????????.history")}
 
 
 async def _promote(instance: Instance) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,10 +73,11 @@ def reopen(door: Door) -> None:
     """Put the server's own file back, unless somebody did. Harmless where it is open."""
     if not door.is_closed:
         return
-    if door.hba.read_text(errors="replace") == CLOSED.format(kept=door.kept.name):
-        door.kept.replace(door.hba)
-    else:  # somebody wrote a new one meanwhile
-        door.kept.unlink()
+    with suppress(FileNotFoundError):  # another thread of ours was quicker
+        if door.hba.read_text(errors="replace") == CLOSED.format(kept=door.kept.name):
+            door.kept.replace(door.hba)
+        else:  # somebody wrote a new one meanwhile
+            door.kept.unlink()
     sync_folder(door.hba.parent)
     reread(door.data)
 

@@ -64,7 +64,8 @@ _LOCK_EVERY_SECONDS: Final = 0.1
 class Replacement:
     """A server to replace. `take_files`: the configuration of what leaves goes to what comes.
 
-    `is_archived` says of a WAL file whether it is kept; None: nobody keeps WAL.
+    `is_archived` says of a WAL file whether it is kept; None: nobody keeps WAL. With
+    `may_be_broken` a server that is down already may leave as it is, however it ended.
     """
 
     ways: Ways
@@ -73,6 +74,7 @@ class Replacement:
     start_command: tuple[str, ...] = ()
     stop_command: tuple[str, ...] = ()
     is_archived: IsArchived | None = None
+    may_be_broken: bool = False
     stop_limit: timedelta = STOP_LIMIT
     start_limit: timedelta = START_LIMIT
 
@@ -219,6 +221,8 @@ async def alone(data: Path, seconds: float) -> AsyncIterator[None]:
 async def _free_the_place(order: Replacement, note: Note, on_step: OnText, at: At) -> float:
     """The old server stopped in good order; since when nobody could use it."""
     began = time.monotonic()
+    if order.may_be_broken and standing(order.ways.data) == "down":
+        return began
     if standing(order.ways.data) in ("up", "starting"):
         began = await close_and_quieten(
             order.dsn, note.door, is_archived=order.is_archived, on_step=on_step, at=at
@@ -269,8 +273,8 @@ async def _old_again(order: Replacement, note: Note) -> str:
         stands = await stop_hard(note.instance)
     if stands == "down":
         await start(note.instance, command=order.start_command, time_limit=order.start_limit)
-        return "The old server was started again, and everybody can use it as before."
-    return "The old server runs on, and everybody can use it as before."
+        return "The server was started again as it was, and everybody can use it as before."
+    return "The server runs on as it was, and everybody can use it as before."
 
 
 async def _new_or_old(order: Replacement, note: Note) -> str:
