@@ -14,6 +14,7 @@ from typing import Final
 
 from approvals.directory import Directory
 from approvals.in_force import Policies
+from jobs.archiving import ArchiveKeeper
 from jobs.engine import PgQueue
 from jobs.grants import Grants
 from jobs.limits import Limits
@@ -86,6 +87,7 @@ class Worker:
             asyncio.create_task(keep_looking(self.given, self._pulse)),
             asyncio.create_task(self._spare.keep()),
             asyncio.create_task(self._keep_scratches()),
+            asyncio.create_task(self._keep_archives()),
         ]
         try:
             await self._until_stopped(stop, consuming, beside)
@@ -99,6 +101,16 @@ class Worker:
                 task.cancel()
             await asyncio.gather(consuming, *beside, return_exceptions=True)
             await self.given.readers.close()
+
+    async def _keep_archives(self) -> None:
+        given = self.given
+        await ArchiveKeeper(
+            store=given.store,
+            databases=given.databases,
+            readers=given.readers,
+            worker=given.worker,
+            clock=given.clock,
+        ).run()
 
     async def _keep_scratches(self) -> None:
         given = self.given

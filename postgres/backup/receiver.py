@@ -127,14 +127,6 @@ class Receiver:
             failures = 0 if time.monotonic() - began > _MENDED_SECONDS else failures + 1
             await asyncio.sleep(min(_pause(failures), self._pause_max.total_seconds()))
 
-    async def drop_slot(self) -> None:
-        """Let go of the server's WAL. Call it when `run` has ended.
-
-        Raises:
-            PostgresError: the server cannot be reached, or somebody uses the slot.
-        """
-        await _drop_slot(self._target, self._slot)
-
     async def _attempt(self) -> None:
         """One life of pg_receivewal, from the look at the slot to its end.
 
@@ -244,7 +236,10 @@ class Receiver:
         """
         said = finished.stderr[-_LAST_CHARS:]
         if _REMOVED in said:
-            await self._archive.set_aside()
+            # With nothing in the folder it began where the slot says. That may be a place of
+            # the past: pg_receivewal confirms its own before the server says that it is gone.
+            if not await self._archive.set_aside():
+                await drop_slot(self._target, self._slot)
             self._notes("The server no longer has WAL that was not received.")
         elif _NOT_OURS in said:
             await self._begin_elsewhere(said)
@@ -314,7 +309,12 @@ def application_name(slot: str) -> str:
     return f"twokey wal {slot}"[:63]
 
 
-async def _drop_slot(target: Target, slot: str) -> None:
+async def drop_slot(target: Target, slot: str) -> None:
+    """Let go of the server's WAL; harmless where the slot is gone. Call it when `run` has ended.
+
+    Raises:
+        PostgresError: the server cannot be reached, or somebody uses the slot.
+    """
     async with connection(target) as conn:
         try:
             await conn.execute(DROP_SLOT, slot)

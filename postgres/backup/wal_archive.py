@@ -112,14 +112,14 @@ class WalArchive:
         """
         return await asyncio.to_thread(self._settle)
 
-    async def set_aside(self, *, begin_after: str | None = None) -> None:
-        """Empty `incoming`, so that pg_receivewal begins where its slot says.
+    async def set_aside(self, *, begin_after: str | None = None) -> bool:
+        """Empty `incoming`, so that pg_receivewal begins where its slot says; whether it was not.
 
         Complete segments are kept, and a partial one is kept as such: it is how far its
         timeline had come. With `begin_after`, the name of a segment, pg_receivewal begins with
         the one after it: it looks at names and sizes alone, so an empty file is left for it.
         """
-        await asyncio.to_thread(self._set_aside, begin_after)
+        return await asyncio.to_thread(self._set_aside, begin_after)
 
     async def stage(self, names: Iterable[str], folder: Path) -> int:
         """Put segments into a folder as a restore_command hands them over; how many bytes.
@@ -231,15 +231,17 @@ class WalArchive:
             keep_further(path, name, self.folder, recipient=self.recipient)
         path.unlink()
 
-    def _set_aside(self, begin_after: str | None) -> None:
+    def _set_aside(self, begin_after: str | None) -> bool:
         self._settle()
-        for name in self._written():
+        names = self._written()
+        for name in names:
             self._let_go(name)
         known = self._cluster()
         if begin_after is not None and known is not None:
             with (self.incoming / begin_after).open("wb") as file:
                 file.truncate(known.segment_bytes)
         sync_folder(self.incoming)
+        return bool(names)
 
     def _copy_histories(self) -> None:
         for path in _files(self.incoming):
