@@ -26,7 +26,7 @@ from bot.desk import Desk
 from jobs import firings
 from jobs.away import is_away, pause_seconds
 from jobs.firings import Asking, ToAsk
-from jobs.retention import serves
+from jobs.retention import NothingDueError, serves
 from jobs.schedules import Firing, Schedule
 from jobs.timetable import GRACE_MAX, Timed, timetables
 from postgres.errors import PostgresError
@@ -107,6 +107,9 @@ class ScheduledRequests:
             if await self._is_shared(firing, timed):
                 return
             await self._settle(firing, await self._asked(firing, timed))
+        except NothingDueError as nothing:
+            async with self.desk.store.begin() as conn:
+                await firings.settle(conn, firing, Asking.NOTHING, problem=nothing.problem)
         except (ExplainedError, PostgresError) as error:
             await self._later(firing, error.problem, error.next_step)
         except Exception as error:

@@ -30,6 +30,7 @@ class Asking(StrEnum):
     WAITING = "waiting"
     ASKED = "asked"  # there is a request
     SHARED = "shared"  # a backup that there was serves its tier
+    NOTHING = "nothing"  # there was nothing to do
     FAILED = "failed"  # nothing could be asked for, and it is too late now
 
 

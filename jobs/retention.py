@@ -14,6 +14,7 @@ from typing import Final
 from jobs.backup_settings import ArchiveMethod, BackupSettings, BackupTier
 from jobs.operation import JobError
 from jobs.text import span_text
+from jobs.timetable import interval_of
 from postgres.backup.wal_names import lsn_number
 from store.backups import BackupRecord, ListedBackup
 
@@ -132,17 +133,21 @@ def serves(
     """The full backup that can serve a tier which is due now as well, so that none is taken.
 
     The newest complete one of at most `share_within`, which nobody has found damaged. A tier
-    whose backups are of another kind takes its own.
+    whose backups are of another kind takes its own, and one that is due every hour is not
+    served by its last one.
     """
     schedule = settings.tiers.get(tier)
     if schedule is not None and schedule.kind != "full":
         return None
+    within = settings.share_within
+    if schedule is not None:
+        within = min(within, interval_of(schedule.cron, settings.zone, now) / 2)
     fit = [
         each
         for each in backups
         if each.backup.state == "complete"
         and each.backup.kind == "full"
-        and timedelta(0) <= now - each.backup.started_at <= settings.share_within
+        and timedelta(0) <= now - each.backup.started_at <= within
     ]
     return max(fit, key=_age).backup.id if fit else None
 

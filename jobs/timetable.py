@@ -80,7 +80,7 @@ class Timed:
 
     def interval(self, around: datetime) -> timedelta:
         """The longest that lies between two moments of it, about this time of the year."""
-        return _interval(self.cron, self.zone, around.date())
+        return interval_of(self.cron, self.zone, around)
 
 
 def timetable(database: Database) -> tuple[Timed, ...]:
@@ -134,6 +134,11 @@ def upcoming(timed: Iterable[Timed], now: datetime) -> list[tuple[str, datetime]
         if (at := known[key]) is not None:
             found.append((each.name, at))
     return sorted(found, key=lambda pair: (pair[1], pair[0]))
+
+
+def interval_of(cron: str, zone: str, around: datetime) -> timedelta:
+    """The longest that lies between two moments of a schedule, about this time of the year."""
+    return _interval(cron, zone, around.date())
 
 
 async def _nothing(conn: AsyncConnection, firing: Firing) -> Mapping[str, JsonValue]:

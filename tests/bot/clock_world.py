@@ -19,6 +19,7 @@ from bot.process import Twokey
 from bot.scheduled import ScheduledRequests
 from bot.schedules import schedules_of
 from jobs.operation import Answer, Context, Job, JobError, Kind, Operation, Plan, Risk
+from jobs.retention import NothingDueError
 from jobs.schedules import Scheduler
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
@@ -73,12 +74,15 @@ class Planning:
 
     fails: str = ""
     broken: bool = False
+    nothing: bool = False
     count: int = 0
 
     async def plan(self, context: Context, params: Params) -> Plan:
         self.count += 1
         if self.broken:
             raise KeyError("a bug")
+        if self.nothing:
+            raise NothingDueError("Nothing may be removed.", next_step="Wait.")
         if self.fails:
             raise JobError(self.fails, next_step="Look at the server.")
         return Plan(title=f"On {context.database.name} {params.tier}".strip(), steps=("One",))

@@ -115,6 +115,18 @@ async def test_a_plan_that_fails_is_tried_again_and_given_up_after_its_grace(
     assert await world.rows("SELECT 1 FROM requests") == []
 
 
+async def test_where_there_is_nothing_to_do_nobody_is_asked_and_nothing_is_wrong(
+    world: ClockWorld,
+) -> None:
+    world.planning.nothing = True
+    await world.fire_at(TWO)
+    assert await world.asker().look() == 2
+    world.clock.now += timedelta(minutes=30)
+    assert await world.asker().look() == 0
+    assert {ask["state"] for ask in (await world.asks()).values()} == {"nothing"}
+    assert await world.rows("SELECT 1 FROM requests") == []
+
+
 async def test_a_plan_that_works_again_in_time_is_asked_for(world: ClockWorld) -> None:
     world.planning.broken = True
     await world.fire_at(TWO)

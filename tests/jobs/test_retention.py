@@ -271,6 +271,13 @@ def test_a_full_backup_of_three_hours_serves_another_tier(
     assert serves(backups, BackupTier.WEEKLY, CONTINUOUS, NOW) == chosen
 
 
+def test_a_tier_that_is_due_every_hour_is_not_served_by_its_last_backup() -> None:
+    hourly = {BackupTier.DAILY: TierSchedule(cron="0 * * * *", keep=DAY)}
+    policy = replace(CONTINUOUS, tiers=MappingProxyType(hourly))
+    assert serves([taken("a", HOUR)], BackupTier.DAILY, policy, NOW) is None
+    assert serves([taken("a", HOUR / 3)], BackupTier.DAILY, policy, NOW) == "a"
+
+
 def test_a_tier_of_another_kind_takes_its_own() -> None:
     dumps = {BackupTier.WEEKLY: TierSchedule(cron="0 3 * * 0", keep=DAY, kind="logical")}
     policy = replace(CONTINUOUS, tiers=MappingProxyType(dumps))
