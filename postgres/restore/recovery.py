@@ -43,6 +43,7 @@ _PROMOTE_SECONDS: Final = 3600
 _LOOK_EVERY_SECONDS: Final = 0.02
 _MARGIN_BYTES: Final = 256 * 1024 * 1024
 STAGED: Final = "wal"
+_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +303,14 @@ async def _stage(
         place.mkdir(mode=0o700, parents=True)
     except OSError as error:
         raise disk_error(folder, error) from error
-    await engine.stage_wal(names, place)
+    for at in range(0, len(names), _BATCH):
+        batch = asyncio.ensure_future(engine.stage_wal(names[at : at + _BATCH], place))
+        try:
+            await asyncio.shield(batch)
+        except asyncio.CancelledError:
+            # A thread that writes there cannot be cancelled; what it says no longer matters.
+            await asyncio.gather(batch, return_exceptions=True)
+            raise
 
 
 def _move_wal(folder: Path) -> None:

@@ -172,7 +172,10 @@ def _by_time(
         ),
         None,
     )
-    wal = window.wal_to(proof) if proof else window.wal
+    if proof is None:
+        return _choice(target, window, window.wal)
+    # One more: where nothing was committed after the moment, the next may show it at once.
+    wal = window.wal[: len(window.wal_to(proof)) + 1]
     return _choice(target, window, wal, proof_lsn=proof)
 
 

@@ -46,6 +46,8 @@ class History:
     binaries: Binaries
     backups: dict[str, BackupFacts] = field(default_factory=dict)
     moments: dict[str, Moment] = field(default_factory=dict)
+    # The file of the table, below the data folder.
+    table: str = ""
 
     @property
     def engine(self) -> NativeEngine:
@@ -65,6 +67,7 @@ class History:
             binaries=self.binaries,
             backups=self.backups,
             moments=self.moments,
+            table=self.table,
         )
 
 
@@ -108,6 +111,7 @@ async def _happen(made: History, home: Path) -> None:
     try:
         await server.start()
         await _run(server, "CREATE TABLE rows (note text)")
+        made.table = (await _row(server, "SELECT pg_relation_filepath('rows') AS path"))["path"]
         made.backups["first"] = await _backup(made, server, "first")
         await _until_mistake(made, server)
         await _raise(server)
