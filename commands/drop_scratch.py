@@ -32,7 +32,9 @@ LOOK_EVERY: Final = timedelta(seconds=1)
 class Params(BaseModel, extra="forbid"):
     """Which one."""
 
-    scratch: str = Field(description="A scratch server's id, as /db scratches lists it")
+    scratch: str = Field(
+        min_length=1, description="A scratch server's id, as /db scratches lists it"
+    )
 
 
 async def plan(context: Context, params: Params) -> Plan:

@@ -5,6 +5,7 @@ It comes out of a scratch server, as a new table in a new schema: nothing that e
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -30,7 +31,7 @@ from jobs.recovered import comment_of, schema_of
 from jobs.scratches import this_host
 from jobs.text import span_text
 from postgres.dsn import Target, parse_dsn
-from postgres.restore.lasting import read_lasting
+from postgres.restore.lasting import may_read, read_lasting
 from postgres.restore.one_table import (
     LIMIT,
     OnBytes,
@@ -64,6 +65,7 @@ class Params(BaseModel, extra="forbid"):
         examples=["public.payments"],
     )
     from_: str = Field(
+        min_length=1,
         title="From",
         description="A scratch server's id, as /db scratches lists it",
         examples=["orders-17"],
@@ -175,7 +177,8 @@ def _objection(params: Params, seen: Mapping[str, object]) -> JobError | None:
 
 async def _size(context: Context, scratch: Scratch, table: str) -> str:
     """How large it is in the copy, where that can be seen from here."""
-    if scratch.host != this_host():
+    folder = Path(scratch.folder)
+    if scratch.host != this_host() or not await asyncio.to_thread(may_read, folder):
         return f"is seen when it runs: the copy is on {scratch.host}"
     goal = parse_dsn(context.database.dsn.get_secret_value())
     shape = await read_shape(_source(scratch, goal), table, into="restored")

@@ -20,15 +20,16 @@ COLUMNS: Final = ("Scratch", "Of", "Recovered to", "Ends in", "Host", "Connect")
 class Params(BaseModel, extra="forbid"):
     """Of which database, or of all."""
 
-    database: str = Field(default="", description="Database in the inventory; all when left out")
+    database: str | None = Field(
+        default=None, description="Database in the inventory; all when left out"
+    )
 
 
 async def answer(context: Context, params: Params) -> Answer:
     """Those that run, oldest first, and what has ended lately."""
-    database = params.database or None
     async with context.store.begin() as conn:
-        running = await running_scratches(conn, database=database)
-        ended = await ended_scratches(conn, since=context.now - TOLD_FOR, database=database)
+        running = await running_scratches(conn, database=params.database)
+        ended = await ended_scratches(conn, since=context.now - TOLD_FOR, database=params.database)
     whose = f" of {params.database}" if params.database else ""
     return Answer(
         title=f"{count_text(len(running), 'scratch server')}{whose}",

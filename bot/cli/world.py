@@ -23,6 +23,8 @@ from bot.outbox import Pace
 from bot.process import Twokey, utc_now
 from bot.settings import Settings
 from bot.storage import open_store
+from jobs.scratches import end_all
+from postgres.restore.lasting import remove_all
 from postgres.server import find_binaries, remove_server
 from sandbox.clusters import DemoCluster, start_cluster
 from sandbox.slack.server import PortTakenError, SlackStandIn, start_slack
@@ -99,6 +101,7 @@ async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
             yield world
         finally:
             await world.halt()
+            await end_all(store, home, now=utc_now())
 
 
 async def clear(home: Path) -> None:
@@ -110,6 +113,7 @@ async def clear(home: Path) -> None:
     for name in CLUSTERS:
         await remove_server(home / "clusters" / name)
     await remove_server(home / "store")
+    await remove_all(home)
     await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
 

@@ -153,6 +153,11 @@ def read_lasting(folder: Path) -> Lasting:
         ) from error
 
 
+def may_read(folder: Path) -> bool:
+    """Whether we run as who made the scratch server in this folder, and may enter it."""
+    return os.access(folder / "server.json", os.R_OK)
+
+
 def is_alive(folder: Path) -> bool:
     """Whether the scratch server in this folder runs."""
     return live_postmaster(_data(folder)) is not None

@@ -23,12 +23,17 @@ from postgres.backup.native_engine import NativeEngine
 from postgres.server import Server, create, find_binaries
 from store.backups import BackupRecord
 from store.connect import Store
+from store.marks import WalMark
 from tests.conftest import folder_of_its_own
 from tests.jobs.support import ADD_REQUEST, eventually
 
 PAYMENTS = """
     CREATE TABLE payments (id int PRIMARY KEY, cents int NOT NULL, note text);
     INSERT INTO payments SELECT n, n, repeat('x', n % 50) FROM generate_series(1, 4000) AS n;
+"""
+STOOD = """
+    SELECT clock_timestamp() AS at, pg_current_wal_lsn()::text AS lsn,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid
 """
 
 
@@ -43,6 +48,7 @@ class Archived:
     home: Path
     facts: BackupFacts
     good: datetime
+    mark: WalMark  # at `good`
 
     def database(self, *, open_max: int = 3) -> Database:
         """As the inventory has it."""
@@ -95,13 +101,16 @@ async def make_archived() -> Archived:
         await conn.execute(
             "INSERT INTO payments SELECT n, n, 'late' FROM generate_series(4001, 4500) AS n"
         )
-        good = await conn.fetchval("SELECT clock_timestamp()")
+        stood = await conn.fetchrow(STOOD)
         await conn.execute("DELETE FROM payments")
         last = await conn.fetchval("SELECT pg_walfile_name(pg_switch_wal())")
     finally:
         await conn.close()
     await _archived(wal / last)
-    return Archived(server=server, home=home, facts=facts, good=good)
+    mark = WalMark(
+        database="shop", system_identifier=facts.system_identifier, timeline=1, **dict(stood)
+    )
+    return Archived(server=server, home=home, facts=facts, good=mark.at, mark=mark)
 
 
 async def remove_archived(made: Archived) -> None:

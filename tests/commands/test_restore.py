@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from commands import drop_recovered, drop_scratch, recover_table, restore, scratches
 from commands.restore import Params
 from jobs.operation import Answer, JobError, Mode, Plan, Risk
+from jobs.placing import PlacePart
 from jobs.reader import Readers
 from postgres.errors import PostgresError
 from postgres.restore.lasting import lasting_folders, read_lasting, remove_all
 from store.backups import record_backup
 from store.connect import Store
+from store.marks import write_mark
 from store.scratches import find_scratch
 from tests.commands.archived import (
     Archived,
@@ -88,6 +92,46 @@ async def test_the_plan_says_which_backup_and_wal_and_what_is_not_in_it(
     assert plan.pins["target"] == at(archived)
     assert len(plan.pins["manifest"]) == 64
     assert "never restored as a test" in plan.warnings[0]
+
+
+async def test_what_is_lost_in_place_is_the_first_warning_before_anyone_agrees(
+    job: Maker, archived: Archived, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def somewhere(*_: object) -> PlacePart:
+        return PlacePart(
+            steps=("Exchange",), facts=(), warnings=("Down for a while.",), pins={"place": "p"},
+            undo="Back.",
+        )  # fmt: skip
+
+    monkeypatch.setattr(restore, "plan_place", somewhere)
+    async with store.begin() as conn:
+        await write_mark(conn, archived.mark)
+    params = Params(database="shop", to=at(archived), into="place")
+    plan = await restore.plan(job(), params)
+    assert plan.risk is Risk.DESTRUCTIVE
+    assert plan.attributes == {"into": "place"}
+    assert plan.pins.keys() == {"backup", "manifest", "target", "place"}
+    lost = re.fullmatch(
+        rf"Everything committed after {re.escape(at(archived))} is lost:"
+        r" at most (\d+) transactions?, at most (.+) of WAL, in .+\.",
+        plan.warnings[0],
+    )
+    assert lost is not None
+    assert int(lost[1]) >= 1
+    assert plan.warnings[-1] == "Down for a while."
+    assert plan.steps[-1] == "Exchange"
+
+
+async def test_a_server_that_is_gone_does_not_keep_its_copy_from_being_planned(
+    job: Maker, archived: Archived, store: Store
+) -> None:
+    made = job()
+    gone = replace(made.database, dsn=SecretStr("postgresql://nobody@127.0.0.1:1/shop"))
+    made.database, made.reader = gone, Readers().of(gone)
+    async with store.begin() as conn:
+        await write_mark(conn, archived.mark)
+    plan = await restore.plan(made, Params(database="shop", to=at(archived)))
+    assert facts(plan)["Not in the copy"].startswith("an unknown number of transactions")
 
 
 async def test_a_span_of_time_is_pinned_as_the_moment_that_it_means(
