@@ -75,6 +75,7 @@ class Planner:
             store=self.store,
             clock=self.clock,
             in_force=self.policies,
+            databases=self.inventory.databases,
         )
 
     def _too_slow(self, operation: Operation, database: Database | None) -> JobError:

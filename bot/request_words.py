@@ -20,6 +20,7 @@ from bot.views.overview import (
 )
 from bot.views.requests import refused_home, requests_message
 from jobs.operation import Kind
+from jobs.timetable import timetables, upcoming
 
 _LISTED_MAX: Final = 20
 _FILTERS: Final = ("mine", "waiting", "open")
@@ -80,7 +81,9 @@ async def home(desk: Desk, team: str, user: str) -> Block:
         (database.name, database.environment, str(database.tier))
         for _, database in sorted(desk.inventory.databases.items())
     ]
-    return home_view(seen, forms=changes, databases=databases)
+    timed = timetables(desk.inventory.databases.values()).values()
+    soon = upcoming(timed, desk.clock())
+    return home_view(seen, forms=changes, databases=databases, upcoming=soon)
 
 
 async def _seen(desk: Desk, person: Person) -> Overview:

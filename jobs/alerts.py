@@ -132,7 +132,7 @@ def _missing(state: DatabaseState, now: datetime) -> Alert | None:
         (timed, age, allowed)
         for timed in timetable(state.database)
         if timed.tier is not None
-        for age, allowed in [_age(state, timed, timed.tier, now)]
+        for age, allowed in [age_of(state, timed, timed.tier, now)]
         if age is not None and age > allowed
     ]
     if not late:
@@ -150,7 +150,7 @@ def _missing(state: DatabaseState, now: datetime) -> Alert | None:
     )
 
 
-def _age(
+def age_of(
     state: DatabaseState, timed: Timed, tier: BackupTier, now: datetime
 ) -> tuple[timedelta | None, timedelta]:
     """How old the newest usable backup of a tier is, and how old it may be.
@@ -158,12 +158,13 @@ def _age(
     Where there is none, its schedule's own age counts. What is dated in the future was taken
     under a clock that was ahead: how old it is nobody knows.
     """
-    newest = _newest(state, tier, now)
+    newest = newest_of(state, tier, now)
     since = newest.started_at if newest else state.schedules[timed.name].begun_at
     return (now - since if since else None), timed.interval(now - timedelta(days=31)) + timed.grace
 
 
-def _newest(state: DatabaseState, tier: BackupTier, now: datetime) -> Line | None:
+def newest_of(state: DatabaseState, tier: BackupTier, now: datetime) -> Line | None:
+    """The newest usable backup of a tier; none of a time that is still to come."""
     return next(
         (
             line

@@ -178,6 +178,11 @@ class Context(Protocol):
         ...
 
     @property
+    def databases(self) -> Mapping[str, Database]:
+        """Every database of the inventory, by its name: for queries about all of them."""
+        ...
+
+    @property
     def reader(self) -> Reader:
         """The target, read-only."""
         ...

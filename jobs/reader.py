@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -128,6 +128,7 @@ class LiveContext:
     store: Store
     clock: Callable[[], datetime]
     in_force: Policies | None = None
+    databases: Mapping[str, Database] = field(default_factory=dict)
 
     @property
     def database(self) -> Database:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from bot.blocks import (
@@ -31,6 +32,7 @@ WAITING_IN_MESSAGE: Final = 10
 OTHERS_IN_MESSAGE: Final = 5
 _FORMS_MAX: Final = 5
 _DATABASES_MAX: Final = 50
+_UPCOMING_MAX: Final = 5
 _TITLE_CHARS_MAX: Final = 200
 _STATUS_CHARS_MAX: Final = 400
 _BAR_CELLS: Final = 10
@@ -97,8 +99,12 @@ def home_view(
     *,
     forms: Sequence[tuple[str, str]],
     databases: Sequence[tuple[str, str, str]],
+    upcoming: Sequence[tuple[str, datetime]] = (),
 ) -> Block:
-    """The home tab. `forms`: names and summaries; `databases`: name, environment, tier."""
+    """The home tab. `forms`: names and summaries; `databases`: name, environment, tier.
+
+    `upcoming`: what schedules ask for next, and when; the soonest first.
+    """
     return {
         "type": "home",
         "callback_id": "home",
@@ -113,6 +119,7 @@ def home_view(
             divider(),
             header("Databases"),
             section(_databases(databases)),
+            *_by_the_clock(upcoming),
             context("In a channel or here: `/db help` says what can be typed."),
         ],
     }
@@ -121,6 +128,16 @@ def home_view(
 def _apart(*parts: list[Block]) -> list[Block]:
     """The parts that there are, with a line before each."""
     return [block for part in parts if part for block in (divider(), *part)]
+
+
+def _by_the_clock(upcoming: Sequence[tuple[str, datetime]]) -> list[Block]:
+    """What happens next without anybody's asking."""
+    if not upcoming:
+        return []
+    lines = [f"*{one_line(name)}* {moment(at)}" for name, at in upcoming[:_UPCOMING_MAX]]
+    rest = len(upcoming) - len(lines)
+    more = [context(f"…and {count(rest, 'more schedule')}. `/db readiness` says all.")]
+    return [header("Next by the clock"), section("\n".join(lines)), *(more if rest else [])]
 
 
 def _asking(forms: Sequence[tuple[str, str]]) -> Block:

@@ -65,6 +65,7 @@ class DirectJob:
     request_id: int
     run_key: str = "run-1"
     policies: Any = None
+    databases: Mapping[str, Database] = field(default_factory=dict)
     now: datetime = NOW
     said: list[str] = field(default_factory=list)
     steps: list[tuple[str, Mode]] = field(default_factory=list)

@@ -28,13 +28,23 @@ WORST = Overview(
 )
 FORMS = [(f"operation{number}", "What it does " * 20) for number in range(9)]
 DATABASES = [(f"db{number}", "production", "critical") for number in range(60)]
+UPCOMING = [(f"backup-daily db{number}", NOON) for number in range(60)]
 
 
 @pytest.mark.parametrize("seen", [Overview(), FULL, WORST], ids=["nothing", "full", "worst"])
 def test_slack_takes_it(seen: Overview) -> None:
     assert problems(overview_message(seen)) == []
-    view = home_view(seen, forms=FORMS, databases=DATABASES)
+    view = home_view(seen, forms=FORMS, databases=DATABASES, upcoming=UPCOMING)
     assert check_view(dict(view), kind="home") == []
+
+
+def test_what_the_clock_does_next_is_told_in_the_readers_own_time() -> None:
+    view = home_view(Overview(), forms=FORMS, databases=[], upcoming=UPCOMING)
+    shown = texts(view["blocks"])
+    assert f"*backup-daily db0* <!date^{int(NOON.timestamp())}^" in shown
+    assert "…and 55 more schedules" in shown
+    without = home_view(Overview(), forms=FORMS, databases=[])
+    assert "Next by the clock" not in texts(without["blocks"])
 
 
 def test_nothing_waits_with_a_word_on_what_would() -> None:
