@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,16 +20,18 @@ from pydantic import SecretStr
 
 from postgres.account import server_account
 from postgres.backup.engine import Engine
+from postgres.backup.facts import read_backup
 from postgres.backup.native_engine import NativeEngine
 from postgres.backup.pgbackrest import PgBackRestEngine
 from postgres.backup.pgbackrest_program import PgBackRest
 from postgres.server import Server
 
 STANZA: Final = "shop"
+ROWS: Final = 5000
 _ARCHIVED_SECONDS_MAX: Final = 20.0
 _PGBACKREST: Final = """\
 [global]
-repo1-path={repo}
+{storage}
 log-path={home}/log
 lock-path={home}/lock
 spool-path={home}/spool
@@ -38,7 +40,6 @@ compress-type=zst
 compress-level=1
 start-fast=y
 job-retry=0
-{more}
 
 [{stanza}]
 pg1-path={data}
@@ -165,11 +166,11 @@ class NativeHouse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgBackRestHouse:
-    """A repository with one stanza. `more` are further lines of its configuration."""
+    """A repository with one stanza. `storage` says where it is, if not in a folder."""
 
     source: Source
     home: Path
-    more: str = ""
+    storage: str = ""
 
     @property
     def engine(self) -> PgBackRestEngine:
@@ -189,18 +190,23 @@ class PgBackRestHouse:
         return f'pgbackrest --config={self.config} --stanza={STANZA} archive-push "$1"'
 
     async def open(self) -> None:
+        self.make_folders()
+        done = await self.program.run("stanza-create")
+        assert done.code == 0, done.stderr
+
+    def make_folders(self) -> None:
+        """What pgBackRest needs, without a stanza."""
         for part in ("", "repo", "log", "lock", "spool"):
             (self.home / part).mkdir(parents=True, exist_ok=True)
             give(self.home / part)
         self.write_config()
-        done = await self.program.run("stanza-create")
-        assert done.code == 0, done.stderr
 
     def write_config(self) -> None:
         server = self.source.server
         self.config.write_text(
             _PGBACKREST.format(
-                repo=self.home / "repo", home=self.home, more=self.more, stanza=STANZA,
+                storage=self.storage or f"repo1-path={self.home}/repo", home=self.home,
+                stanza=STANZA,
                 data=server.data, port=server.port, sockets=server.sockets,
             )
         )  # fmt: skip
@@ -217,15 +223,11 @@ class PgBackRestHouse:
         return other
 
     def flip(self, backup_id: str) -> None:
-        label = next(path for path in (self.home / "repo/backup" / STANZA).glob("2*F"))
+        [label] = (self.home / "repo/backup" / STANZA).glob("2*F")
         flip(max((label / "bundle").iterdir(), key=lambda path: path.stat().st_size))
 
     def lose_own_wal(self, backup_id: str) -> None:
-        facts = next(
-            each for each in (self.home / "notes").glob(f"{backup_id}/twokey.json")
-        ).read_text()
-        name = facts.split('"start_wal": "')[1][:24]
-        self.lose(name)
+        self.lose(read_backup(self.home / "notes", backup_id).start_wal)
 
     def lose(self, name: str) -> None:
         for path in (self.home / "repo/archive" / STANZA).rglob(f"{name}-*"):
@@ -255,18 +257,17 @@ def copy_with_owners(source: Path, goal: Path) -> None:
         os.chown(goal / path.relative_to(source), found.st_uid, found.st_gid, follow_symlinks=False)
 
 
-@dataclass(slots=True)
-class Clock:
-    """Collects what a test was told."""
-
-    texts: list[str] = field(default_factory=list)
-
-    async def note(self, text: str) -> None:
-        self.texts.append(text)
-
-
 async def moment(source: Source) -> datetime:
     """The time on the source server."""
     found = await source.sql("SELECT clock_timestamp()")
     assert isinstance(found, datetime)
     return found
+
+
+async def count_rows(dsn: str, table: str = "orders") -> int:
+    """How many rows a table of the test has."""
+    conn = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
+    finally:
+        await conn.close()

@@ -23,9 +23,16 @@ from postgres.restore.folders import remove_scratch
 from postgres.restore.recovery import plan_recovery, recover
 from postgres.restore.scratch import start_scratch
 from postgres.restore.target import at_time
-from postgres.server import Binaries, create
-from tests.postgres.backup.houses import House, NativeHouse, PgBackRestHouse, Source, moment
-from tests.postgres.conftest import FAST, run_sql
+from postgres.server import Binaries
+from tests.postgres.backup.houses import (
+    ROWS,
+    House,
+    NativeHouse,
+    PgBackRestHouse,
+    Source,
+    count_rows,
+    moment,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,49 +40,6 @@ ENGINES: Final = (
     "native",
     pytest.param("pgbackrest", marks=pytest.mark.needs("pgbackrest")),
 )
-ROWS: Final = 5000
-
-
-@pytest.fixture(scope="module")
-def source_binaries() -> Binaries:
-    """PostgreSQL 15, as that is what the older of these programs can back up."""
-    try:
-        return find_binaries(os.environ, major=15)
-    except PostgresError as error:
-        pytest.skip(error.problem)
-
-
-@pytest.fixture(scope="module")
-def source(source_binaries: Binaries) -> Iterator[Source]:
-    with tempfile.TemporaryDirectory(prefix="tk", ignore_cleanup_errors=True) as name:
-        home = Path(name)
-        home.chmod(0o755)
-        made = asyncio.run(_open(source_binaries, home))
-        try:
-            yield made
-        finally:
-            asyncio.run(made.server.remove())
-
-
-async def _open(binaries: Binaries, home: Path) -> Source:
-    script = home / "archive-as-pgbackrest-wants.sh"
-    settings = {
-        **FAST,
-        "wal_level": "replica",
-        "archive_mode": "on",
-        "archive_command": f"{script} %p %f",
-        "max_connections": "30",
-    }
-    made = Source(server=await create(binaries, home / "shop", settings=settings), script=script)
-    made.write_script([])
-    await made.server.start()
-    await run_sql(made.server.dsn(), "CREATE DATABASE shop")
-    await run_sql(
-        made.server.dsn("shop"),
-        "CREATE TABLE orders (id int PRIMARY KEY, note text);"
-        f" INSERT INTO orders SELECT n, md5(n::text) FROM generate_series(1, {ROWS}) n",
-    )
-    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +80,6 @@ async def _keep(house: House, source: Source) -> Kept:
     return Kept(house=house, source=source, facts=facts)
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tk", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
 async def test_an_engine_says_what_it_is_and_what_it_can_take(kept: Kept) -> None:
     probe = await kept.house.engine.probe()
     assert probe.name == kept.house.engine.name
@@ -131,7 +88,7 @@ async def test_an_engine_says_what_it_is_and_what_it_can_take(kept: Kept) -> Non
     assert probe.findings == ()
 
 
-async def test_a_backup_is_described_and_listed_with_its_rows(kept: Kept) -> None:
+async def test_a_backup_is_described_and_listed_with_itscount_rows(kept: Kept) -> None:
     facts = kept.facts
     assert facts.engine == kept.house.engine.name
     assert facts.kind == "full"
@@ -200,7 +157,7 @@ async def test_a_hole_in_the_wal_after_a_backup_is_seen(kept: Kept, home: Path) 
     assert (gap.first, gap.last) == (segments[1], segments[1])
 
 
-async def test_a_laid_out_backup_starts_alone_and_has_the_rows(
+async def test_a_laid_out_backup_starts_alone_and_has_thecount_rows(
     kept: Kept, home: Path, source_binaries: Binaries
 ) -> None:
     before = _started()
@@ -210,7 +167,7 @@ async def test_a_laid_out_backup_starts_alone_and_has_the_rows(
     )
     try:
         assert server.data == laid.data
-        assert await _rows(server.dsn("shop")) == ROWS
+        assert await count_rows(server.dsn("shop")) == ROWS
         conn_settings = await _settings(server.dsn("shop"))
         assert conn_settings["archive_mode"] == "off"
         assert conn_settings["listen_addresses"] == ""
@@ -234,8 +191,8 @@ async def test_a_chosen_second_comes_back(
     choice = await plan_recovery(engine, at_time(good))
     recovered = await recover(engine, source_binaries, choice, home / "work")
     try:
-        assert await _rows(recovered.server.dsn("shop"), "later") == 1
-        assert await _rows(recovered.server.dsn("shop")) == ROWS
+        assert await count_rows(recovered.server.dsn("shop"), "later") == 1
+        assert await count_rows(recovered.server.dsn("shop")) == ROWS
     finally:
         await recovered.server.stop("immediate")
         await remove_scratch(home / "work")
@@ -330,14 +287,6 @@ async def test_two_at_once_are_told_apart(kept: Kept) -> None:
 def _started() -> set[int]:
     """What this process has started and not ended: servers (not what they run) and programs."""
     return {child.pid for child in psutil.Process().children()}
-
-
-async def _rows(dsn: str, table: str = "orders") -> int:
-    conn = await asyncpg.connect(dsn, timeout=10)
-    try:
-        return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
-    finally:
-        await conn.close()
 
 
 async def _settings(dsn: str) -> dict[str, str]:
