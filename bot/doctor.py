@@ -15,6 +15,7 @@ from approvals.counting import count_text
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
+from bot.doctor_backups import examine_engine
 from bot.doctor_policy import examine_policies
 from bot.doctor_secrets import examine_secrets
 from bot.doctor_slack import examine_slack
@@ -60,7 +61,7 @@ async def examine(environ: Mapping[str, str] = os.environ) -> list[Finding]:
     found += [finding, _key(settings), _tools(environ)]
     found += await _store(settings, inventory, environ)
     found += examine_anchors(inventory.anchors, now=utc_now(), is_needed=settings.store is not None)
-    found += [finding async for finding in _databases(inventory)]
+    found += [finding async for finding in _databases(inventory, environ)]
     groups = {**inventory.groups, **(policy.values.groups if policy else {})}
     found += [finding async for finding in examine_slack(settings, inventory, groups)]
     return [_without_secrets(finding) for finding in found]
@@ -133,12 +134,14 @@ async def _examined(dsn: SecretStr, settings: Settings, inventory: Inventory) ->
     return [*said, *policies]
 
 
-async def _databases(inventory: Inventory) -> AsyncIterator[Finding]:
+async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     readers = Readers(statement_timeout=LIMIT)
     try:
         for _, database in sorted(inventory.databases.items()):
             yield await _database(database, readers)
             yield _folder(database)
+            for finding in await examine_engine(database, environ):
+                yield finding
     finally:
         await readers.close()
 
