@@ -136,6 +136,8 @@ class _Running(asyncio.SubprocessProtocol):
         (self.stdout if fd == 1 else self.stderr).add(data)
 
     def process_exited(self) -> None:
+        if self.code < 0:  # somebody killed it, and it could end no process of its own
+            self._signal(signal.SIGKILL)
         self.ended.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)

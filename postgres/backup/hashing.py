@@ -182,8 +182,7 @@ async def _seal_while_written(
         while not writing.done.is_set():
             for path in _new(writing.folder, sealing):
                 sealing[path.name] = pool.submit(_seal, path, recipient, ended, stopped)
-            if failed := [one for one in sealing.values() if one.done()]:
-                failed[0].result()  # before the end only an error ends one
+            _look_after(sealing)
             await _pause(writing.done)
         if not writing.well:
             return ()
@@ -197,6 +196,13 @@ async def _seal_while_written(
     finally:
         stopped.set()
         await asyncio.shield(asyncio.to_thread(pool.shutdown))
+
+
+def _look_after(sealing: dict[str, Future[FileFact]]) -> None:
+    """Raise what ended one of them: before the program's end only an error does."""
+    for name in [name for name, one in sealing.items() if one.done()]:
+        with suppress(FileNotFoundError):  # the program failed just now, and clears up
+            sealing.pop(name).result()
 
 
 def _seal(path: Path, recipient: str, ended: threading.Event, stopped: threading.Event) -> FileFact:

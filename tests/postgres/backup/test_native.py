@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import subprocess
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -180,15 +178,6 @@ async def test_a_damaged_page_of_the_server_is_said_and_nothing_is_kept(
     assert list((home / "backups").iterdir()) == []
 
 
-async def test_a_full_disk_is_said_and_nothing_is_kept(
-    shop: Shop, binaries: Binaries, small_disk: Path
-) -> None:
-    with pytest.raises(PostgresError, match=r"No space left on device.* are free there") as refusal:
-        await take_backup(binaries, SecretStr(shop.dsn), small_disk, backup_id="b")
-    assert "Free some space" in refusal.value.next_step
-    assert [path.name for path in small_disk.iterdir() if path.name != "lost+found"] == []
-
-
 async def test_a_newer_program_backs_up_an_older_server_but_not_the_reverse(
     shop: Shop, home: Path
 ) -> None:
@@ -216,19 +205,3 @@ async def test_passwords_are_on_no_command_line(
     password = dsn.split(":")[2].split("@")[0]
     assert seen
     assert not any(password in part for part in seen)
-
-
-@pytest.fixture
-def small_disk(home: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    place = home / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("this account cannot mount a small file system")
-    yield place
-    subprocess.run(["/bin/umount", place], check=True)
