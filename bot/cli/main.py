@@ -24,6 +24,7 @@ class _Commands(LazyGroup):
         "runs": "bot.cli.runs:runs_app",
         "sandbox": "bot.cli.sandbox:sandbox_app",
         "store": "bot.cli.store:store_app",
+        "wal": "bot.cli.wal:wal_app",
     }
     single = {  # noqa: RUF012
         "doctor": "bot.cli.doctor:doctor_app",

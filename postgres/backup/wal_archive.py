@@ -32,22 +32,21 @@ from postgres.backup.wal_files import (
     AGE,
     TEMPORARY,
     ZSTD,
-    Header,
-    check_header,
+    Cluster,
     copy_out,
     head_of,
     keep,
     keep_further,
     kept_path,
+    push,
+    read_cluster,
     read_header,
     sync_folder,
-    write_text,
 )
 from postgres.backup.wal_names import HISTORY, PARTIAL_SUFFIX, SEGMENT, is_segment
 from postgres.errors import PostgresError
 
 INCOMING: Final = "incoming"
-_CLUSTER: Final = "cluster"
 _WORKERS: Final = 4
 _TEMPORARY_SECONDS_MAX: Final = 3600.0
 # Timeline and place: what is older has a smaller place, whatever its timeline.
@@ -56,14 +55,6 @@ _WRITTEN: Final = frozenset(("", PARTIAL_SUFFIX))
 _FORMS: Final = frozenset(
     part + form for part in ("", PARTIAL_SUFFIX) for form in ("", ZSTD, ZSTD + AGE)
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Whose WAL an archive holds."""
-
-    system_identifier: str
-    segment_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,7 @@ class WalArchive:
 
     async def cluster(self) -> Cluster | None:
         """Whose WAL this is; None: nothing was ever kept here."""
-        return await asyncio.to_thread(self._cluster)
+        return await asyncio.to_thread(read_cluster, self.folder)
 
     async def push(self, path: Path, name: str) -> bool:
         """Keep a file as an archive_command must: durable when this returns; whether it is new.
@@ -99,7 +90,7 @@ class WalArchive:
                 `name` is no WAL file's.
             OSError: it cannot be read or written.
         """
-        return await asyncio.to_thread(self.push_now, path, name)
+        return await asyncio.to_thread(self._push, path, name)
 
     async def settle(self) -> tuple[str, ...]:
         """Keep what pg_receivewal has completed, and say which segments that were.
@@ -142,11 +133,8 @@ class WalArchive:
         """
         return await asyncio.to_thread(self._trim, before)
 
-    def push_now(self, path: Path, name: str) -> bool:
-        """As `push`, without an event loop."""
-        if is_segment(name):
-            self._recognise(check_header(head_of(path), name))
-        return keep(path, name, self.folder, recipient=self.recipient)
+    def _push(self, path: Path, name: str) -> bool:
+        return push(path, name, self.folder, recipient=self.recipient)
 
     def _listing(self) -> Archive:
         found: dict[str, Segment] = {}
@@ -159,40 +147,6 @@ class WalArchive:
                 if before is None or before.is_partial:
                     found[segment.name] = segment
         return Archive(segments=tuple(found[name] for name in sorted(found)), histories=histories)
-
-    def _cluster(self) -> Cluster | None:
-        path = self.folder / _CLUSTER
-        try:
-            system, size = path.read_text().split()
-            return Cluster(system_identifier=system, segment_bytes=int(size))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise PostgresError(
-                f"{path} does not say whose WAL is kept there.",
-                next_step="Remove that file if the folder is this database's own; it is made anew.",
-            ) from error
-
-    def _recognise(self, header: Header) -> None:
-        """Remember whose WAL this is, or compare.
-
-        Raises:
-            PostgresError: it is another cluster's.
-        """
-        known = self._cluster()
-        if known is None:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self.folder / f".{_CLUSTER}.{os.getpid()}{TEMPORARY}"
-            text = f"{header.system_identifier} {header.segment_bytes}\n"
-            write_text(self.folder / _CLUSTER, text, temporary=temporary)
-            sync_folder(self.folder)
-        elif known.system_identifier != header.system_identifier:
-            raise PostgresError(
-                f"{self.folder} keeps the WAL of the cluster {known.system_identifier}, and what "
-                f"comes is of {header.system_identifier}.",
-                next_step="See where the database's dsn leads. For a new cluster, move the "
-                "folder away, with the backups that need it.",
-            )
 
     def _settle(self) -> tuple[str, ...]:
         if not self.incoming.is_dir():
@@ -216,7 +170,7 @@ class WalArchive:
             return False  # it stays in both places: no need to compare it again and again
         if read_header(head_of(self.incoming / name)) is None:
             return False  # made room for, or a starting point of ours
-        return self.push_now(self.incoming / name, name)
+        return self._push(self.incoming / name, name)
 
     def _let_go(self, name: str) -> None:
         """Remove a segment from `incoming` that is kept, or keep how far it had come."""
@@ -236,7 +190,7 @@ class WalArchive:
         names = self._written()
         for name in names:
             self._let_go(name)
-        known = self._cluster()
+        known = read_cluster(self.folder)
         if begin_after is not None and known is not None:
             with (self.incoming / begin_after).open("wb") as file:
                 file.truncate(known.segment_bytes)
@@ -278,7 +232,7 @@ class WalArchive:
                 header = copy_out(path, target, self.identity)
             except FileNotFoundError:  # settled in this moment: it is in the next place
                 continue
-            known = self._cluster()
+            known = read_cluster(self.folder)
             if known is not None and known.system_identifier != header.system_identifier:
                 target.unlink()
                 raise PostgresError(

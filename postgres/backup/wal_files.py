@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a server waits for `twokey wal push`: nothing that it does 
 ZSTD: Final = ".zst"
 AGE: Final = ".age"
 SUM: Final = ".sum"
+CLUSTER: Final = "cluster"
 TEMPORARY: Final = ".tmp"
 _LEVEL: Final = 1
 _CHUNK_BYTES: Final = 1 << 20
@@ -56,6 +57,27 @@ class Header:
     segment_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Whose WAL an archive holds."""
+
+    system_identifier: str
+    segment_bytes: int
+
+
+def push(source: Path, name: str, folder: Path, *, recipient: str | None = None) -> bool:
+    """Keep a file as an archive_command must: as `keep`, and of one cluster only.
+
+    Raises:
+        PostgresError: see `keep`; or it is another cluster's.
+        DamagedError: it is not what its name says.
+        OSError: it cannot be read or written.
+    """
+    if is_segment(name):
+        _recognise(folder, check_header(_head(source), name))
+    return keep(source, name, folder, recipient=recipient)
+
+
 def keep(source: Path, name: str, folder: Path, *, recipient: str | None = None) -> bool:
     """Put a WAL file into an archive's folder so that it survives a crash; whether it is new.
 
@@ -71,7 +93,7 @@ def keep(source: Path, name: str, folder: Path, *, recipient: str | None = None)
             f"{name!r} is no name of a WAL file.",
             next_step="Use archive_command = 'twokey wal push --folder FOLDER %p %f'.",
         )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder)
     if (there := kept_path(folder, name)) is not None:
         _compare(source, there, name)
         return False
@@ -121,6 +143,25 @@ def opened(path: Path, identity: SecretStr | None = None) -> Iterator[BinaryIO]:
             yield raw
             return
         yield cast("BinaryIO", stack.enter_context(zstandard.ZstdDecompressor().stream_reader(raw)))
+
+
+def read_cluster(folder: Path) -> Cluster | None:
+    """Whose WAL an archive's folder holds; None: nothing was ever kept there.
+
+    Raises:
+        PostgresError: its note of that is damaged.
+    """
+    path = folder / CLUSTER
+    try:
+        system, size = path.read_text().split()
+        return Cluster(system_identifier=system, segment_bytes=int(size))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise PostgresError(
+            f"{path} does not say whose WAL is kept there.",
+            next_step="Remove that file if the folder is this database's own; it is made anew.",
+        ) from error
 
 
 def read_header(head: bytes) -> Header | None:
@@ -198,10 +239,44 @@ def sync_folder(folder: Path) -> None:
 def write_text(path: Path, text: str, *, temporary: Path) -> None:
     """Write a small file whole or not at all, by way of `temporary` in the same folder."""
     with temporary.open("w") as file:
+        os.fchmod(file.fileno(), _as_open_as(path.parent))
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _recognise(folder: Path, header: Header) -> None:
+    """Remember whose WAL is kept in a folder, or compare.
+
+    Raises:
+        PostgresError: it is another cluster's.
+    """
+    known = read_cluster(folder)
+    if known is None:
+        _make(folder)
+        temporary = folder / f".{CLUSTER}.{os.getpid()}{TEMPORARY}"
+        text = f"{header.system_identifier} {header.segment_bytes}\n"
+        write_text(folder / CLUSTER, text, temporary=temporary)
+        sync_folder(folder)
+    elif known.system_identifier != header.system_identifier:
+        raise PostgresError(
+            f"{folder} keeps the WAL of the cluster {known.system_identifier}, and what "
+            f"comes is of {header.system_identifier}.",
+            next_step="See where the database's dsn leads. For a new cluster, move the "
+            "folder away, with the backups that need it.",
+        )
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _as_open_as(folder: Path) -> int:
+    """The mode of a new file: others get what the folder gives them, but no more than reading."""
+    return 0o600 | folder.stat().st_mode & 0o044
 
 
 def _head(path: Path) -> bytes:
@@ -227,6 +302,7 @@ def _write(
             return None
         if target.suffix == AGE:
             write_text(folder / (name + SUM), digest, temporary=sealed)
+        temporary.chmod(_as_open_as(folder))
         stat = source.stat()
         os.utime(temporary, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
         temporary.rename(target)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from postgres.backup.sealing import KeyPair, WrongKeyError, new_identity
-from postgres.backup.wal_archive import Cluster, WalArchive
+from postgres.backup.wal_archive import WalArchive
+from postgres.backup.wal_files import Cluster
 from postgres.errors import DamagedError, PostgresError
 from tests.postgres.backup.wal_samples import SIZE, SYSTEM, content, name_of, write
 
