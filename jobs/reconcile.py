@@ -32,8 +32,8 @@ class Reconciled:
 
     `lost`: the catalogue counts on them and their files are not there. `found`: they were
     lost, and are back. `unknown`: no catalogue has them. `unreadable`: their facts are
-    damaged. `is_away`: nothing at all of what the catalogue has is there, so that more likely
-    the place is: then nothing is called lost.
+    damaged. `is_away`: all that the catalogue counts on is lost, so that more likely the place
+    is: a disk that is not mounted.
     """
 
     lost: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def reconcile(known: Iterable[BackupRecord], listing: Listing, now: datetime) ->
     lost = [backup.id for backup in counted if not there & _names(backup.id, backup.label)]
     ours = {name for backup in catalogue for name in _names(backup.id, backup.label)}
     return Reconciled(
-        lost=() if len(lost) == len(counted) else tuple(lost),
+        lost=tuple(lost),
         found=tuple(
             backup.id
             for backup in catalogue
@@ -76,7 +76,7 @@ def findings(database: Database, seen: Reconciled) -> tuple[Finding, ...]:
                 f" /db backup {name} at once.",
             )
         )
-    if seen.lost:
+    if seen.lost and not seen.is_away:
         found.append(
             Finding(
                 problem=f"The files of {_named(seen.lost)} of {name} are not in {place} any more.",
@@ -123,10 +123,15 @@ async def look(store: Store, database: Database, engine: Engine, now: datetime) 
     return reconcile((each.backup for each in known), listing, now)
 
 
-async def settle(store: Store, database: Database, seen: Reconciled, now: datetime) -> None:
-    """Enter into the catalogue what is lost and what is back."""
+async def settle(
+    store: Store, database: Database, seen: Reconciled, now: datetime, *, for_good: bool = False
+) -> None:
+    """Enter into the catalogue what is lost and what is back.
+
+    Where all is lost, only `for_good`: what is only away comes back within minutes.
+    """
     async with store.begin() as conn:
-        if seen.lost:
+        if seen.lost and (for_good or not seen.is_away):
             await lose_backups(conn, database.name, seen.lost, at=now)
         if seen.found:
             await find_again(conn, database.name, seen.found)

@@ -25,6 +25,7 @@ from jobs.reader import Readers
 from jobs.recover import keep_looking
 from jobs.runner import Runner
 from jobs.scratches import keep_scratches
+from jobs.stocktaking import Stocktaking
 from jobs.surroundings import Surroundings
 from store.connect import Store
 
@@ -88,6 +89,7 @@ class Worker:
             asyncio.create_task(self._spare.keep()),
             asyncio.create_task(self._keep_scratches()),
             asyncio.create_task(self._keep_archives()),
+            asyncio.create_task(self._take_stock()),
         ]
         try:
             await self._until_stopped(stop, consuming, beside)
@@ -110,6 +112,12 @@ class Worker:
             readers=given.readers,
             worker=given.worker,
             clock=given.clock,
+        ).run()
+
+    async def _take_stock(self) -> None:
+        given = self.given
+        await Stocktaking(
+            store=given.store, databases=given.databases, worker=given.worker, clock=given.clock
         ).run()
 
     async def _keep_scratches(self) -> None:

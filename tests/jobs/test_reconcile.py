@@ -47,7 +47,7 @@ def there(*names: str, unreadable: tuple[str, ...] = ()) -> Listing:
         ([], there(), Reconciled()),
         ([known("a")], there("a"), Reconciled()),
         ([known("a"), known("b")], there("b"), Reconciled(lost=("a",))),
-        ([known("a"), known("b")], there(), Reconciled(is_away=True)),
+        ([known("a"), known("b")], there(), Reconciled(lost=("a", "b"), is_away=True)),
         ([known("a", state="lost"), known("b")], there("a", "b"), Reconciled(found=("a",))),
         ([known("a", state="lost"), known("b")], there("b"), Reconciled()),
         ([known("a", state="removing"), known("b")], there("b"), Reconciled()),
@@ -81,11 +81,13 @@ def database(folder: Path) -> Database:
 
 def test_each_difference_is_told_with_its_next_step(tmp_path: Path) -> None:
     many = tuple(f"b{number}" for number in range(8))
-    seen = Reconciled(lost=many, unknown=("x",), unreadable=("y",), is_away=True)
+    seen = Reconciled(lost=many, unknown=("x",), unreadable=("y",))
     told = findings(database(tmp_path), seen)
     assert [finding.problem.split(" in ")[0].split(" of shop")[0] for finding in told] == [
-        "No backup", "The files of b3, b4, b5, b6, b7 and 3 others", "The facts of y", "x",
+        "The files of b3, b4, b5, b6, b7 and 3 others", "The facts of y", "x",
     ]  # fmt: skip
+    [away] = findings(database(tmp_path), Reconciled(lost=many, is_away=True))
+    assert away.problem.startswith("No backup of shop that the catalogue has")
     assert all(finding.next_step for finding in told)
     assert findings(database(tmp_path), Reconciled()) == ()
 
