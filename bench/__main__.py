@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.table import Result, as_markdown
 
-NAMES = ("ack", "start", "backup", "audit", "votes", "clicks", "doors")
+NAMES = ("ack", "start", "backup", "recovery", "proof", "audit", "votes", "clicks", "doors")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
 

@@ -72,10 +72,10 @@ async def _compare(where: Place, store: Store, what: str) -> list[Result]:
     try:
         for _ in range(ROUNDS):
             shutil.rmtree(where.folder / "plain", ignore_errors=True)
-            costs["plain"].append(await _cost(lambda: _plain(where)))
-            costs["backup"].append(await _cost(lambda: by_run("backup")))
-            costs["hand"].append(await _cost(lambda: _by_hand(where)))
-            costs["verify"].append(await _cost(lambda: by_run("verify")))
+            costs["plain"].append(await cost(lambda: _plain(where)))
+            costs["backup"].append(await cost(lambda: by_run("backup")))
+            costs["hand"].append(await cost(lambda: _by_hand(where)))
+            costs["verify"].append(await cost(lambda: by_run("verify")))
     finally:
         stop.set()
         await running
@@ -89,8 +89,8 @@ async def _compare(where: Place, store: Store, what: str) -> list[Result]:
 
 
 def _row(what: str, floor: str, ours: list[Cost], base: list[Cost], aim: str) -> Result:
-    wall, wall_base = _middle(ours, "wall"), _middle(base, "wall")
-    cpu, cpu_base = _middle(ours, "cpu"), _middle(base, "cpu")
+    wall, wall_base = middle(ours, "wall"), middle(base, "wall")
+    cpu, cpu_base = middle(ours, "cpu"), middle(base, "cpu")
     return Result(
         what=f"{what}: wall / CPU",
         ours=f"{wall:.1f} / {cpu:.1f} s",
@@ -100,11 +100,11 @@ def _row(what: str, floor: str, ours: list[Cost], base: list[Cost], aim: str) ->
     )
 
 
-def _middle(costs: list[Cost], name: str) -> float:
+def middle(costs: list[Cost], name: str) -> float:
     return sorted(float(getattr(cost, name)) for cost in costs)[len(costs) // 2]
 
 
-async def _cost(work: Callable[[], Awaitable[object]]) -> Cost:
+async def cost(work: Callable[[], Awaitable[object]]) -> Cost:
     busy, start = _busy(), time.perf_counter()
     await work()
     return Cost(wall=time.perf_counter() - start, cpu=_busy() - busy)
@@ -119,7 +119,7 @@ def _busy() -> float:
 async def _fill(where: Place) -> int:
     """Fill `orders` by pgbench; the size in bytes."""
     server = where.server
-    await _tool(server, "pgbench", "--initialize", f"--scale={SCALE}", "--quiet", "orders")
+    await tool(server, "pgbench", "--initialize", f"--scale={SCALE}", "--quiet", "orders")
     return await _settled(server)
 
 
@@ -129,22 +129,22 @@ async def _harden(where: Place) -> int:
         "ALTER TABLE pgbench_accounts ALTER filler TYPE text"
         " USING md5(aid::text) || md5((aid + 1)::text) || repeat(' ', 20)"
     )
-    await _tool(where.server, "psql", "--quiet", "--dbname=orders", f"--command={sql}")
+    await tool(where.server, "psql", "--quiet", "--dbname=orders", f"--command={sql}")
     return await _settled(where.server)
 
 
 async def _settled(server: Server) -> int:
     """The size, once nothing is left to write."""
     for statement in ("VACUUM FREEZE ANALYZE", "CHECKPOINT"):
-        await _tool(server, "psql", "--quiet", "--dbname=orders", f"--command={statement}")
-    found = await _tool(
+        await tool(server, "psql", "--quiet", "--dbname=orders", f"--command={statement}")
+    found = await tool(
         server, "psql", "-At", "-d", "orders", "-c", "SELECT pg_database_size('orders')"
     )
     return int(found.stdout)
 
 
 async def _plain(where: Place) -> None:
-    await _tool(
+    await tool(
         where.server, "pg_basebackup", f"--pgdata={where.folder / 'plain'}", "--format=plain",
         "--checkpoint=fast", as_server=False,
     )  # fmt: skip
@@ -164,7 +164,7 @@ async def _by_hand(where: Place) -> None:
         become="runuser -u postgres --" if os.getuid() == 0 else "",
     )
     path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    await _checked(["bash", "-c", script], as_server=False, environ=path)
+    await checked(["bash", "-c", script], as_server=False, environ=path)
 
 
 _SCRIPT = """
@@ -235,15 +235,15 @@ def _worker(
     )  # fmt: skip
 
 
-async def _tool(server: Server, program: str, *arguments: str, as_server: bool = True) -> Finished:
+async def tool(server: Server, program: str, *arguments: str, as_server: bool = True) -> Finished:
     connection = {"PGHOST": str(server.sockets), "PGPORT": str(server.port), "PGUSER": "postgres"}
     binaries: Binaries = server.binaries
-    return await _checked(
+    return await checked(
         [binaries.program(program), *arguments], as_server=as_server, environ=connection
     )
 
 
-async def _checked(
+async def checked(
     command: list[str | Path], *, as_server: bool, environ: Mapping[str, Any] | None = None
 ) -> Finished:
     done = await run_program(command, time_limit=LIMIT, as_server=as_server, environ=environ)
