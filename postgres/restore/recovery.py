@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from typing import Final, Literal
 import asyncpg
 
 from postgres.backup.engine import Engine, LaidOut
-from postgres.backup.facts import BackupFacts, FileFact
+from postgres.backup.facts import BackupFacts
 from postgres.backup.wal import lsn_number
 from postgres.binaries import Binaries
 from postgres.connect import connection
@@ -132,6 +132,7 @@ async def recover(
     """
     try:
         laid = await lay_out(engine, choice, work_folder, on_step=on_step)
+        _reject_changed(laid)
         return await start(
             binaries,
             laid,
@@ -154,6 +155,8 @@ async def lay_out(
 ) -> Laid:
     """Lay out the backup and, at the same time, the WAL that it needs.
 
+    What of the backup was hashed on the way is in `LaidOut.read`, and is not judged here.
+
     Raises:
         DamagedError: a file of it is damaged.
         PostgresError: there is no room, or something is not there.
@@ -169,10 +172,8 @@ async def lay_out(
         laying = group.create_task(engine.lay_out(choice.backup.id, work_folder))
         if choice.wal:
             group.create_task(_stage(engine, choice.wal, folder, laying))
-    laid = laying.result()
-    if changed := _changed(choice.backup, laid.read):
-        raise DamagedError(f"{', '.join(changed)} is not what was written: its SHA-256 differs")
-    return Laid(choice=choice, laid=laid, seconds=round(time.monotonic() - began, 3))
+    seconds = round(time.monotonic() - began, 3)
+    return Laid(choice=choice, laid=laying.result(), seconds=seconds)
 
 
 async def start(
@@ -323,10 +324,12 @@ def _move_wal(folder: Path) -> None:
         shutil.rmtree(place)
 
 
-def _changed(facts: BackupFacts, read: Iterable[FileFact]) -> list[str]:
-    """Which files are not what was written, of those that were hashed on the way."""
-    wanted = {file.name: file for file in facts.files}
-    return [file.name for file in read if wanted.get(file.name) != file]
+def _reject_changed(laid: Laid) -> None:
+    """What was hashed on the way must be what was written; nothing is read once more for it."""
+    wanted = {file.name: file for file in laid.choice.backup.files}
+    changed = [file.name for file in laid.laid.read if wanted.get(file.name) != file]
+    if changed:
+        raise DamagedError(f"{', '.join(changed)} is not what was written: its SHA-256 differs")
 
 
 def _check_room(folder: Path, choice: Choice) -> None:

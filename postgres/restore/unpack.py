@@ -148,7 +148,7 @@ async def unpack_archives(
             facts.append(await asyncio.shield(work))
         except asyncio.CancelledError:
             stop.set()
-            await asyncio.wait([work])
+            await asyncio.gather(work, return_exceptions=True)
             raise
     return tuple(facts)
 

@@ -183,7 +183,7 @@ async def _check_manifest(task: _Task, laid: Laid) -> None:
 async def _start(task: _Task, laid: Laid, settings: Mapping[str, str] | None) -> Recovered | None:
     """A running copy at the target, or None; what was found is in the record."""
     record = task.record
-    began = await record.step(f"Recovering the copy to {task.target}")
+    began = time.monotonic()
     try:
         recovered = await start(
             task.binaries, laid, task.work_folder, settings=settings, on_step=record.on_step
