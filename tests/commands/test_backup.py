@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from commands import backup
-from commands.backup import Params
+from commands.backup import Params, progress_text
+from jobs.backup_settings import BackupSettings, EncryptionKeys
 from jobs.operation import JobError, Mode
 from jobs.pinned import planned
+from postgres.backup.facts import read_backup
+from postgres.backup.progress import Progress
+from postgres.backup.sealing import new_identity
 from postgres.server import Server
 from store.backups import list_backups, newest_backup
 from store.connect import Store
@@ -104,3 +111,109 @@ async def test_two_runs_within_one_second_take_two_backups(job: JobMaker, store:
     await backup.run(second, SHOP, plan)
     async with store.begin() as conn:
         assert len(await list_backups(conn, "shop")) == 2
+
+
+@pytest.fixture
+async def summarizing(shop: Server) -> AsyncIterator[None]:
+    """The server notes which blocks change, and no longer afterwards."""
+
+    async def switch(statement: str, wanted: str) -> None:
+        async with connected(shop) as conn, asyncio.timeout(20):
+            await conn.execute(statement)
+            await conn.execute("SELECT pg_reload_conf()")
+            while await conn.fetchval("SHOW summarize_wal") != wanted:
+                await asyncio.sleep(0.02)
+
+    await switch("ALTER SYSTEM SET summarize_wal = on", "on")
+    yield
+    await switch("ALTER SYSTEM RESET summarize_wal", "off")
+
+
+async def test_an_incremental_builds_on_the_newest_backup_and_says_so(
+    job: JobMaker, store: Store, summarizing: None
+) -> None:
+    full, incremental = job(), Params(database="shop", kind="incremental", tier="daily")
+    await backup.run(full, SHOP, await backup.plan(full, SHOP))
+    made = job()
+    made.request_id, made.now = 2, NOW + timedelta(hours=1)
+    plan = await backup.plan(made, incremental)
+    assert facts(plan)["Builds on"] == "shop-20261122T120000Z-1"
+    assert facts(plan)["Kept for"] == "daily: 30 d"
+    answer = await backup.run(made, incremental, plan)
+    async with store.begin() as conn:
+        recorded = await newest_backup(conn, "shop")
+    assert recorded is not None
+    assert (recorded.kind, recorded.base) == ("incremental", "shop-20261122T120000Z-1")
+    assert recorded.tiers == ["daily"]
+    assert dict(answer.facts)["Builds on"] == recorded.base
+
+
+async def test_an_incremental_that_the_server_cannot_make_is_refused_when_it_is_planned(
+    job: JobMaker,
+) -> None:
+    with pytest.raises(JobError, match="summarize_wal is off") as refused:
+        await backup.plan(job(), Params(database="shop", kind="incremental"))
+    assert "ALTER SYSTEM" in refused.value.next_step
+
+
+async def test_an_incremental_needs_something_to_build_on(job: JobMaker, summarizing: None) -> None:
+    with pytest.raises(JobError, match="no backup of shop that an incremental"):
+        await backup.plan(job(), Params(database="shop", kind="incremental"))
+
+
+async def test_a_dump_is_recorded_with_its_kind_and_its_own_fingerprint(
+    job: JobMaker, store: Store
+) -> None:
+    made, dump = job(), Params(database="shop", kind="logical")
+    plan = await backup.plan(made, dump)
+    assert "can be restored to its own moment alone" in plan.warnings[0]
+    answer = await backup.run(made, dump, plan)
+    async with store.begin() as conn:
+        recorded = await newest_backup(conn, "shop")
+    assert recorded is not None
+    assert (recorded.kind, recorded.tiers, len(recorded.manifest_sha256)) == ("logical", [], 64)
+    assert "WAL" not in dict(answer.facts)
+    assert recorded.row_counts["shop public.orders"] == [5000, 5000]
+
+
+async def test_the_pace_of_a_dump_says_nothing_of_a_full_backup(job: JobMaker) -> None:
+    made, dump = job(), Params(database="shop", kind="logical")
+    await backup.run(made, dump, await backup.plan(made, dump))
+    plan = await backup.plan(made, SHOP)
+    assert plan.estimate_seconds is None
+    assert facts(plan)["Newest backup"] != "there is none"
+    assert (await backup.plan(made, dump)).estimate_seconds is not None
+
+
+async def test_a_throttle_and_a_key_are_shown_and_used(job: JobMaker, store: Store) -> None:
+    keys, made = new_identity(), job()
+    settings = BackupSettings(
+        rate_max_bytes=50 * 1024**2, encryption=EncryptionKeys(recipient=keys.recipient)
+    )
+    made.database = replace(made.database, backups=settings)
+    plan = await backup.plan(made, SHOP)
+    assert facts(plan)["Throttle"] == "50 MB per second, compressed"
+    assert facts(plan)["Encrypted for"] == keys.recipient
+    answer = await backup.run(made, SHOP, plan)
+    found = read_backup(made.database.backup_folder, str(answer.numbers["backup"]))
+    assert (found.encryption, found.recipient) == ("age", keys.recipient)
+    async with store.begin() as conn:
+        recorded = await newest_backup(conn, "shop")
+    assert recorded is not None
+    assert recorded.encryption == "age"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "text"),
+    [
+        (12_900_000, 97_500_000, 8.0, "x: 12.3 MB of 93 MB, about 52 s left"),
+        (12_900_000, 97_500_000, 0.5, "x: 12.3 MB of 93 MB"),
+        (12_900_000, None, 8.0, "x: 12.3 MB"),
+        (97_500_000, 97_500_000, 8.0, "x: 93 MB of 93 MB"),
+    ],
+)
+def test_progress_says_how_far_and_how_long(
+    done: int, total: int | None, seconds: float, text: str
+) -> None:
+    progress = Progress(phase="x", done_bytes=done, total_bytes=total)
+    assert progress_text(progress, seconds) == text
