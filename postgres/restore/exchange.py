@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from postgres.errors import PostgresError
 
 _NOTE_BYTES_MAX: Final = 100_000
+_SYNCS_MAX: Final = 16
 
 
 class Stage(StrEnum):
@@ -169,13 +171,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have all files of a folder and its folders on the disk."""
-    for path in _everything(folder):
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Have all files of a folder and its folders on the disk.
+
+    Side by side: a disk makes many files durable in hardly more time than one.
+    """
+    with ThreadPoolExecutor(_SYNCS_MAX, "sync") as pool:
+        for _ in pool.map(_sync, _everything(folder)):
+            pass
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _rename(source: Path, target: Path) -> None:

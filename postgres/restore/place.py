@@ -294,7 +294,7 @@ async def _new_or_old(order: Replacement, note: Note) -> str:
     await start(note.instance, command=order.start_command, time_limit=order.start_limit)
     return (
         "The new server did not start, and had never run here, so the one that it replaced was"
-        f" put back and runs as before; the other stands at {exchange.coming}."
+        " put back and runs as before."
     )
 
 

@@ -39,8 +39,9 @@ SESSIONS: Final = """
 # The next number that a transaction would get, as a number that counts on over wraparounds.
 NEXT_XID: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
-# The WAL file in which the last record so far stands. On a boundary, the one before it.
-SWITCH: Final = "SELECT pg_walfile_name(pg_switch_wal())"
+# The WAL file in which the last record so far stands. Of a boundary, versions before 16 name
+# the file before it and later ones the file after it.
+SWITCH: Final = "SELECT pg_walfile_name(pg_switch_wal() - 1)"
 
 # One row. A transaction number is only given to whoever may write.
 WRITES: Final = "SELECT pg_current_xact_id()::text::bigint AS xid"
