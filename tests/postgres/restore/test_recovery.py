@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from postgres.backup.engine import Engine, LaidOut, OnText
 from postgres.backup.native_engine import NativeEngine
+from postgres.backup.wal import lsn_number
 from postgres.backup.wal_archive import WalArchive
 from postgres.errors import PostgresError
 from postgres.postmaster import live_postmaster
@@ -196,6 +197,30 @@ async def test_a_flipped_byte_in_the_backup_is_found_while_it_is_unpacked(
     with pytest.raises(PostgresError, match=r"base.tar.zst is not what was written"):
         await recover(own.engine, own.binaries, choice, home / "work")
     assert_nothing_left(home)
+
+
+async def test_what_a_receiver_had_got_when_the_server_died_is_recovered_too(
+    history: History, home: Path
+) -> None:
+    own = history.copy(home)
+    moment = own.moments["last"]
+    whole = own.folder / "wal" / "000000020000000000000008"
+    body = bytearray(whole.read_bytes())
+    end = lsn_number(moment.lsn) % len(body)
+    whole.unlink()
+    incoming = own.folder / "wal" / "incoming"
+    incoming.mkdir()
+    # pg_receivewal makes room for all of a segment and fills it as it comes.
+    (incoming / f"{whole.name}.partial").write_bytes(body[:end] + bytes(len(body) - end))
+    choice = await choice_of(own, LATEST)
+    assert choice.is_open
+    recovered = await recover(own.engine, own.binaries, choice, home / "work")
+    try:
+        assert await rows(recovered) == ["raised", "promoted", "last"]
+    finally:
+        await recovered.server.stop("immediate")
+        await remove_scratch(home / "work")
+    assert recovered.reached_lsn == moment.lsn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
