@@ -15,6 +15,7 @@ from approvals.counting import count_text
 from approvals.policy_file import LoadedPolicy, load_policy
 from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
+from bot.doctor_archive import examine_archive
 from bot.doctor_backups import examine_engine
 from bot.doctor_policy import examine_policies
 from bot.doctor_secrets import examine_secrets
@@ -141,6 +142,8 @@ async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncI
             yield await _database(database, readers)
             yield _folder(database)
             for finding in await examine_engine(database, environ):
+                yield finding
+            for finding in await examine_archive(database, readers.of(database)):
                 yield finding
     finally:
         await readers.close()
