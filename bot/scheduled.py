@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
@@ -26,6 +26,7 @@ from bot.desk import Desk
 from jobs import firings
 from jobs.away import is_away, pause_seconds
 from jobs.firings import Asking, ToAsk
+from jobs.operation import JobError
 from jobs.retention import NothingDueError, serves
 from jobs.schedules import Firing, Schedule
 from jobs.timetable import GRACE_MAX, Timed, timetables
@@ -93,10 +94,18 @@ class ScheduledRequests:
             lease_until=now + LEASE,
             rows=AT_ONCE_MAX,
         )
+        # One after the other on one database: what the first asks for may serve the second.
+        waiting: dict[str, list[ToAsk]] = {}
+        for firing in found:
+            waiting.setdefault(self.timed[firing.schedule].database, []).append(firing)
         async with asyncio.TaskGroup() as tasks:
-            for firing in found:
-                tasks.create_task(self._ask_for(firing, self.timed[firing.schedule]))
+            for each in waiting.values():
+                tasks.create_task(self._ask_in_turn(each))
         return len(found)
+
+    async def _ask_in_turn(self, waiting: Sequence[ToAsk]) -> None:
+        for firing in waiting:
+            await self._ask_for(firing, self.timed[firing.schedule])
 
     async def _ask_for(self, firing: ToAsk, timed: Timed) -> None:
         """Whatever happens, the firing is settled, or waits for its next try."""
@@ -140,7 +149,7 @@ class ScheduledRequests:
             operation=operation,
             params=params,
             database=timed.database,
-            reason=f"By the clock: {timed.name}, due {firing.due_at:%Y-%m-%d %H:%M} UTC.",
+            reason=firing.reason,
         )
         caller = Caller(person=CLOCK, door=Door.CLOCK, delivery=firing.delivery)
         planner = replace(self.desk.planner, limit=PATIENCE)
@@ -153,8 +162,12 @@ class ScheduledRequests:
         settings = self.desk.inventory.database(timed.database).backups
         async with self.desk.store.begin() as conn:
             listed = await all_backups(conn, timed.database)
-            backup = serves(listed, timed.tier, settings, self.desk.clock())
+            # As of when it was due, too: what was young then may have taken long.
+            moments = (firing.due_at, self.desk.clock())
+            served = (serves(listed, timed.tier, settings, moment) for moment in moments)
+            backup = next((found for found in served if found), None)
             if backup is None:
+                await self._wait_for_another(conn, firing, timed)
                 return False
             has = any(
                 str(timed.tier) in each.backup.tiers for each in listed if each.backup.id == backup
@@ -164,6 +177,21 @@ class ScheduledRequests:
             await firings.settle(conn, firing, Asking.SHARED, backup=backup)
             log.info("%s is served by backup %s.", firing.schedule, backup)
             return True
+
+    async def _wait_for_another(self, conn: AsyncConnection, firing: ToAsk, timed: Timed) -> None:
+        """Let a backup that is being taken for another tier end: it may serve this one too.
+
+        Raises:
+            JobError: there is one.
+        """
+        other = await firings.at_work(
+            conn, database=timed.database, operation=timed.operation, mine=firing.reason
+        )
+        if other is not None:
+            raise JobError(
+                f"Request {other} takes a backup of {timed.database} already.",
+                next_step="When it has ended, it serves this tier as well, or another is taken.",
+            )
 
     async def _settle(self, firing: ToAsk, decision: Decision) -> None:
         """A request there is, also one that was refused; else why there can be none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -87,6 +87,18 @@ STANDING: Final = sa.text("""
 """).bindparams(sa.bindparam("names", type_=_NAMES), sa.bindparam("now", type_=_AT))
 
 
+# What a schedule asked for and was allowed: it will be there soon, and may serve others too.
+AT_WORK: Final = sa.text("""
+    SELECT max(id)
+      FROM requests
+     WHERE database = :database
+       AND operation = :operation
+       AND state IN ('approved', 'executing')
+       AND attributes ->> 'scheduled' = 'yes'
+       AND reason <> :mine
+""")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToAsk:
     """A firing that is ours to ask for now. `problem`: why the try before this one failed."""
@@ -102,6 +114,12 @@ class ToAsk:
     def delivery(self) -> str:
         """The same for whoever asks for this firing: it becomes one request."""
         return f"schedule:{self.schedule}:{self.due_at.isoformat()}:{self.at.isoformat()}"
+
+    @property
+    def reason(self) -> str:
+        """What the request says of why; no other firing's says the same."""
+        due = self.due_at.astimezone(UTC)
+        return f"By the clock: {self.schedule}, due {due:%Y-%m-%d %H:%M} UTC."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +171,13 @@ async def settle(conn: AsyncConnection, firing: ToAsk, asking: Asking, **more: J
         "ask": {"state": str(asking), **more},
     }
     return (await conn.execute(SETTLE, values)).one_or_none() is not None
+
+
+async def at_work(conn: AsyncConnection, *, database: str, operation: str, mine: str) -> int | None:
+    """A request of a schedule that runs or is about to, or None. `mine`: its reason is not this."""
+    values = {"database": database, "operation": operation, "mine": mine}
+    found: int | None = (await conn.execute(AT_WORK, values)).scalar_one()
+    return found
 
 
 async def standing(

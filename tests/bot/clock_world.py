@@ -74,6 +74,7 @@ class Planning:
 
     fails: str = ""
     broken: bool = False
+    is_idle: bool = False
     nothing: bool = False
     count: int = 0
 
@@ -83,6 +84,8 @@ class Planning:
             raise KeyError("a bug")
         if self.nothing:
             raise NothingDueError("Nothing may be removed.", next_step="Wait.")
+        if self.is_idle:
+            raise NothingDueError("There is nothing to remove.", next_step="Wait.")
         if self.fails:
             raise JobError(self.fails, next_step="Look at the server.")
         return Plan(title=f"On {context.database.name} {params.tier}".strip(), steps=("One",))

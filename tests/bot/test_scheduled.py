@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from approvals.by_the_clock import CLOCK
 from approvals.words import Door, State
@@ -19,6 +20,8 @@ from bot.planning import attributes
 from bot.scheduled import LEASE, ScheduledRequests
 from bot.views.request import request_message
 from jobs import firings
+from jobs.alerts import findings
+from jobs.backup_state import states
 from jobs.operation import Plan
 from jobs.timetable import GRACE, GRACE_MAX
 from sandbox.slack.server import SlackStandIn
@@ -162,9 +165,56 @@ async def test_a_weekly_backup_is_served_by_the_daily_one_before_it(world: Clock
     assert await world.rows(weekly) == []
 
 
+async def test_a_tier_waits_for_the_backup_that_is_being_taken_and_then_shares_it(
+    world: ClockWorld,
+) -> None:
+    await world.fire_at(TWO)
+    await world.asker().look()
+    await world.fire_at(TWO + timedelta(hours=1))
+    await world.asker().look()  # the daily one still waits for its worker
+    weekly = (await world.asks())["backup-weekly orders"]
+    assert weekly["state"] == "waiting"
+    assert "takes a backup of orders already" in weekly["problem"]
+    async with world.desk.store.begin() as conn:
+        # It took four hours, which is longer than a tier may share otherwise.
+        await record_backup(conn, a_backup("orders-1", TWO, ended_at=TWO + timedelta(hours=4)))
+        await conn.execute(sa.text("UPDATE requests SET state = 'done'"))
+    world.clock.now = TWO + timedelta(hours=4, minutes=1)
+    await world.asker().look()
+    assert (await world.asks())["backup-weekly orders"]["state"] == "shared"
+
+
+async def test_tiers_that_are_due_at_once_take_one_backup(
+    slack: SlackStandIn, store: Store, tmp_path: Path
+) -> None:
+    both = '{archive: {method: none}, weekly: {cron: "0 2 * * 0"}, verify: false, prune: false}'
+    async with clock_world(slack, store, tmp_path, backups=both) as world:
+        assert len(await world.fire_at(TWO)) == 2
+        await world.asker().look()
+        assert sorted(ask["state"] for ask in (await world.asks()).values()) == [
+            "asked",
+            "waiting",
+        ]
+
+
+async def test_where_there_is_nothing_to_do_nothing_is_asked_and_nothing_is_wrong(
+    world: ClockWorld,
+) -> None:
+    world.planning.is_idle = True
+    await world.fire_at(TWO + timedelta(hours=3))
+    await world.asker().look()
+    assert (await world.asks())["prune orders"]["state"] == "nothing"
+    async with world.desk.store.begin() as conn:
+        [state] = await states(conn, world.desk.inventory.databases.values(), world.clock.now)
+    assert "ScheduledRequestFailed" not in {alert.name for alert in findings(state, TWO)}
+
+
 async def test_a_damaged_backup_serves_no_tier(world: ClockWorld) -> None:
+    await world.fire_at(TWO)
+    await world.asker().look()
     async with world.desk.store.begin() as conn:
         await record_backup(conn, a_backup("orders-1", TWO, state="damaged"))
+        await conn.execute(sa.text("UPDATE requests SET state = 'done'"))
     await world.fire_at(TWO + timedelta(hours=1))
     await world.asker().look()
     assert (await world.asks())["backup-weekly orders"]["state"] == "asked"
