@@ -11,7 +11,9 @@ from typing import Final
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from bot.archive_metrics import ArchiveMetrics
 from bot.audit_metrics import AuditMetrics
+from store.archives import list_archives
 from store.connect import Store
 
 _ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
@@ -44,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.audit = AuditMetrics(self.registry)
+        self.archives = ArchiveMetrics(self.registry)
         self._ack = Histogram(
             "twokey_ack_seconds",
             "From a request's arrival to its ack",
@@ -146,6 +149,7 @@ class Metrics:
             )
             for row in found:
                 self._states[row.what].labels(row.state).set(row.number)
+            self.archives.show(await list_archives(conn))
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""

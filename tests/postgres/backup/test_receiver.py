@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -239,6 +240,45 @@ async def test_a_receiver_goes_on_where_the_last_one_ended(
     await forget_wal(primary)
     async with receiving(primary, archive, "paused") as watched:
         await no_hole(watched, start)
+
+
+CHILD_OF_A_WORKER = """
+import asyncio, os, sys
+from pathlib import Path
+from postgres.backup.receiver import Receiver
+from postgres.backup.wal_archive import WalArchive
+from postgres.binaries import find_binaries
+from postgres.dsn import parse_dsn
+
+receiver = Receiver(
+    binaries=find_binaries(os.environ), target=parse_dsn(sys.argv[1]),
+    archive=WalArchive(Path(sys.argv[2])), slot="worker",
+)
+asyncio.run(receiver.run())
+"""
+
+
+async def test_a_killed_worker_leaves_no_receiver_and_its_successor_misses_nothing(
+    primary: Server, archive: WalArchive
+) -> None:
+    start = await current(primary)
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD_OF_A_WORKER, primary.dsn(), str(archive.folder), cwd=Path.cwd()
+    )
+    active = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'worker'"
+    await soon(lambda: holds(primary, active))
+    [child] = psutil.Process(worker.pid).children()
+    await fill(primary, 1)
+    worker.kill()
+    await worker.wait()
+    assert psutil.wait_procs([child], timeout=10)[1] == []
+    await fill(primary, 1)
+    async with receiving(primary, archive, "worker") as watched:
+        await no_hole(watched, start)
+
+
+async def holds(server: Server, query: str) -> bool:
+    return await value(server, query) is not None
 
 
 async def test_the_primary_may_restart(primary: Server, archive: WalArchive) -> None:
