@@ -216,7 +216,7 @@ async def _place_plan(
         estimate_seconds=_seconds(outlook.took),
         undo=place.undo,
         pins={**pins, **place.pins},
-        attributes=place.attributes,
+        attributes=dict(place.attributes),
         risk=place.risk,
     )
 

@@ -46,7 +46,7 @@ async def _tour(home: Path) -> int:
     await clear(home)
     say("A tour of Twokey: real PostgreSQL, real backups; only Slack is a stand-in.")
     try:
-        async with demo_world(home, port=0) as world:
+        async with demo_world(home, port=0, by_clock=False) as world:
             return await play(world, say)
     finally:
         await clear(home)

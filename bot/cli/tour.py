@@ -25,6 +25,7 @@ from bot.cli.tour_play import (
     quoted,
     text_of,
 )
+from bot.cli.tour_recovery import RECOVERY
 from bot.cli.tour_trust import TRUST
 from bot.cli.world import World
 
@@ -169,6 +170,7 @@ STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     ("One byte of the backup flips on disk; the verification finds it.", _damage),
     ("The audit: the chain is whole, and an edit, a removal and a cut are found.", _audit),
     *TRUST,
+    *RECOVERY,
 )
 
 

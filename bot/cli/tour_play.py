@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ class Tour:
     world: World
     say: Say
     steps: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)  # what later steps build on
 
     async def ask(self, user: str, text: str) -> str:
         """Type a command; what the person alone is told."""
@@ -70,6 +71,32 @@ class Tour:
             pages, view = pages + 1, slack.views(user)[-1]
         await slack.close_view(user, view["id"])
         return pages
+
+    async def approve_by_name(self, user: str, request: int, name: str) -> None:
+        """Approve where the rule wants the database's name typed."""
+        slack = self.world.slack
+        channel, card = await self._placed(request)
+        await slack.click(user, channel, card["ts"], "approve")
+        view = await slack.wait_for(lambda: self._window(user, "typed"), SECONDS_MAX)
+        sent = await slack.submit(user, view["id"], {"typed": {"text": name}})
+        if not sent.ok:
+            raise TourError(f"The name was not taken: {sent.error or sent.errors}")
+
+    async def undo(self, user: str, request: int, reason: str) -> None:
+        """Press the card's undo, and say why."""
+        slack = self.world.slack
+        channel, card = await self._placed(request)
+        await slack.click(user, channel, card["ts"], "undo")
+        view = await slack.wait_for(lambda: self._window(user, "reason"), SECONDS_MAX)
+        sent = await slack.submit(user, view["id"], {"reason": {"text": reason}})
+        if not sent.ok:
+            raise TourError(f"The undo was not taken: {sent.error or sent.errors}")
+
+    def _window(self, user: str, block: str) -> Json | None:
+        """The front window, once it has an input of this name."""
+        views = self.world.slack.views(user)
+        found = [b for b in (views[-1]["blocks"] if views else []) if b["block_id"] == block]
+        return views[-1] if found else None
 
     async def card(self, request: int, *, says: str = "", seconds: float = SECONDS_MAX) -> Json:
         """A request's card, once its text has `says` in it."""

@@ -76,8 +76,10 @@ class World:
 
 
 @asynccontextmanager
-async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
+async def demo_world(home: Path, *, port: int, by_clock: bool = True) -> AsyncIterator[World]:
     """Start all of it under `home`; nothing of it is left when the block ends.
+
+    Without `by_clock` nothing is asked for by schedules: a story's requests are numbered.
 
     Raises:
         BadInputError: a demo runs here already, or the port is taken.
@@ -89,7 +91,7 @@ async def demo_world(home: Path, *, port: int) -> AsyncIterator[World]:
         clusters = await _clusters(home, stack)
         slack = await _slack(port, stack)
         settings = _settings(home, slack)
-        inventory = _inventory(home, clusters)
+        inventory = _inventory(home, clusters, by_clock=by_clock)
         store = await stack.enter_async_context(open_store(settings, os.environ))
         await _forget_posts(store)
         twokey, url, stop, task = await _running(settings, inventory, store, slack)
@@ -195,7 +197,7 @@ def _settings(home: Path, slack: SlackStandIn) -> Settings:
     )
 
 
-def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
+def _inventory(home: Path, clusters: tuple[DemoCluster, ...], *, by_clock: bool) -> Inventory:
     """Write the inventory that one would write for these clusters, and read it."""
     traits: Mapping[str, Mapping[str, object]] = {
         "orders": {
@@ -219,6 +221,7 @@ def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
             "dsn": cluster.dsn,
             "channel": CHANNEL,
             "backup_folder": str(home / "backups" / cluster.name),
+            "backups": _backups(cluster, by_clock=by_clock),
             **traits[cluster.name],
         }
         for cluster in clusters
@@ -230,6 +233,18 @@ def _inventory(home: Path, clusters: tuple[DemoCluster, ...]) -> Inventory:
     }
     (home / "twokey.yml").write_text(yaml.safe_dump(content, sort_keys=False))
     return load_inventory(home / "twokey.yml")
+
+
+def _backups(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
+    """WAL comes continuously, and the server may be replaced by a restored one."""
+    never = (
+        {} if by_clock else dict.fromkeys(("daily", "weekly", "monthly", "verify", "prune"), False)
+    )
+    return {
+        "archive": {"method": "receive", "slot_max": "1GB"},
+        "place": {"data": str(cluster.server.data)},
+        **never,
+    }
 
 
 async def _forget_posts(store: Store) -> None:

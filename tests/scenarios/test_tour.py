@@ -15,7 +15,7 @@ from tests.conftest import open_to_all
 async def test_the_tour_ends_well_and_tells_each_step(tmp_path: Path) -> None:
     open_to_all(tmp_path)
     told: list[str] = []
-    async with demo_world(tmp_path / "demo", port=0) as world:
+    async with demo_world(tmp_path / "demo", port=0, by_clock=False) as world:
         assert await play(world, told.append) == 0, "\n".join(told)
     assert sum("✓" in line for line in told) == len(STORY)
 
