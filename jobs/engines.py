@@ -18,7 +18,7 @@ def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> En
     """The engine of a database.
 
     Raises:
-        JobError: its `repository` is not named.
+        JobError: its `repository` is not named, or it is Barman.
     """
     settings = database.backups
     match settings.engine:
@@ -47,8 +47,10 @@ def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> En
             )
         case backup_settings.Engine.BARMAN:
             raise JobError(
-                f"The engine {settings.engine} of {database.name} is not known here.",
-                next_step="Set engine: native or pgbackrest in the inventory.",
+                f"The inventory keeps the backups of {database.name} in Barman, which this "
+                "release does not work with.",
+                next_step="Set engine: native, or engine: pgbackrest with its repository; "
+                "docs/backups.md says why.",
             )
         case _:
             assert_never(settings.engine)

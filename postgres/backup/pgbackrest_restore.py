@@ -17,27 +17,18 @@ from typing import Final
 from postgres.account import make_private, server_account
 from postgres.backup.engine import LaidOut, OnText
 from postgres.backup.facts import BackupFacts
+from postgres.backup.parity import parity_of
 from postgres.backup.pgbackrest_json import Taken
 from postgres.backup.pgbackrest_program import CHECKSUM, PgBackRest, failure, home
 from postgres.backup.source import wal_files
-from postgres.binaries import Binaries, find_binaries
-from postgres.errors import DamagedError, PostgresError
-from postgres.programs import run_program
+from postgres.binaries import find_binaries
+from postgres.errors import DamagedError
 from postgres.restore.folders import disk_error, give, remove_scratch, scratch_folder
 from postgres.restore.laying import check_room, make_closed
 
 RESTORE_LIMIT: Final = timedelta(hours=24)
-_LOOK_LIMIT: Final = timedelta(minutes=1)
 _FETCHED_AT_ONCE_MAX: Final = 4
 _NO_SPACE: Final = "No space left on device"
-# What pg_control calls the settings that a copy may not be lower in.
-_PARITY: Final[Mapping[str, str]] = {
-    "max_connections setting": "max_connections",
-    "max_worker_processes setting": "max_worker_processes",
-    "max_wal_senders setting": "max_wal_senders",
-    "max_prepared_xacts setting": "max_prepared_transactions",
-    "max_locks_per_xact setting": "max_locks_per_transaction",
-}
 
 
 async def lay_out_pgbackrest(
@@ -69,7 +60,7 @@ async def lay_out_pgbackrest(
     await _fetch(program, facts, folder, own)
     command = program.command("archive-get", *own, "--log-level-file=off")
     settings = {
-        **await _parity(binaries, folder / "data"),
+        **await parity_of(binaries, folder / "data"),
         # PostgreSQL replaces %f and %p, so a percent sign of ours is doubled.
         "restore_command": shlex.join(["env", f"HOME={home()}", *command]).replace("%", "%%")
         + ' %f "%p"',
@@ -146,20 +137,3 @@ async def _fetch(
     for outcome in await asyncio.gather(*map(fetch, names), return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-async def _parity(binaries: Binaries, data: Path) -> Mapping[str, str]:
-    """What a server needs at least in order to start from this, as the copy itself says."""
-    done = await run_program(
-        [binaries.program("pg_controldata"), data], time_limit=_LOOK_LIMIT, as_server=True
-    )
-    if done.code:
-        raise DamagedError(f"pg_control of the backup cannot be read: {done.last_words}")
-    said = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
-    try:
-        return {setting: str(int(said[name])) for name, setting in _PARITY.items()}
-    except (LookupError, ValueError) as error:
-        raise PostgresError(
-            f"What {binaries.program('pg_controldata')} says cannot be understood: {error}.",
-            next_step=f"Install a full PostgreSQL {binaries.major}.",
-        ) from error
