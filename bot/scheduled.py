@@ -35,7 +35,7 @@ from store.backups import add_tier, all_backups
 
 log: Final = logging.getLogger("twokey.schedules")
 
-POLL: Final = timedelta(seconds=10)
+POLL: Final = timedelta(seconds=3)
 # A plan looks at a server that may be slow; nobody waits for it here.
 PATIENCE: Final = timedelta(seconds=60)
 LEASE: Final = timedelta(minutes=3)

@@ -21,13 +21,16 @@ from bot.scheduled import LEASE, ScheduledRequests
 from bot.views.request import request_message
 from jobs import firings
 from jobs.alerts import findings
+from jobs.backup_settings import PRUNE_CRON, TIERS, VERIFY_CRON, BackupSettings
 from jobs.backup_state import states
 from jobs.operation import Plan
-from jobs.timetable import GRACE, GRACE_MAX
+from jobs.registry import load_operations
+from jobs.timetable import GRACE, GRACE_MAX, timetable
 from sandbox.slack.server import SlackStandIn
 from store.backups import BackupRecord, record_backup
 from store.connect import Store
 from tests.bot.clock_world import ClockWorld, Params, clock_world
+from tests.jobs.test_timetable import a_database
 
 DAILY = "backup-daily orders"
 TWO = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)  # a Sunday
@@ -243,3 +246,36 @@ def test_no_plan_says_that_a_schedule_asks(world: ClockWorld) -> None:
             attributes(asked, plan, None, door=door)
     found = attributes(asked, replace(plan, attributes={}), None, door=Door.SLACK)
     assert "scheduled" not in found
+
+
+async def test_a_whole_bot_does_what_its_clock_says_and_the_channel_reads_it(
+    world: ClockWorld, slack: SlackStandIn
+) -> None:
+    stop = asyncio.Event()
+    urls: asyncio.Queue[str] = asyncio.Queue()
+    world.clock.now = TWO
+    task = asyncio.create_task(world.twokey.run(stop, listening=urls.put_nowait))
+
+    def done() -> str | None:
+        texts = [message["text"] for message in slack.messages("C0DBOPS")]
+        return next((t for t in texts if "On orders daily" in t and "Done" in t), None)
+
+    text = await slack.wait_for(done, seconds=30)
+    stop.set()
+    async with asyncio.timeout(30):
+        await task
+    assert text is not None
+    assert "by the schedule" in text
+    assert await world.rows("SELECT DISTINCT state FROM requests") == [("done",)]
+    assert await world.rows("SELECT 1 FROM notices") == []  # nobody was asked for anything
+
+
+async def test_everything_that_schedules_ask_is_what_the_operations_take() -> None:
+    operations = load_operations("commands")
+    settings = BackupSettings(tiers=TIERS, verify_cron=VERIFY_CRON, prune_cron=PRUNE_CRON)
+    kinds = ("full", "incremental", "logical")
+    for kind in kinds:
+        tiers = {tier: replace(each, kind=kind) for tier, each in TIERS.items()}
+        for timed in timetable(a_database(settings=replace(settings, tiers=tiers))):
+            params = operations[timed.operation].params.model_validate(timed.params)
+            assert params.model_dump(mode="json").items() >= timed.params.items()
