@@ -299,5 +299,9 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+        found = [
+            Path(entry.path)
+            for entry in entries
+            if not entry.name.startswith(".") and entry.is_file()
+        ]
+    return sorted(found)
