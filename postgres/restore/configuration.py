@@ -28,7 +28,7 @@ _FILES: Final = (
     "krb_server_keyfile",
 )
 _INCLUDE: Final = re.compile(
-    r"^\s*(include|include_if_exists|include_dir)\s*=?\s*(?:'((?:[^']|'')*)'|\"([^\"]*)\"|(\S+))",
+    r"^\s*(include|include_if_exists|include_dir)(?:\s*=\s*|\s+)(?:'((?:[^']|'')*)'|\"([^\"]*)\"|(\S+))",
     re.MULTILINE | re.IGNORECASE,
 )
 _NAME_LIST: Final = re.compile(r"(?<!\S)@(?:\"([^\"]+)\"|([^\s,\"]+))")
