@@ -131,6 +131,15 @@ async def test_a_child_that_keeps_the_output_open_does_not_keep_us_waiting(
     assert done.seconds < 3
 
 
+async def test_of_a_long_answer_as_much_is_kept_as_was_asked_for() -> None:
+    command = ["/bin/sh", "-c", "yes 123456789 | head -c 1000000; echo end"]
+    usual = await run_program(command, time_limit=SOON)
+    assert len(usual.stdout) == 64_000
+    assert usual.stdout.endswith("end\n")
+    long = await run_program(command, time_limit=SOON, stdout_bytes_max=2_000_000)
+    assert len(long.stdout) == 1_000_004
+
+
 async def test_a_missing_program_is_said(home: Path) -> None:
     with pytest.raises(PostgresError, match="cannot be started: No such file"):
         await run_program([home / "none"], time_limit=SOON)

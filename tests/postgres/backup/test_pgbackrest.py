@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from postgres.backup.engine import TakeOrder
+from postgres.backup.progress import Progress
+from postgres.backup.source import wal_files
 from postgres.binaries import Binaries
 from postgres.errors import DamagedError
 from postgres.restore.folders import remove_scratch
 from postgres.restore.scratch import start_scratch
-from tests.postgres.backup.houses import ROWS, PgBackRestHouse, Source, count_rows
+from tests.postgres.backup.houses import ROWS, PgBackRestHouse, Source, count_rows, give
 from tests.postgres.backup.object_store import Bucket, object_store, write_certificate
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.needs("pgbackrest")]
@@ -88,3 +91,60 @@ async def test_a_certificate_that_nobody_vouches_for_stops_everything(
     [finding] = (await house.engine.probe()).findings
     assert "unable to verify certificate" in finding.problem
     assert bucket.requests == {}
+
+
+async def test_backups_that_others_took_are_restored_with_their_tablespaces_and_wal_is_trimmed(
+    source: Source, source_binaries: Binaries, home: Path
+) -> None:
+    (home / "space").mkdir()
+    give(home / "space")
+    house = PgBackRestHouse(source=source, home=home / "house")
+    await house.open()
+    source.write_script([house])
+    await source.sql(f"CREATE TABLESPACE space LOCATION '{home}/space'", "SELECT 1")
+    await source.sql("CREATE TABLE aside TABLESPACE space AS SELECT 1 AS n", "SELECT 1")
+    await source.switch()
+    engine, seen = house.engine, Seen()
+    try:
+        first = await engine.take(TakeOrder(backup_id="own-1"), on_progress=seen.note)
+        for _ in range(2):
+            await source.switch()
+        done = await house.program.run("backup", "--type=full", "--no-expire-auto")
+        assert done.code == 0, done.stderr
+        [_, foreign] = (await engine.backups()).backups
+        assert foreign.id == foreign.label
+        assert list(await engine.inspect(foreign.id)) == []
+        laid = await engine.lay_out(foreign.id, home / "work")
+        server = await start_scratch(
+            source_binaries, foreign, home / "work", settings=dict(laid.settings)
+        )
+        try:
+            assert laid.settings["max_connections"] == "30"
+            assert await count_rows(server.dsn("shop"), "aside") == 1
+            [link] = (laid.data / "pg_tblspc").iterdir()
+            assert link.resolve().is_relative_to(home / "work")
+        finally:
+            await server.stop("immediate")
+            await remove_scratch(home / "work")
+        before = {each.name for each in (await engine.archive()).segments}
+        assert await engine.trim(foreign.start_wal) > 0
+        gone = before - {each.name for each in (await engine.archive()).segments}
+        own = set(wal_files(first.start_wal, first.end_wal, first.wal_segment_bytes))
+        assert gone == {name for name in before - own if name < foreign.start_wal}
+        assert list(await engine.inspect("own-1")) == []
+        assert await engine.trim(first.start_wal) == 0
+    finally:
+        await source.sql("DROP TABLE aside", "SELECT 1")
+        await source.sql("DROP TABLESPACE space", "SELECT 1")
+    assert seen.all
+    assert all("pgBackRest" in moment.phase and moment.total_bytes for moment in seen.all)
+
+
+@dataclass(slots=True)
+class Seen:
+    """Collects how far a backup was."""
+
+    all: list[Progress] = field(default_factory=list)
+
+    async def note(self, progress: Progress) -> None:
+        self.all.append(progress)

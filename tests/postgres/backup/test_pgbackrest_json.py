@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,8 +20,9 @@ from postgres.backup.pgbackrest_json import (
     too_old_for,
 )
 from postgres.backup.pgbackrest_program import failure
-from postgres.backup.pgbackrest_rules import check_removable, check_removed, type_of
+from postgres.backup.pgbackrest_rules import check_cluster, check_removable, check_removed, type_of
 from postgres.backup.pgbackrest_settings import read_options, weaknesses
+from postgres.backup.source import Source
 from postgres.errors import PostgresError
 from postgres.programs import Finished
 
@@ -249,6 +251,17 @@ def test_an_increment_on_an_older_backup_is_refused() -> None:
     found = stanza(backup(FULL), backup(DIFF, on=(FULL,), annotation={}), backup(NEWER))
     with pytest.raises(PostgresError, match="not on orders-20261122"):
         type_of(TakeOrder(backup_id="x", kind="incremental", base="orders-20261122"), found)
+
+
+def test_a_stanza_of_another_cluster_is_refused() -> None:
+    source = Source(
+        major=15, version="15.18", page_checksums=True, segment_bytes=1 << 24, zstd=True,
+        system_identifier="77", superuser="postgres", settings={}, timeline=1, standby=False,
+        summarizes_wal=False,
+    )  # fmt: skip
+    check_cluster("orders", stanza(), source)
+    with pytest.raises(PostgresError, match=r"another cluster \(77\) than .* \(78\)"):
+        check_cluster("orders", stanza(), replace(source, system_identifier="78"))
 
 
 SAFE = {"repo1-type": "s3", "repo1-cipher-type": "aes-256-cbc", "repo1-s3-key-secret": "hidden"}
