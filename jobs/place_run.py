@@ -186,7 +186,7 @@ def _exchanged(job: Job, replaced: Replaced) -> Exchanged:
         at=job.now,
         left_xid=replaced.left.next_xid,
         left_timeline=replaced.left.timeline,
-        new_xid=replaced.answered.next_xid,
+        new_xid=replaced.began_xid,
         new_timeline=replaced.answered.timeline,
         down_seconds=replaced.down_seconds,
     )

@@ -81,12 +81,14 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
-    """The new server runs. `left`: how the old one was stopped.
+    """The new server runs.
 
+    `left`: how the old one was stopped. `began_xid`: the first transaction of the new one.
     `down_seconds`: so long nobody could use the database; None after a crash on the way.
     """
 
     left: ControlFacts
+    began_xid: int
     answered: Answered
     down_seconds: float | None
 
@@ -167,7 +169,7 @@ async def replace_server(
         timeline=note.coming_timeline,
     )
     seconds = None if began is None else round(time.monotonic() - began, 3)
-    return Replaced(left=left, answered=answered, down_seconds=seconds)
+    return Replaced(left=left, began_xid=note.coming_xid, answered=answered, down_seconds=seconds)
 
 
 async def way_out(order: Replacement) -> str:

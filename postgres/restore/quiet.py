@@ -49,10 +49,10 @@ WRITES: Final = "SELECT pg_current_xact_id()::text::bigint AS xid"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What the new server says: `next_xid` is the number of its first own transaction."""
+    """What the new server says: `xid` is the number of a transaction that it gave us."""
 
     timeline: int
-    next_xid: int
+    xid: int
 
 
 async def close_and_quieten(
@@ -123,7 +123,7 @@ async def ask_new(dsn: SecretStr, *, data: Path, system_identifier: str, timelin
                 _recognise(row, system_identifier, timeline, is_ours=is_backend(data, pid))
                 await conn.execute("SET default_transaction_read_only = off")
                 xid = await conn.fetchval(WRITES)
-                return Answered(timeline=timeline, next_xid=int(xid))
+                return Answered(timeline=timeline, xid=int(xid))
         except PostgresError as error:
             if time.monotonic() > end or "cannot be reached" not in error.problem:
                 raise
