@@ -20,11 +20,15 @@ from jobs.pinned import what_moved
 from jobs.retention import NothingDueError
 from postgres.backup.native_engine import NativeEngine
 from store.connect import Store
-from store.keeping import hold_backup
+from store.keeping import decide_alone, hold_backup
 from tests.commands.conftest import NOW, DirectJob, JobMaker, facts
 from tests.commands.shelf import BY_HAND, BYTES, CONTINUOUS, DAY, archived, enter, shelved
 
 SHOP = Params(database="shop")
+WAITS = sa.text("""
+    SELECT count(*) > 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted
+""")
 ROOT = Path(__file__).parents[2]
 
 
@@ -166,6 +170,35 @@ async def test_the_plan_fits_as_long_as_anything_of_it_may_go(
     moved = await what_moved(prune.OPERATION, made, SHOP, plan)
     assert moved is not None
     assert "nothing of it may go any more" in moved
+
+
+async def test_no_more_wal_goes_than_the_plan_says(made: DirectJob, store: Store) -> None:
+    await a_year(store, made.database)
+    wal = archived(made.database, 70)
+    plan = await prune.plan(made, SHOP)
+    made.now = NOW + 10 * DAY  # by now the window opens at the newest backup
+    answer = await prune.run(made, SHOP, plan)
+    assert answer.numbers["wal_files"] == 30
+    assert [path for path in wal if path.exists()] == wal[30:]
+
+
+async def test_whoever_decides_about_removals_decides_alone(made: DirectJob, store: Store) -> None:
+    await a_year(store, made.database)
+    plan = await prune.plan(made, SHOP)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        async with store.begin() as conn:
+            await decide_alone(conn, "shop")
+            task = tasks.create_task(prune.run(made, SHOP, plan))
+            while not await waits(store):
+                assert not task.done()
+        await task
+    assert task.result().numbers["removed"] == 2
+
+
+async def waits(store: Store) -> bool:
+    """Whether somebody waits for an advisory lock."""
+    async with store.begin() as conn:
+        return bool((await conn.execute(WAITS)).scalar_one())
 
 
 async def test_a_list_that_nobody_agreed_to_removes_nothing(made: DirectJob, store: Store) -> None:
