@@ -27,7 +27,7 @@ from postgres.dsn import Target, parse_dsn
 from postgres.errors import DamagedError, PostgresError
 from postgres.restore.ending import Reached
 from postgres.restore.folders import disk_error, give, remove_scratch, scratch_folder
-from postgres.restore.replay import replay
+from postgres.restore.replay import Replayed, replay
 from postgres.restore.report import OnStep
 from postgres.restore.scratch import ScratchServer, start_scratch
 from postgres.restore.target import RecoveryTarget
@@ -203,8 +203,7 @@ async def start(
         binaries, choice, work_folder, settings=wanted, time_limit=time_limit, on_step=on_step
     )
     replayed = time.monotonic()
-    if action == "promote":
-        await _promote(done.server, choice.backup)
+    await _finish(done, choice.backup, action)
     return _recovered(
         laid,
         done.server,
@@ -275,21 +274,33 @@ def _recovered(
     )
 
 
-async def _promote(server: Server, facts: BackupFacts) -> None:
-    target = parse_dsn(server.dsn("template1", facts.superuser))
-    done = False
+async def _finish(done: Replayed, facts: BackupFacts, action: Action) -> None:
+    """Make it a primary, or see that it replays nothing more."""
+    target, server = parse_dsn(done.server.dsn("template1", facts.superuser)), done.server
+    is_done = False
     try:
-        async with connection(target) as conn:
-            done = await conn.fetchval(
-                "SELECT pg_promote(true, $1)", _PROMOTE_SECONDS, timeout=_PROMOTE_SECONDS + 10
-            )
+        async with connection(target) as conn, asyncio.timeout(_PROMOTE_SECONDS):
+            await conn.execute(_ending(done, action), timeout=_PROMOTE_SECONDS)
+            is_done = action == "pause"
+            while not is_done:
+                is_done = not await conn.fetchval("SELECT pg_is_in_recovery()")
+                await asyncio.sleep(0 if is_done else _LOOK_EVERY_SECONDS)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise DamagedError(f"it could not be promoted: {error}") from error
+        raise DamagedError(f"it could not be promoted: {error or 'in time'}") from error
     finally:
-        if not done:
+        if not is_done:
             await asyncio.shield(server.stop("immediate"))
-    if not done:
-        raise DamagedError("it could not be promoted in time")
+
+
+def _ending(done: Replayed, action: Action) -> str:
+    """Who waits at its target looks for a promotion only once a second, but hears this."""
+    match action, done.is_paused:
+        case "promote", True:
+            return "SELECT pg_wal_replay_resume()"
+        case "promote", False:
+            return "SELECT pg_promote(false)"
+        case _:
+            return "SELECT pg_wal_replay_pause()"
 
 
 async def _stage(

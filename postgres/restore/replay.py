@@ -58,11 +58,15 @@ LOOK: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A server that waits, still a standby, where its replay stopped; `note` is for people."""
+    """A server that waits, still a standby, where its replay stopped; `note` is for people.
+
+    `is_paused`: at its target; else it has used up its WAL, and would replay more if some came.
+    """
 
     server: Server
     reached: Reached
-    note: str
+    is_paused: bool
+    note: str = ""
 
 
 class _ParityError(Exception):
@@ -141,10 +145,10 @@ async def _attempt(
     server, reached, is_there = await _run(binaries, choice, work_folder, settings, on_step)
     try:
         if is_there:
-            return Replayed(server=server, reached=reached, note="")
+            return Replayed(server=server, reached=reached, is_paused=True)
         note = judge_end(choice, reached)
         if not choice.target.settings():
-            return Replayed(server=server, reached=reached, note=note)
+            return Replayed(server=server, reached=reached, is_paused=False, note=note)
     except BaseException:
         await _stop(server)
         raise
@@ -170,7 +174,7 @@ async def _without_target(
     if end.lsn != reached.lsn:  # the time is known only if it replayed a commit again
         await _stop(again)
         raise DamagedError(f"its WAL was replayed to {reached}, but later only to {end}")
-    return Replayed(server=again, reached=reached, note=note)
+    return Replayed(server=again, reached=reached, is_paused=False, note=note)
 
 
 async def _run(
@@ -255,7 +259,6 @@ async def _followed(
             if row["waits_for"] != _WAITS or reached.lsn != lsn:
                 waiting_since, lsn = now, reached.lsn
             if row["waits_for"] == _WAITS and now - waiting_since >= patience:
-                await conn.execute("SELECT pg_wal_replay_pause()")
                 return reached, False
             if on_step and now - told >= _TELL_EVERY_SECONDS:
                 told = now

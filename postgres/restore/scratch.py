@@ -7,10 +7,7 @@ never act as production.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from postgres.account import server_account
-from postgres.backup.facts import BackupFacts, read_facts
+from postgres.backup.facts import BackupFacts
 from postgres.binaries import Binaries
 from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
@@ -35,7 +32,6 @@ __all__ = [
     "missing_wal",
     "pg_verifybackup",
     "remove_scratch",
-    "scratch_server",
     "start_scratch",
     "unpack",
 ]
@@ -88,43 +84,6 @@ class ScratchServer:
     def target(self) -> Target:
         """The database that was backed up, as the superuser."""
         return parse_dsn(self.server.dsn(self.facts.database, self.facts.superuser))
-
-
-@asynccontextmanager
-async def scratch_server(
-    binaries: Binaries,
-    backup: Path,
-    work_folder: Path,
-    *,
-    settings: Mapping[str, str] | None = None,
-) -> AsyncIterator[ScratchServer]:
-    """Restore the backup in the folder `backup`, start it, and remove all of it at the end.
-
-    `settings` override those of the scratch server.
-
-    Raises:
-        PostgresError: the backup is damaged, or there is no room or no fitting PostgreSQL.
-    """
-    facts = _read(backup)
-    began = time.monotonic()
-    server: Server | None = None
-    try:
-        try:
-            await unpack(binaries, backup, facts, work_folder)
-            _believe(await pg_verifybackup(binaries, work_folder))
-            server = await start_scratch(binaries, facts, work_folder, settings=settings)
-        except DamagedError as error:
-            raise PostgresError(
-                f"The backup {backup.name} is damaged: {str(error).removesuffix('.')}.",
-                next_step="Restore an older backup, and take a new one.",
-            ) from error
-        yield ScratchServer(
-            server=server, facts=facts, restore_seconds=round(time.monotonic() - began, 3)
-        )
-    finally:
-        if server is not None:
-            await asyncio.shield(server.stop("immediate"))
-        await remove_scratch(work_folder)
 
 
 async def pg_verifybackup(binaries: Binaries, work_folder: Path) -> Finished:
@@ -181,21 +140,6 @@ async def start_scratch(
             raise disk_error(folder, OSError(_NO_SPACE)) from error
         raise DamagedError(error.problem) from error
     return server
-
-
-def _believe(proof: Finished) -> None:
-    if proof.code:
-        raise DamagedError(proof.last_words)
-
-
-def _read(backup: Path) -> BackupFacts:
-    try:
-        return read_facts(backup)
-    except FileNotFoundError as error:
-        raise PostgresError(
-            f"There is no backup in {backup}.",
-            next_step="List the backups, and name one of them.",
-        ) from error
 
 
 def _rewrite_tablespace_map(folder: Path) -> None:

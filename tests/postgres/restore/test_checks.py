@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import signal
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,11 +20,12 @@ from postgres.backup.manner import Manner
 from postgres.backup.native import take_backup
 from postgres.backup.native_engine import NativeEngine
 from postgres.errors import PostgresError
-from postgres.postmaster import live_postmaster
 from postgres.restore.checks import check_files
 from postgres.restore.looks import Query
+from postgres.restore.recovery import plan_recovery, recover
 from postgres.restore.report import OnStep, VerificationReport
-from postgres.restore.scratch import remove_scratch, scratch_server, unpack
+from postgres.restore.scratch import remove_scratch, unpack
+from postgres.restore.target import END
 from postgres.restore.verification import verify_backup
 from postgres.server import Binaries, Server, create, find_binaries
 from tests.postgres.conftest import FAST, Shop, run_sql
@@ -311,14 +309,18 @@ async def test_the_copy_does_not_act_as_the_original(
     await run_sql(fresh.dsn(), "ALTER SYSTEM SET shared_preload_libraries = 'no_such_library'")
     await run_sql(fresh.dsn(), "ALTER SYSTEM SET listen_addresses = '*'")
     await take_backup(binaries, SecretStr(fresh.dsn()), home / "backups", backup_id="b")
-    async with scratch_server(binaries, home / "backups" / "b", home / "work") as copy:
-        conn = await asyncpg.connect(copy.target.url())
+    engine = NativeEngine(dsn=SecretStr(fresh.dsn()), folder=home / "backups")
+    copy = await recover(engine, binaries, await plan_recovery(engine, END), home / "work")
+    try:
+        conn = await asyncpg.connect(copy.dsn.url())
         assert await conn.fetchval("SHOW archive_mode") == "off"
         assert await conn.fetchval("SHOW listen_addresses") == ""
         assert await conn.fetchval("SHOW max_logical_replication_workers") == "0"
         await conn.execute("CREATE TABLE written AS SELECT 1; SELECT pg_switch_wal()")
         await conn.close()
-        assert copy.restore_seconds > 0
+    finally:
+        await copy.server.stop("immediate")
+        await remove_scratch(home / "work")
     assert not (home / "archived").exists()
     assert left_over(home) == []
 
@@ -415,40 +417,6 @@ async def test_a_verification_cancelled_while_unpacking_leaves_nothing(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert left_over(home) == []
-
-
-CHILD = """
-import asyncio, os, sys
-from pathlib import Path
-from postgres.restore.scratch import scratch_server
-from postgres.server import find_binaries
-
-async def main():
-    async with scratch_server(find_binaries(os.environ), Path(sys.argv[1]), Path(sys.argv[2])):
-        print("up", flush=True)
-        await asyncio.sleep(60)
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.chaos
-async def test_what_a_killed_verification_left_can_be_removed_by_its_folder(
-    shop: Shop, home: Path
-) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD, shop.folder / "shop-1", home / "work"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    ) as child:
-        assert child.stdout
-        assert await asyncio.to_thread(child.stdout.readline) == b"up\n"
-        child.send_signal(signal.SIGKILL)
-    data = home / "work" / "scratch" / "data"
-    assert data.exists()
-    await remove_scratch(home / "work")
-    assert live_postmaster(data) is None
     assert left_over(home) == []
 
 
