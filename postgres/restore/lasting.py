@@ -120,16 +120,21 @@ async def make_lasting(
     """Let a recovered server in `folder` outlive us, and open it to one new login.
 
     `server` is running, writable, and stands where `postgres.restore` puts scratch servers of
-    the work folder `folder`. It is started anew, detached from this process.
+    the work folder `folder`. It is started anew, detached from this process; after an error it
+    does not run.
 
     Raises:
         PostgresError: it is too old for this, does not start again, or its path cannot be used.
     """
-    _check(server, facts)
     password = secrets.token_urlsafe(24)
-    user = await _make_login(server, facts, password, spare=f"{USER}_{folder.name}")
-    await server.stop("fast")
-    port = await _start(server, host=host, user=user)
+    try:
+        _check(server, facts)
+        user = await _make_login(server, facts, password, spare=f"{USER}_{folder.name}")
+        await server.stop("fast")
+        port = await _start(server, host=host, user=user)
+    except BaseException:
+        await asyncio.shield(server.stop("immediate"))
+        raise
     lasting = Lasting(
         folder=folder, host=host, port=port, user=user, database=facts.database,
         superuser=facts.superuser, sockets=Path(_layout(server).load().sockets),
@@ -276,9 +281,8 @@ async def _start(server: Server, *, host: str, user: str) -> int:
                  f"--timeout={_START_SECONDS}", "-D", layout.data, "-l", layout.log],
                 time_limit=timedelta(seconds=2 * _START_SECONDS),
             )  # fmt: skip
-        except BaseException:  # pg_ctl is gone, and what it started is not
-            await asyncio.shield(server.stop("immediate"))
-            raise
+        except PostgresError as error:  # pg_ctl is gone, and what it started may not be
+            raise _failed(layout, error.problem) from error
         if done.code == 0:
             return port
         await asyncio.shield(server.stop("immediate"))

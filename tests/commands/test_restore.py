@@ -144,6 +144,8 @@ async def test_a_span_of_time_is_pinned_as_the_moment_that_it_means(
     made.now += timedelta(hours=1)
     again = await restore.pins(made, Params(database="shop", to="5 minutes ago"), plan)
     assert again == plan.pins
+    other = replace(plan, pins={**plan.pins, "backup": "shop-0"})
+    assert await restore.pins(made, Params(database="shop"), other) == {}
 
 
 async def test_without_a_target_it_is_the_end_of_the_newest_backup(job: Maker) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
 import stat
 import subprocess
@@ -141,6 +143,7 @@ def test_the_password_stands_in_one_file_that_only_we_can_read(survivor: Lasting
 async def test_a_login_of_our_name_in_the_copy_is_left_alone_and_a_taken_port_passed_over(
     shop: Shop, binaries: Binaries, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    home.chmod(0o700)  # closed to the server's account: as root its data stands elsewhere
     facts, folder = read_backup(shop.folder, shop.facts.id), home / "scratch" / "shop-8"
     ports = iter([shop.server.port])
     monkeypatch.setattr(lasting, "free_port", lambda: next(ports, None) or free_port())
@@ -157,6 +160,7 @@ async def test_a_login_of_our_name_in_the_copy_is_left_alone_and_a_taken_port_pa
     assert found is not None
     assert await remove_all(home) == ("shop-8",)
     assert live_postmaster(server.data) is None
+    assert not server.data.exists()
     assert not Path(f"/proc/{found.pid}/cwd").exists()
     assert not (home / "scratch").exists()
     assert await remove_all(home) == ()
@@ -171,8 +175,8 @@ async def test_a_path_that_a_shell_would_understand_is_refused(
     try:
         with pytest.raises(PostgresError, match="a shell would understand"):
             await make_lasting(server, facts, folder)
+        assert live_postmaster(server.data) is None
     finally:
-        await server.stop("immediate")
         await remove_scratch(folder)
 
 
@@ -193,3 +197,25 @@ def test_a_lock_that_was_removed_keeps_nobody_away(tmp_path: Path) -> None:
         (folder / "lock").unlink()
         with alone(folder):
             assert (folder / "lock").exists()
+
+
+def test_a_lock_file_that_was_replaced_while_we_took_it_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "lock", fcntl.flock
+    taken: list[int] = []
+
+    def slow(handle: int, operation: int) -> None:
+        if not taken:  # somebody removes the folder, and another one makes it anew
+            path.unlink()
+            path.touch()
+        taken.append(handle)
+        real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    handle = lasting._lock(path)
+    try:
+        assert os.path.samestat(os.fstat(handle), path.stat())
+        assert len(taken) == 2
+    finally:
+        os.close(handle)
