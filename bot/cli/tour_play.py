@@ -122,7 +122,8 @@ class Tour:
 
     def _card(self, request: int, says: str) -> tuple[str, Json] | None:
         for channel in (CHANNEL, DESK):
-            for message in self.world.slack.messages(channel):
+            # The newest: the card of a request that is to be undone names the undoing one too.
+            for message in reversed(self.world.slack.messages(channel)):
                 is_card = message.get("thread_ts", message["ts"]) == message["ts"]
                 if is_card and f"#{request}" in text_of(message) and says in text_of(message):
                     return channel, message

@@ -105,10 +105,14 @@ async def _undone(tour: Tour) -> list[str]:
     await tour.read(BEN, 13)
     await tour.approve_by_name(BEN, 13, "reports")
     await tour.card(13, says="Done", seconds=RUN_SECONDS_MAX)
+    said = await tour.thread(13, "reports")
     there = await _value(tour, "reports", "SELECT to_regclass('daily_sales')::text")
     if there is not None:
-        raise TourError("The undo did not bring back the server without the table.")
-    return ["reports is as it was before the restore: the table is gone"]
+        raise TourError(f"The undo did not bring back the server without the table: {said}")
+    return [
+        *quoted("the thread says", said)[:_LINES_MAX],
+        "reports is as it was before the restore: the table is gone",
+    ]
 
 
 RECOVERY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] = (
