@@ -28,7 +28,7 @@ from postgres.restore.ending import Reached, explain, fraction, judge_end, lacks
 from postgres.restore.folders import disk_error, scratch_folder
 from postgres.restore.report import OnStep
 from postgres.restore.scratch import start_scratch
-from postgres.restore.waiting import startup_waits_for
+from postgres.restore.waiting import startup_title
 from postgres.restore.window import Choice
 from postgres.server import Server
 
@@ -38,9 +38,11 @@ _RETRY: Final = "100ms"
 # Fetching over a network may fail once: what a command of the engine did not bring is asked for
 # again until that long after nothing came any more.
 _PATIENCE_SECONDS: Final = 3.0
-# Before the copy is consistent it cannot be asked, and only the title of its process tells.
+# Before the copy is consistent it cannot be asked. From 15 on its log says that it waits.
+_WAITING: Final = "waiting for WAL to become available"
 _STUCK_SECONDS: Final = 5.0
-_STUCK_WITH_COMMAND_SECONDS: Final = 120.0
+_STUCK_WITH_COMMAND_SECONDS: Final = 60.0
+_STUCK_SILENT_SECONDS: Final = 1800.0
 _PARITY_TRIES_MAX: Final = 5
 _LOG_TAIL_BYTES: Final = 64_000
 _NO_SPACE: Final = "No space left on device"
@@ -67,6 +69,10 @@ class Replayed:
     reached: Reached
     is_paused: bool
     note: str = ""
+
+
+class _StuckError(DamagedError):
+    """It waits for WAL that does not come, and will never be consistent."""
 
 
 class _ParityError(Exception):
@@ -190,6 +196,8 @@ async def _run(
     try:
         server = await _started(binaries, choice, work_folder, settings)
         reached, is_there = await _followed(server, choice, settings, on_step)
+    except _StuckError:
+        raise
     except (DamagedError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         log = await asyncio.to_thread(tail_of_log, work_folder)
         await _stop(server)
@@ -224,22 +232,30 @@ async def _started(
     start = asyncio.ensure_future(
         start_scratch(binaries, choice.backup, work_folder, settings=settings, is_standby=True)
     )
-    data = scratch_folder(work_folder) / "data"
-    patience = _STUCK_WITH_COMMAND_SECONDS if settings.get("restore_command") else _STUCK_SECONDS
+    data, has_command = scratch_folder(work_folder) / "data", bool(settings.get("restore_command"))
     try:
-        waits_for, since = "", time.monotonic()
+        title, since = "", time.monotonic()
         while not (await asyncio.wait([start], timeout=_LOOK_EVERY_SECONDS))[0]:
-            if (now := startup_waits_for(data)) != waits_for or not now:
-                waits_for, since = now, time.monotonic()
-            elif time.monotonic() - since > patience:
-                raise DamagedError(
-                    f"its WAL ends before the backup is consistent: {waits_for} is missing, or "
-                    "the one before it is damaged"
+            now = startup_title(data)
+            if now != title:
+                title, since = now, time.monotonic()
+            elif _is_stuck(work_folder, time.monotonic() - since, has_command=has_command):
+                raise _StuckError(
+                    f"its WAL ends before the backup is consistent, at {title or 'its beginning'}"
                 )
         return start.result()
     finally:
         start.cancel()
-        await asyncio.wait([start])
+        await asyncio.gather(start, return_exceptions=True)
+
+
+def _is_stuck(work_folder: Path, seconds: float, *, has_command: bool) -> bool:
+    """Whether a server that has been at one WAL file for so long will never get further."""
+    if seconds > _STUCK_SILENT_SECONDS:
+        return True
+    if seconds <= (_STUCK_WITH_COMMAND_SECONDS if has_command else _STUCK_SECONDS):
+        return False
+    return _WAITING in tail_of_log(work_folder)
 
 
 async def _followed(

@@ -1,4 +1,4 @@
-"""What a server's startup process is waiting for, before the server can be asked itself."""
+"""What a server's startup process is at, before the server can be asked itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from postgres.postmaster import live_postmaster
 
 _PROC: Final = Path("/proc")
-_TITLE: Final = "startup waiting for "
+_TITLE: Final = "postgres: startup "
 
 
-def startup_waits_for(data: Path) -> str:
-    """The WAL file that it says to wait for in its title; empty: none, or nobody can tell.
+def startup_title(data: Path) -> str:
+    """Which WAL file it reads or waits for, by the title of its process; empty: nobody can tell.
 
-    It says so for a moment at every file, and for ever at one that does not come.
+    A file that is there but makes no sense is one that it reads, for ever.
     """
     found = live_postmaster(data)
     if found is None:
@@ -24,5 +24,5 @@ def startup_waits_for(data: Path) -> str:
         titles = [(_PROC / child / "cmdline").read_text(errors="replace") for child in children]
     except OSError:
         return ""
-    waiting = [title.split(_TITLE)[1] for title in titles if _TITLE in title]
-    return waiting[0].strip("\0 \n") if waiting else ""
+    startup = [title.split(_TITLE)[1] for title in titles if _TITLE in title]
+    return startup[0].strip("\0 \n") if startup else ""

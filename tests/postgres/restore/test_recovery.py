@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from postgres.backup.engine import Engine, LaidOut, OnText
+from postgres.backup.facts import read_backup
 from postgres.backup.native_engine import NativeEngine
 from postgres.backup.wal import lsn_number
 from postgres.backup.wal_archive import WalArchive
@@ -281,6 +282,36 @@ async def test_a_disk_that_is_too_small_is_said_before_or_while_it_fills(
     assert_nothing_left(home)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TornWal(NativeEngine):
+    """The backup's own WAL ends before the record that makes it consistent."""
+
+    async def lay_out(
+        self, backup_id: str, work_folder: Path, *, on_step: OnText | None = None
+    ) -> LaidOut:
+        laid = await NativeEngine.lay_out(self, backup_id, work_folder, on_step=on_step)
+        facts = read_backup(self.folder, backup_id)
+        file = scratch_folder(work_folder) / "data" / "pg_wal" / facts.end_wal
+        end = lsn_number(facts.end_lsn) % facts.wal_segment_bytes
+        body = file.read_bytes()
+        file.write_bytes(body[: end - 40] + bytes(len(body) - end + 40))
+        return laid
+
+
+async def test_a_copy_that_waits_for_wal_before_it_is_consistent_waits_for_nothing(
+    history: History, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postgres.restore.replay._STUCK_SECONDS", 1.0)
+    own = history.copy(home)
+    # So that the backup's own, torn one is used.
+    (own.folder / "wal" / own.backups["first"].end_wal).unlink()
+    engine: Engine = TornWal(dsn=SecretStr("postgresql:///unused"), folder=own.folder)
+    choice = await choice_of(own, target_of(own, "at two"))
+    with pytest.raises(PostgresError, match=r"before the backup is consistent, at .* 0+10+2"):
+        await recover(engine, own.binaries, choice, home / "work")
+    assert_nothing_left(home)
+
+
 # A standby that is told to wait with each commit never gets to the target.
 SLOW = {"recovery_min_apply_delay": "1h"}
 
@@ -303,6 +334,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from pydantic import SecretStr
+from postgres.backup.facts import read_backup
 from postgres.backup.native_engine import NativeEngine
 from postgres.restore.recovery import plan_recovery, recover
 from postgres.restore.target import LATEST
