@@ -152,10 +152,10 @@ async def _disk(context: Context) -> OnDisk:
         async with asyncio.timeout(DISK_SECONDS_MAX):
             seen = await look(context.store, database, engine_of(database), context.now)
             recoverable = await _recoverable(context)
+    except TimeoutError:  # before OSError, which it is one of
+        return OnDisk(recoverable="the place of the backups does not answer in time")
     except (PostgresError, JobError, OSError) as error:
         return OnDisk(lines=(f"What is on disk could not be looked at: {error}",))
-    except TimeoutError:
-        return OnDisk(recoverable="the place of the backups does not answer in time")
     found = findings(database, seen)
     return OnDisk(
         lines=tuple(f"{each.problem} {each.next_step}" for each in found), recoverable=recoverable
