@@ -271,3 +271,12 @@ async def count_rows(dsn: str, table: str = "orders") -> int:
         return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
     finally:
         await conn.close()
+
+
+async def setting(dsn: str, name: str) -> str:
+    """A setting of a server."""
+    conn = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return str(await conn.fetchval("SELECT current_setting($1)", name))
+    finally:
+        await conn.close()

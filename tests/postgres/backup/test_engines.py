@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import asyncpg
 import psutil
 import pytest
 
 from postgres.backup.engine import TakeOrder
 from postgres.backup.facts import BackupFacts
 from postgres.backup.wal import gaps
-from postgres.binaries import find_binaries
 from postgres.errors import DamagedError, PostgresError
 from postgres.restore.folders import remove_scratch
 from postgres.restore.recovery import plan_recovery, recover
-from postgres.restore.scratch import start_scratch
 from postgres.restore.target import at_time
+from postgres.restore.verification import verify_backup
 from postgres.server import Binaries
 from tests.postgres.backup.houses import (
     ROWS,
@@ -32,6 +30,7 @@ from tests.postgres.backup.houses import (
     Source,
     count_rows,
     moment,
+    setting,
 )
 
 pytestmark = pytest.mark.timeout(120)
@@ -123,18 +122,19 @@ async def test_a_flipped_byte_is_found(kept: Kept, home: Path) -> None:
     assert list(await copy.engine.inspect("shop-1")) != []
 
 
-async def test_a_flipped_byte_is_found_by_laying_out(kept: Kept, home: Path) -> None:
+async def test_a_sound_backup_is_proven_and_a_damaged_one_is_not(kept: Kept, home: Path) -> None:
+    before = _started()
+    good = await verify_backup(
+        kept.house.engine, kept.facts, home / "work", environ=dict(os.environ)
+    )
+    assert good.ok, good.problems
+    assert "row counts" in {check.name for check in good.checks}
     copy = kept.house.copy(home / "copy")
     copy.flip("shop-1")
-    with pytest.raises((DamagedError, PostgresError)) as caught:
-        await recover(
-            copy.engine,
-            find_binaries(os.environ, major=15),
-            await plan_recovery(copy.engine, at_time(kept.facts.ended_at)),
-            home / "work",
-        )
-    assert "shop-1" in str(caught.value)
+    bad = await verify_backup(copy.engine, kept.facts, home / "work", environ=dict(os.environ))
+    assert not bad.ok
     assert not (home / "work" / "scratch").exists()
+    assert _started() == before
 
 
 async def test_wal_that_a_backup_needs_and_that_is_missing_is_named(kept: Kept, home: Path) -> None:
@@ -158,26 +158,6 @@ async def test_a_hole_in_the_wal_after_a_backup_is_seen(kept: Kept, home: Path) 
     assert (gap.first, gap.last) == (segments[1], segments[1])
 
 
-async def test_a_laid_out_backup_starts_alone_and_has_the_rows(
-    kept: Kept, home: Path, source_binaries: Binaries
-) -> None:
-    before = _started()
-    laid = await kept.house.engine.lay_out("shop-1", home / "work")
-    server = await start_scratch(
-        source_binaries, kept.facts, home / "work", settings=dict(laid.settings)
-    )
-    try:
-        assert server.data == laid.data
-        assert await count_rows(server.dsn("shop")) == ROWS
-        conn_settings = await _settings(server.dsn("shop"))
-        assert conn_settings["archive_mode"] == "off"
-        assert conn_settings["listen_addresses"] == ""
-    finally:
-        await server.stop("immediate")
-        await remove_scratch(home / "work")
-    assert _started() == before
-
-
 async def test_a_chosen_second_comes_back(
     kept: Kept, home: Path, source_binaries: Binaries
 ) -> None:
@@ -194,6 +174,8 @@ async def test_a_chosen_second_comes_back(
     try:
         assert await count_rows(recovered.server.dsn("shop"), "later") == 1
         assert await count_rows(recovered.server.dsn("shop")) == ROWS
+        assert await setting(recovered.server.dsn("shop"), "archive_mode") == "off"
+        assert await setting(recovered.server.dsn("shop"), "listen_addresses") == ""
     finally:
         await recovered.server.stop("immediate")
         await remove_scratch(home / "work")
@@ -291,13 +273,3 @@ async def test_two_at_once_are_told_apart(kept: Kept) -> None:
 def _started() -> set[int]:
     """What this process has started and not ended: servers (not what they run) and programs."""
     return {child.pid for child in psutil.Process().children()}
-
-
-async def _settings(dsn: str) -> dict[str, str]:
-    conn = await asyncpg.connect(dsn, timeout=10)
-    try:
-        return {
-            row["name"]: row["setting"] for row in await conn.fetch("SELECT * FROM pg_settings")
-        }
-    finally:
-        await conn.close()
