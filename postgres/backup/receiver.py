@@ -162,6 +162,7 @@ class Receiver:
                     next_step="Choose another name: backups.archive.slot in the inventory.",
                 )
             await self._have_slot(conn, row)
+        await self._archive.mend(row["segment_bytes"])
 
     async def _have_slot(self, conn: Any, row: Any) -> None:
         if row["there"] and not row["lost"]:

@@ -112,6 +112,14 @@ class WalArchive:
         """
         return await asyncio.to_thread(self._set_aside, begin_after)
 
+    async def mend(self, segment_bytes: int) -> None:
+        """Empty a partial segment of another size, which pg_receivewal would refuse for ever.
+
+        A full disk leaves one, or kill -9 while room is made for a segment. Call it while no
+        pg_receivewal runs. Should anything be in it, that is kept.
+        """
+        await asyncio.to_thread(self._mend, segment_bytes)
+
     async def stage(self, names: Iterable[str], folder: Path) -> int:
         """Put segments into a folder as a restore_command hands them over; how many bytes.
 
@@ -173,15 +181,12 @@ class WalArchive:
         return self._push(self.incoming / name, name)
 
     def _let_go(self, name: str) -> None:
-        """Remove a segment from `incoming` that is kept, or keep how far it had come."""
+        """Remove a segment from `incoming` if it is kept, or keep how far it had come."""
         path = self.incoming / name
         whole = kept_path(self.folder, name.removesuffix(PARTIAL_SUFFIX))
         if whole is None and read_header(head_of(path)) is not None:
             if is_segment(name):
-                raise PostgresError(
-                    f"{path} is complete but was not kept.",
-                    next_step="See the worker's log; the file was left where it is.",
-                )
+                return
             keep_further(path, name, self.folder, recipient=self.recipient)
         path.unlink()
 
@@ -196,6 +201,16 @@ class WalArchive:
                 file.truncate(known.segment_bytes)
         sync_folder(self.incoming)
         return bool(names)
+
+    def _mend(self, segment_bytes: int) -> None:
+        for name in self._written():
+            path = self.incoming / name
+            if is_segment(name) or path.stat().st_size in {0, segment_bytes}:
+                continue
+            if read_header(head_of(path)) is not None:
+                os.truncate(path, segment_bytes)  # the missing end is zeros: a recovery wants all
+                keep_further(path, name, self.folder, recipient=self.recipient)
+            os.truncate(path, 0)
 
     def _copy_histories(self) -> None:
         for path in _files(self.incoming):

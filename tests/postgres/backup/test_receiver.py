@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -268,8 +269,7 @@ async def test_a_killed_worker_leaves_no_receiver_and_its_successor_misses_nothi
     active = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'worker'"
     await soon(lambda: holds(primary, active))
     [child] = psutil.Process(worker.pid).children()
-    await fill(primary, 1)
-    worker.kill()
+    worker.kill()  # the child has nothing to say, so no broken pipe ends it
     await worker.wait()
     assert psutil.wait_procs([child], timeout=10)[1] == []
     await fill(primary, 1)
@@ -324,7 +324,7 @@ async def test_wal_that_the_server_no_longer_has_is_a_hole_and_the_rest_goes_on(
 
 
 async def test_a_slot_that_the_server_gave_up_is_made_anew(
-    primary: Server, archive: WalArchive
+    primary: Server, archive: WalArchive, tmp_path: Path
 ) -> None:
     async with receiving(primary, archive, "lost") as watched:
         await watched.streams()
@@ -338,11 +338,13 @@ async def test_a_slot_that_the_server_gave_up_is_made_anew(
     finally:
         await value(primary, "ALTER SYSTEM RESET max_slot_wal_keep_size")
         await value(primary, "SELECT pg_reload_conf()::text")
-    async with receiving(primary, archive, "lost") as watched:
+    fresh = WalArchive(tmp_path / "fresh")
+    async with receiving(primary, fresh, "lost") as watched:
         await watched.streams()
         await watched.caught_up()
         assert await value(primary, lost) == "reserved"
-    assert len(gaps(await archive.listing(), SIZE)) == 1
+        assert watched.receiver.report.ends == 0
+        assert "had given up the slot" in watched.receiver.report.note
 
 
 async def test_two_receivers_never_share_a_folder(primary: Server, archive: WalArchive) -> None:
@@ -403,6 +405,37 @@ async def test_a_folder_without_room_is_named_and_receiving_goes_on_later(
         await watched.streams()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a few segments."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", place],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("this account cannot mount a small file system")
+    yield place
+    subprocess.run(["/bin/umount", place], check=True)
+
+
+async def test_a_disk_that_is_full_is_named_and_nothing_is_missed_when_it_has_room_again(
+    primary: Server, small_disk: Path
+) -> None:
+    start = await current(primary)
+    other = small_disk / "other"
+    async with receiving(primary, WalArchive(small_disk / "wal"), "small") as watched:
+        await watched.streams()
+        await watched.caught_up()
+        other.write_bytes(bytes(shutil.disk_usage(small_disk).free - SIZE // 2))
+        await fill(primary, 2)
+        await watched.says("There is no room for WAL in")
+        other.unlink()
+        await no_hole(watched, start)
+
+
 async def test_a_segment_that_differs_is_told_while_the_stream_goes_on(
     primary: Server, archive: WalArchive
 ) -> None:
@@ -442,28 +475,42 @@ async def timeline_is(archive: WalArchive, timeline: int) -> bool:
     return listing.segments[-1].name.startswith(f"{timeline:08X}")
 
 
+@pytest.fixture
+async def keeps_wal(primary: Server) -> AsyncIterator[None]:
+    """Have the server keep WAL without a slot, as most do for a while."""
+    await value(primary, "ALTER SYSTEM SET wal_keep_size = '1GB'")
+    await value(primary, "SELECT pg_reload_conf()::text")
+    yield
+    await value(primary, "ALTER SYSTEM RESET wal_keep_size")
+    await value(primary, "SELECT pg_reload_conf()::text")
+
+
 async def test_a_server_that_came_back_from_an_earlier_moment_is_followed(
-    primary: Server, archive: WalArchive, tmp_path: Path
+    primary: Server, archive: WalArchive, keeps_wal: None
 ) -> None:
-    """As after a restore into place: the new timeline left the old one before its end."""
+    """As after a restore into place: the new timeline left the old one before its end.
+
+    Its slot is gone too, and a new one begins after the fork.
+    """
     start = await current(primary)
     before = int(start[:8], 16)
+    await primary.stop("fast")
+    copy = primary.data.with_name("copy")
+    shutil.copytree(primary.data, copy, symlinks=True)
+    await primary.start()
     async with receiving(primary, archive, "back") as watched:
         await watched.streams()
-        await primary.stop("fast")
-        copy = primary.data.with_name("copy")
-        shutil.copytree(primary.data, copy, symlinks=True)
-        await primary.start()
         await fill(primary, 3)
         ahead = await watched.caught_up()
-        await primary.stop("fast")
-        shutil.rmtree(primary.data)
-        copy.rename(primary.data)
-        if account := server_account():
-            for path in (primary.data, *primary.data.rglob("*")):
-                os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        await begin_timeline(primary)
-        await fill(primary, 1)
+    await primary.stop("fast")
+    shutil.rmtree(primary.data)
+    copy.rename(primary.data)
+    if account := server_account():
+        for path in (primary.data, *primary.data.rglob("*")):
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    await begin_timeline(primary)
+    await forget_wal(primary)
+    async with receiving(primary, archive, "back") as watched:
         await watched.notes("The server's history left the one that was received")
         await soon(lambda: timeline_known(archive, before + 1))
         await no_hole(watched, start)

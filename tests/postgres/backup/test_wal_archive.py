@@ -232,6 +232,29 @@ async def test_of_two_ends_of_a_segment_the_one_that_came_further_is_kept(
     assert await staged(reader, name_of(1, 4), tmp_path / "out") == wanted
 
 
+async def test_what_a_full_disk_left_of_a_segment_is_emptied_and_data_in_it_kept(
+    archive: WalArchive, tmp_path: Path
+) -> None:
+    archive.incoming.mkdir(parents=True)
+    room, cut, whole = (archive.incoming / f"{name_of(1, n)}.partial" for n in (3, 4, 5))
+    room.write_bytes(bytes(SIZE // 2))
+    cut.write_bytes(content(1, 4)[:-1000])
+    whole.write_bytes(content(1, 5))
+    await archive.mend(SIZE)
+    assert [path.stat().st_size for path in (room, cut, whole)] == [0, 0, SIZE]
+    assert await names(archive) == [(name_of(1, 4), True), (name_of(1, 5), True)]
+    await archive.settle()
+    assert await names(archive) == [(name_of(1, 4), True), (name_of(1, 5), True)]
+    wanted = content(1, 4)[:-1000].ljust(SIZE, b"\0")
+    assert await staged(archive, name_of(1, 4), tmp_path / "out") == wanted
+
+
+async def test_a_segment_that_is_not_kept_is_not_let_go(archive: WalArchive) -> None:
+    path = write(archive.incoming, 1, 3)
+    archive._let_go(path.name)
+    assert path.exists()
+
+
 async def test_a_starting_point_for_the_receiver_is_no_segment(archive: WalArchive) -> None:
     write(archive.incoming, 1, 3)
     await archive.set_aside(begin_after=name_of(1, 5))
