@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,22 +78,30 @@ async def databases(target: Target) -> tuple[str, ...]:
 
 
 async def count_all(
-    target: Target, names: Sequence[str], *, seconds_max: float, began: asyncio.Event | None = None
+    target: Target,
+    names: Sequence[str],
+    *,
+    seconds_max: float,
+    began: asyncio.Event | None = None,
+    start: Callable[[], Awaitable[None]] | None = None,
 ) -> tuple[Side, ...]:
     """Exact counts of all tables, each database in one snapshot.
 
-    All snapshots are taken before the first table is counted, and then `began` is set.
-    Tables that are not counted when the time is up are noted as such.
+    All snapshots are taken before the first table is counted, and then `began` is set; counting
+    waits for `start` to end. Tables that are not counted `seconds_max` later are noted as such.
     """
-    deadline = time.monotonic() + seconds_max
     async with together() as group:
         gates = [asyncio.Event() for _ in names]
-        opened, turns = began or asyncio.Event(), asyncio.Semaphore(_COUNTING_AT_ONCE_MAX)
+        opened, turns = asyncio.Event(), asyncio.Semaphore(_COUNTING_AT_ONCE_MAX)
         tasks = [
-            group.create_task(_side(target, name, deadline, gate, opened, turns))
+            group.create_task(_side(target, name, seconds_max, gate, opened, turns))
             for name, gate in zip(names, gates, strict=True)
         ]
         await asyncio.gather(*(gate.wait() for gate in gates))
+        if began:
+            began.set()
+        if start:
+            await start()
         opened.set()
     return tuple(task.result() for task in tasks)
 
@@ -156,7 +164,7 @@ def _both(database: str, before: Table | None, after: Table | None) -> TableCoun
 async def _side(
     target: Target,
     database: str,
-    deadline: float,
+    seconds_max: float,
     ready: asyncio.Event,
     go: asyncio.Event,
     turns: asyncio.Semaphore,
@@ -166,10 +174,12 @@ async def _side(
             connection(target, database) as conn,
             conn.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await conn.execute("SET idle_in_transaction_session_timeout = 0")
             moment = str(await conn.fetchval("SELECT pg_current_snapshot()::text"))
             rows = await conn.fetch(TABLES)
             ready.set()
             await go.wait()
+            deadline = time.monotonic() + seconds_max
             async with turns:
                 tables = {row["name"]: await _count(conn, row, deadline) for row in rows}
     finally:
