@@ -315,6 +315,10 @@ def test_a_hole_at_the_switch_is_named() -> None:
     )
     with pytest.raises(PostgresError, match="000000020000000000000006 is missing"):
         chosen("2026-11-20 12:07:30 UTC", TWO, kept, MARKS)
+    # What the old timeline still had after its last whole segment is not given up for it.
+    choice = chosen("latest", TWO, kept, MARKS)
+    assert (choice.timeline, numbers(choice)) == (1, [(1, 5), (1, 6)])
+    assert "000000020000000000000006 is missing" in choice.note
 
 
 def test_without_marks_the_newest_timeline_is_the_live_one() -> None:
