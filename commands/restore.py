@@ -163,10 +163,12 @@ def _choice(
         choice = kept.choose(target, backup_id=backup_id)
     except PostgresError:
         method = context.database.backups.archive.method
-        if target.kind != "time" or not needs_mark(target, method, now=context.now):
+        if target.at is None or not needs_mark(target, method, now=context.now):
             raise
         # The archive is a little behind. The run writes a mark, waits for it, and chooses again.
         choice = kept.choose(LATEST, backup_id=backup_id)
+        if choice.note or target.at < choice.backup.ended_at:  # waiting would not help
+            raise
         return choice, ("The archive does not reach that moment yet; the run waits until it does.",)
     return choice, (choice.note,) if choice.note else ()
 

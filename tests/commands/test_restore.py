@@ -167,6 +167,18 @@ async def test_a_target_outside_is_refused_with_what_can_be_recovered(
         await restore.plan(job(), Params(database="shop", to="2020-01-01 00:00:00"))
 
 
+async def test_the_run_waits_for_the_archive_but_not_for_what_can_never_come(
+    job: Maker, archived: Archived
+) -> None:
+    made = job()
+    made.now = datetime.now(UTC) + timedelta(minutes=1)
+    plan = await restore.plan(made, Params(database="shop", to="1 seconds ago"))
+    assert plan.warnings[0].startswith("The archive does not reach that moment yet")
+    made.now = archived.facts.ended_at + timedelta(seconds=10)
+    with pytest.raises(PostgresError, match="before the end of the oldest backup"):
+        await restore.plan(made, Params(database="shop", to="1 minute ago"))
+
+
 async def test_a_backup_that_was_found_damaged_is_not_restored(
     job: Maker, archived: Archived, store: Store
 ) -> None:
