@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from commands import restore_confirm, restore_undo
 from jobs.operation import CriticalQuery, JobError
+from jobs.place_run import alone_at
 from jobs.placing import PlaceOrder, place_pins, plan_place, run_place, undo_of_place
+from jobs.steps import AttentionError
 from postgres.restore.target import END
 from postgres.server import find_binaries
 from store.connect import Store
 from store.replaced import find_replaced
 from tests.conftest import folder_of_its_own
-from tests.jobs.place_world import World, eventually, opened, writing
+from tests.jobs.place_world import StepJob, World, eventually, opened, writing
 
 
 @pytest.fixture
@@ -144,6 +148,51 @@ async def test_a_copy_that_does_not_start_gives_the_place_back(world: World) -> 
     assert await world.rows() == set(range(1, 501))
     async with world.store.begin() as conn:
         assert await find_replaced(conn, "orders", 1) is None
+
+
+async def test_who_stops_it_before_the_exchange_gets_the_old_server_and_after_it_the_new_one(
+    world: World,
+) -> None:
+    await world.backup()
+    order = PlaceOrder(choice=await world.choice(END))
+    await world.sql("INSERT INTO orders VALUES (501)")
+
+    with pytest.raises(asyncio.CancelledError):
+        await _cancelled_at("Closing the server", await world.job(), order)
+    assert world.beside() == set()
+    assert await world.rows() == set(range(1, 502))
+
+    job = await world.job()
+    await _cancelled_at("Starting the new server", job, order)
+    assert await world.rows() == set(range(1, 501))
+    async with world.store.begin() as conn:
+        kept = await find_replaced(conn, "orders", job.request_id)
+    assert kept is not None
+    assert kept.state == "kept"
+
+
+async def test_where_another_process_is_at_work_a_person_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.place_run.ALONE_SECONDS_MAX", 0.1)
+    async with alone_at(tmp_path / "orders"):
+        with pytest.raises(AttentionError, match="Another process of Twokey"):
+            async with alone_at(tmp_path / "orders"):
+                pytest.fail("two at once")
+
+
+async def _cancelled_at(point: str, job: StepJob, order: PlaceOrder) -> None:
+    """A run that is told to stop when it says this."""
+    work = asyncio.ensure_future(run_place(job, order))
+    say = job.report
+
+    async def report(text: str, *, fraction: float | None = None) -> None:
+        await say(text, fraction=fraction)
+        if text.startswith(point):
+            work.cancel()
+
+    job.report = report  # type: ignore[method-assign]
+    await work
 
 
 def _at_most(plan: Any) -> int:
