@@ -40,7 +40,6 @@ class Progress:
             return None
         return min(self.done_bytes / self.total_bytes, 1.0)
 
-
     def seconds_left(self, seconds: float) -> float | None:
         """How long it will take, if it goes on as in the `seconds` so far; None: not known."""
         fraction = self.fraction
