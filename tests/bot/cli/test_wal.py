@@ -72,6 +72,8 @@ def test_what_cannot_be_kept_is_said_and_tried_again(
     done = push("--folder", tmp_path / "orders", tmp_path / path, name)
     assert done.returncode == 1
     assert says in done.stderr
+    assert "→" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_server_does_not_wait_for_what_it_does_not_need(tmp_path: Path) -> None:
