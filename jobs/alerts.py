@@ -323,7 +323,7 @@ def _unmet(each: Standing, *, late: bool) -> str:
 def _archive(state: DatabaseState, now: datetime) -> Iterator[Alert]:
     """What is wrong with continuous archiving."""
     settings = state.database.backups.archive
-    if settings.method in {ArchiveMethod.NONE, ArchiveMethod.ENGINE}:
+    if settings.method is ArchiveMethod.NONE:
         return
     archive, name = state.archive, state.database.name
     seen = archive.at if archive else state.known_since
@@ -346,14 +346,18 @@ def _archive(state: DatabaseState, now: datetime) -> Iterator[Alert]:
 
 def _kept_wal(database: Database, archive: ArchiveLine) -> Iterator[Alert]:
     if archive.gaps:
+        # One behind the newest backup breaks the archive; older ones go with their WAL.
+        is_cut = archive.state == "broken"
         yield Alert(
             database=database.name,
             name="WalArchiveGap",
-            severity=Severity.CRITICAL,
+            severity=Severity.CRITICAL if is_cut else Severity.WARNING,
             problem=f"The WAL archive has {count_text(len(archive.gaps), 'gap')}: what lies behind"
             " one cannot be reached from a backup before it.",
             next_step=f"Take a full backup now, so that recovery is continuous from here on: /db"
-            f" backup {database.name}",
+            f" backup {database.name}"
+            if is_cut
+            else "Nothing can bring those moments back; it is over when prune removes that WAL.",
         )
     limit = database.backups.archive.slot_bytes_max
     share = (archive.slot_bytes or 0) / limit

@@ -113,18 +113,18 @@ def _age(line: Line | None, now: datetime) -> str:
 def _window(state: DatabaseState, names: set[str], now: datetime) -> Item:
     """From where on any moment can be recovered, as the archive's keeper has seen it."""
     settings, archive = state.database.backups.archive, state.archive
-    is_met, evidence = False, "off: only the ends of backups can be recovered"
-    if settings.method is ArchiveMethod.ENGINE:
-        is_met, evidence = True, f"kept by {state.database.backups.engine}"
-    elif settings.method is not ArchiveMethod.NONE:
+    if settings.method is ArchiveMethod.NONE:
+        evidence = "off: only the ends of backups can be recovered"
+    elif archive is None:
         evidence = "nobody has looked after it yet"
-        is_met = archive is not None and not names & _ARCHIVE
-    if archive is not None and settings.method not in {ArchiveMethod.NONE, ArchiveMethod.ENGINE}:
+    else:
         since = _continuous_since(state, now)
         begin = f"since {since:%Y-%m-%d %H:%M} UTC, " if since else "no backup to begin with, "
         lag = f", {pretty_bytes(archive.lag_bytes)} behind" if archive.lag_bytes else ""
         gaps = f", {count_text(len(archive.gaps), 'gap')}" if archive.gaps else ""
         evidence = f"{begin}{archive.state}{lag}{gaps}, seen {span_text(now - archive.at)} ago"
+    is_on = settings.method is not ArchiveMethod.NONE and archive is not None
+    is_met = is_on and not names & _ARCHIVE
     return Item(name="Any moment can be recovered", is_met=is_met, evidence=evidence)
 
 

@@ -195,7 +195,11 @@ def test_what_the_clock_asked_for_just_now_is_no_alert(state: str) -> None:
         (an_archive(state="broken"), {"WalArchiveDown": Severity.CRITICAL}),
         (an_archive(at=NOW - HOUR), {"WalArchiveDown": Severity.CRITICAL}),
         (None, {"WalArchiveDown": Severity.CRITICAL}),
-        (an_archive(gaps=[{"after": "1", "before": "3"}]), {"WalArchiveGap": Severity.CRITICAL}),
+        (an_archive(gaps=[{"first": "3"}]), {"WalArchiveGap": Severity.WARNING}),
+        (
+            an_archive(gaps=[{"first": "3"}], state="broken"),
+            {"WalArchiveGap": Severity.CRITICAL, "WalArchiveDown": Severity.CRITICAL},
+        ),
         (an_archive(slot_bytes=6 * 1024**3), {"SlotGrowth": Severity.WARNING}),
         (an_archive(slot_bytes=9 * 1024**3 + 1), {"SlotGrowth": Severity.CRITICAL}),
         (an_archive(slot_bytes=4 * 1024**3), {}),
