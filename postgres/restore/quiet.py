@@ -172,7 +172,7 @@ async def _refused(target: Target) -> None:
     end = time.monotonic() + _CLOSED_SECONDS_MAX
     while time.monotonic() < end:
         try:
-            conn = await asyncpg.connect(target.url(), timeout=_CLOSED_SECONDS_MAX)
+            conn = await asyncpg.connect(target.url(), timeout=int(_CLOSED_SECONDS_MAX))
         except asyncpg.InvalidAuthorizationSpecificationError:
             return
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
