@@ -225,6 +225,16 @@ async def test_a_flipped_byte_is_found_with_the_key_and_without(
             await engine.lay_out(backup_id, home / "work")
 
 
+async def test_a_damaged_head_is_damage_and_not_the_wrong_key(yard: Yard, home: Path) -> None:
+    engine = _copied(yard, "locked-full", home)
+    path = engine.folder / "locked-full" / "base.tar.zst.age"
+    body = bytearray(path.read_bytes())
+    body[70] ^= 1  # in age's stanza for the recipient
+    path.write_bytes(body)
+    with pytest.raises(DamagedError, match=r"base\.tar\.zst\.age is not what was written"):
+        await engine.lay_out("locked-full", home / "work")
+
+
 async def test_damage_in_what_an_incremental_builds_on_is_found_and_named(
     yard: Yard, home: Path
 ) -> None:
