@@ -52,7 +52,8 @@ class Leases:
                 async with asyncio.timeout(2 * PING_SECONDS_MAX):
                     return await self._take(database)
             except Exception as error:
-                if not is_away(error):
+                # The second is what asyncpg says when the server's farewell crosses our statement.
+                if not is_away(error) and not isinstance(error, asyncpg.InternalClientError):
                     raise
                 self._drop()
                 return Lease.UNKNOWN

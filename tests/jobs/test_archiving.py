@@ -80,8 +80,8 @@ async def keeping(store: Store, database: Database, worker: str = "w1") -> Async
     task = asyncio.create_task(keeper.run())
     try:
         yield
-        assert not task.done(), task.result()
     finally:
+        assert not task.done(), task.result()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await readers.close()
