@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tarfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 import asyncpg
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -36,11 +33,12 @@ from postgres.backup.facts import (
     complete,
     read_backup,
 )
-from postgres.backup.hashing import CHUNK_BYTES, keep_file, keep_stream
+from postgres.backup.hashing import keep_file
 from postgres.backup.manner import Manner
+from postgres.backup.packing import pack_folder
 from postgres.backup.partial import begun, disk_error
 from postgres.backup.progress import OnProgress
-from postgres.backup.sealing import Readable, check_recipient
+from postgres.backup.sealing import check_recipient
 from postgres.backup.source import Source, look_at, wal_file
 from postgres.binaries import Binaries
 from postgres.connect import connection
@@ -54,7 +52,6 @@ INDEX: Final = "databases.json"
 # A table that somebody has locked for longer would hold up all who come after us.
 _LOCK_WAIT: Final = timedelta(minutes=5)
 _FIRST_WITH_ZSTD: Final = 16
-_TAR: Final = tarfile.GNU_FORMAT  # the older one ends at 8 GB a file
 _NO_SPACE: Final = "No space left on device"
 
 # Also those that we may not connect to: a dump that leaves one out is none of the cluster.
@@ -260,7 +257,7 @@ async def _dump(plan: _Plan, partial: Path, name: str) -> _Dumped:
         raise _failure(plan, partial, "pg_dump", finished)
     plan.progress.end()
     archive = partial / f"database-{plan.databases[name]}.tar"
-    file = await asyncio.to_thread(_pack, goal, archive, plan.manner.recipient)
+    file = await asyncio.to_thread(pack_folder, goal, archive, plan.manner.recipient)
     side, problem = counting.result()
     return _Dumped(file=file, side=side, size_bytes=size_bytes, problem=problem)
 
@@ -310,36 +307,6 @@ def _compression(plan: _Plan) -> tuple[str, str]:
             next_step="Set `compression: auto` or `gzip` in the inventory.",
         )
     return ("zstd", "zstd:level=1") if able and wish != "gzip" else ("gzip", "1")
-
-
-def _pack(folder: Path, archive: Path, recipient: str | None) -> FileFact:
-    """Make a folder one archive, through a pipe; each file goes as soon as it is packed."""
-    reading, writing = os.pipe()
-    errors: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            with (
-                os.fdopen(writing, "wb") as pipe,
-                tarfile.open(fileobj=pipe, mode="w|", format=_TAR, bufsize=CHUNK_BYTES) as tar,
-            ):
-                for path in sorted(folder.iterdir()):
-                    tar.add(path, arcname=path.name, recursive=False)
-                    path.unlink()
-        except BaseException as error:  # noqa: BLE001  (raised again below)
-            errors.append(error)
-
-    thread = threading.Thread(target=write, name=f"pack {archive.name}", daemon=True)
-    thread.start()
-    try:
-        with os.fdopen(reading, "rb", buffering=0) as pipe:
-            fact = keep_stream(cast("Readable", cast("BinaryIO", pipe)), archive, recipient)
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
-    shutil.rmtree(folder)
-    return fact
 
 
 def _failure(plan: _Plan, partial: Path, program: str, done: Finished) -> PostgresError:
