@@ -50,6 +50,7 @@ class Field:
     server: Server
     native: NativeEngine
     config: Path  # pgBackRest's; not there where it is not installed
+    barman: Path  # Barman's, likewise
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -57,6 +58,11 @@ class Field:
     def has_pgbackrest(self) -> bool:
         """Whether pgBackRest is measured too."""
         return self.config.exists()
+
+    @property
+    def has_barman(self) -> bool:
+        """Whether Barman is measured too."""
+        return self.barman.exists()
 
     async def add(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Measure `work` under this name."""
@@ -104,6 +110,8 @@ async def _backups(on: Field, name: str) -> None:
     on.sizes["native"] = _bytes_in(on.native.folder / order.backup_id)
     if on.has_pgbackrest:
         await on.add("pgbackrest backup", lambda: _pgbackrest(on, "--type=full", "backup"))
+    if on.has_barman:
+        await on.add("barman backup", lambda: _barman(on, "backup", "--wait", STANZA))
 
 
 async def _by_hand(on: Field, folder: Path) -> None:
@@ -115,33 +123,44 @@ async def _by_hand(on: Field, folder: Path) -> None:
 
 
 async def _recoveries(on: Field, moment: datetime) -> None:
+    """The newest backup of each, to its own end and to the moment."""
+    for task, at in (("restore", None), ("recovery", moment)):
+        await _recovery(on, task, at)
+
+
+async def _recovery(on: Field, task: str, at: datetime | None) -> None:
     work = on.folder / "work"
-    # The newest of each: what the backups of the last round are.
-    await on.add("hand recovery", lambda: _recover_by_hand(on, work, moment))
+    await on.add(f"hand {task}", lambda: _recover_by_hand(on, work, at))
     await _gone(work)
-    await on.add("native recovery", lambda: _recover_natively(on, work, moment))
+    await on.add(f"native {task}", lambda: _recover_natively(on, work, at))
     await remove_scratch(work)
     if on.has_pgbackrest:
-        await on.add("pgbackrest recovery", lambda: _recover_by_pgbackrest(on, work, moment))
+        await on.add(f"pgbackrest {task}", lambda: _recover_by_pgbackrest(on, work, at))
+        await _gone(work)
+    if on.has_barman:
+        await on.add(f"barman {task}", lambda: _recover_by_barman(on, work, at))
         await _gone(work)
 
 
-async def _recover_natively(on: Field, work: Path, moment: datetime) -> None:
-    target = parse_target(moment.isoformat(), now=datetime.now(UTC))
+async def _recover_natively(on: Field, work: Path, at: datetime | None) -> None:
+    target = parse_target(at.isoformat() if at else "end", now=datetime.now(UTC))
     choice = await plan_recovery(on.native, target)
     await recover(on.native, on.server.binaries, choice, work)
 
 
-async def _recover_by_hand(on: Field, work: Path, moment: datetime) -> None:
+async def _recover_by_hand(on: Field, work: Path, at: datetime | None) -> None:
     wal = on.native.folder / "wal"
     lay = f"""
 zstd -dcq {on.folder}/hand/base.tar.zst | tar -x -C {work}/d
 tar -xf {on.folder}/hand/pg_wal.tar -C {work}/d/pg_wal
+"""
+    if at is not None:
+        lay += f"""
 mkdir {work}/wal
 zstd -dq --output-dir-flat {work}/wal {wal}/*.zst
 cat >> {work}/d/postgresql.auto.conf <<X
 restore_command = 'cp {work}/wal/%f %p'
-recovery_target_time = '{moment.isoformat(sep=" ")}'
+recovery_target_time = '{at.isoformat(sep=" ")}'
 recovery_target_action = 'promote'
 X
 touch {work}/d/recovery.signal
@@ -149,22 +168,39 @@ touch {work}/d/recovery.signal
     await _script(on, work, lay)
 
 
-async def _recover_by_pgbackrest(on: Field, work: Path, moment: datetime) -> None:
-    account = server_account()
-    become = f"runuser -u {account.name} --" if account else ""
+async def _recover_by_pgbackrest(on: Field, work: Path, at: datetime | None) -> None:
+    target = f"--type=time --target='{at.isoformat(sep=' ')}'" if at else "--type=immediate"
     lay = f"""
-{f"chown -R {account.name}: {work}" if account else ""}
-{become} pgbackrest --config={on.config} --stanza={STANZA} --pg1-path={work}/d --type=time \
-  --target='{moment.isoformat(sep=" ")}' --target-action=promote --archive-mode=off \
-  --log-level-console=warn restore
+{_given(work)}
+{_become()} pgbackrest --config={on.config} --stanza={STANZA} --pg1-path={work}/d {target} \
+  --target-action=promote --archive-mode=off --log-level-console=warn restore
 """
     await _script(on, work, lay)
 
 
+async def _recover_by_barman(on: Field, work: Path, at: datetime | None) -> None:
+    target = f"--target-time '{at.isoformat(sep=' ')}'" if at else "--target-immediate"
+    lay = f"""
+{_given(work)}
+{_become()} barman -q -c {on.barman} recover {target} --target-action promote --no-get-wal \
+  {STANZA} latest {work}/d
+"""
+    await _script(on, work, lay)
+
+
+def _become() -> str:
+    account = server_account()
+    return f"runuser -u {account.name} --" if account else ""
+
+
+def _given(work: Path) -> str:
+    account = server_account()
+    return f"chown -R {account.name}: {work}" if account else ""
+
+
 async def _script(on: Field, work: Path, lay: str) -> None:
     """Lay out by `lay`, start, and wait until it is read-write."""
-    account, port = server_account(), free_port()
-    become = f"runuser -u {account.name} --" if account else ""
+    port, become = free_port(), _become()
     programs = on.server.binaries.folder
     text = f"""
 set -euo pipefail
@@ -172,7 +208,7 @@ umask 077
 cd /
 rm -rf {work}; mkdir -p {work}/s {work}/d
 {lay}
-{f"chown -R {account.name}: {work}" if account else ""}
+{_given(work)}
 cat >> {work}/d/postgresql.auto.conf <<X
 port = {port}
 listen_addresses = ''
@@ -182,7 +218,8 @@ archive_mode = off
 fsync = off
 max_connections = 200
 X
-{become} {programs}/pg_ctl -D {work}/d -l {work}/s/log -w -t 600 start >/dev/null || {{ tail -5 {work}/s/log >&2; exit 1; }}
+{become} {programs}/pg_ctl -D {work}/d -l {work}/s/log -w -t 600 start >/dev/null \
+  || {{ tail -5 {work}/s/log >&2; exit 1; }}
 for i in $(seq 1 6000); do
   state=$({become} {programs}/psql -h {work}/s -p {port} -U postgres -d postgres -Atc \
     'SELECT pg_is_in_recovery()' 2>/dev/null || true)
@@ -249,10 +286,11 @@ def _rows(on: Field, what: str) -> list[Result]:
     rows = []
     for task, aims in (
         ("backup", {"hand": "wall at most 1.1", "pgbackrest": "wall at most 0.5"}),
+        ("restore", {"hand": "", "pgbackrest": ""}),
         ("recovery", {"hand": "", "pgbackrest": "wall at most 0.8"}),
     ):
         ours = on.costs[f"native {task}"]
-        for other, aim in aims.items():
+        for other, aim in {**aims, "barman": ""}.items():
             if base := on.costs.get(f"{other} {task}"):
                 rows.append(_row(f"{task} of {what}", other, ours, base, aim))
     rows.append(
@@ -266,7 +304,11 @@ def _rows(on: Field, what: str) -> list[Result]:
     return rows
 
 
-NAMES = {"hand": "pg_basebackup server-zstd by hand", "pgbackrest": "pgBackRest zst 1"}
+NAMES = {
+    "hand": "pg_basebackup server-zstd by hand",
+    "pgbackrest": "pgBackRest zst 1",
+    "barman": "Barman",
+}
 
 
 def _row(what: str, other: str, ours: list[Cost], base: list[Cost], aim: str) -> Result:
@@ -296,15 +338,23 @@ async def _field() -> AsyncIterator[Field]:
             server = await create(
                 find_binaries(os.environ, major=MAJOR), folder / "pg", settings=_settings(config)
             )
+            barman = folder / "barman" / "barman.conf"
             if shutil.which("pgbackrest"):
                 _configure(config, server)
+            if shutil.which("barman"):
+                _configure_barman(barman, server)
             await server.start()
             stack.push_async_callback(server.stop, "immediate")
             await make_database(server, "orders")
             native = NativeEngine(dsn=SecretStr(server.dsn("orders")), folder=folder / "backups")
-            on = Field(folder=folder, server=server, native=native, config=config)
+            on = Field(folder=folder, server=server, native=native, config=config, barman=barman)
             if on.has_pgbackrest:
                 await _pgbackrest(on, "stanza-create")
+            if on.has_barman:
+                stack.push_async_callback(_barman, on, "receive-wal", "--stop", STANZA)
+                await _barman(on, "receive-wal", "--create-slot", STANZA)
+                await _barman(on, "cron")
+                await _barman(on, "switch-wal", "--force", "--archive", STANZA)
             receiver = Receiver(
                 binaries=server.binaries, target=parse_dsn(server.dsn("orders")), slot="bench",
                 archive=WalArchive(folder / "backups" / "wal"),
@@ -352,9 +402,42 @@ pg1-port={server.port}
 pg1-socket-path={server.sockets}
 pg1-user=postgres
 """)
+    _hand(folder)
+
+
+def _hand(folder: Path) -> None:
     if account := server_account():
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.uid, account.gid)
+
+
+def _configure_barman(config: Path, server: Server) -> None:
+    folder = config.parent
+    for name in ("", "conf.d", "home", "lock"):
+        (folder / name).mkdir(mode=0o750)
+    reached = f"host={server.sockets} port={server.port} user=postgres dbname=postgres"
+    config.write_text(f"""[barman]
+barman_user = {os.environ.get("USER", "postgres") if not server_account() else "postgres"}
+configuration_files_directory = {folder}/conf.d
+barman_home = {folder}/home
+barman_lock_directory = {folder}/lock
+log_file = {folder}/barman.log
+
+[{STANZA}]
+description = "orders"
+conninfo = {reached}
+streaming_conninfo = {reached}
+backup_method = postgres
+streaming_archiver = on
+slot_name = barman
+path_prefix = {server.binaries.folder}
+immediate_checkpoint = true
+""")
+    _hand(folder)
+
+
+async def _barman(on: Field, *words: str) -> None:
+    await checked(["/usr/bin/barman", "-q", "-c", on.barman, *words], as_server=True, environ=PATH)
 
 
 async def _pgbackrest(on: Field, *words: str) -> None:

@@ -99,7 +99,7 @@ class Watch:
             detail={"channel": self._channel(alert.database)},
         )  # fmt: skip
         if stored is not None:
-            log.warning("%s on %s: %s", alert.name, alert.database, alert.problem)
+            log.info("%s on %s: %s", alert.name, alert.database, alert.problem)
             await self._tell(conn, alert, "firing", since=now, now=now)
 
     async def _resolve(self, conn: AsyncConnection, firing: Firing, now: datetime) -> None:

@@ -94,7 +94,7 @@ async def plan(context: Context, params: Params) -> Plan:
         title=f"Back up {params.database} ({params.kind})",
         steps=(
             STEPS[params.kind] if _is_native(context.database) else BY_ENGINE,
-            "Count rows and hash files meanwhile, so that a restored copy can be compared",
+            "Count rows and hash files, so that a restored copy can be compared",
             "Enter the backup into the catalogue",
         ),
         facts=(

@@ -44,7 +44,7 @@ def _of_one(found: Readiness) -> Answer:
         for alert in found.alerts[:_ALERTS_MAX]
     ]
     return Answer(
-        title=f"{found.database} is ready by {found.score}",
+        title=f"Readiness of {found.database}: {found.score}",
         lines=(*alerts, _next(found)),
         table=Table(
             columns=("", "Check", "Evidence"),

@@ -18,7 +18,6 @@ class Engine(StrEnum):
 
     NATIVE = "native"  # PostgreSQL's own programs
     PGBACKREST = "pgbackrest"
-    BARMAN = "barman"
 
 
 class BackupTier(StrEnum):
@@ -35,7 +34,7 @@ class ArchiveMethod(StrEnum):
 
     RECEIVE = "receive"  # a pg_receivewal that a worker supervises, with a slot
     COMMAND = "command"  # the server's archive_command calls `twokey wal push`
-    ENGINE = "engine"  # the engine's own way (pgbackrest, barman)
+    ENGINE = "engine"  # the engine's own way (pgbackrest)
     NONE = "none"
 
 
@@ -109,7 +108,7 @@ class PlaceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositorySettings:
-    """An engine's own configuration: pgBackRest's stanza, or Barman's server."""
+    """An engine's own configuration: pgBackRest's stanza."""
 
     config: Path
     name: str

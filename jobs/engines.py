@@ -18,7 +18,7 @@ def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> En
     """The engine of a database.
 
     Raises:
-        JobError: its `repository` is not named, or it is Barman.
+        JobError: its `repository` is not named.
     """
     settings = database.backups
     match settings.engine:
@@ -44,13 +44,6 @@ def engine_of(database: Database, environ: Mapping[str, str] = os.environ) -> En
                 environ=environ,
                 workers=settings.workers,
                 rate_max_bytes=settings.rate_max_bytes,
-            )
-        case backup_settings.Engine.BARMAN:
-            raise JobError(
-                f"The inventory keeps the backups of {database.name} in Barman, which this "
-                "release does not work with.",
-                next_step="Set engine: native, or engine: pgbackrest with its repository; "
-                "docs/backups.md says why.",
             )
         case _:
             assert_never(settings.engine)

@@ -210,7 +210,7 @@ backups = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),  # such as orders-20261122T020000Z-17
     sa.Column("database", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),  # full, incremental, logical
-    sa.Column("engine", sa.Text, nullable=False),  # native, pgbackrest, barman
+    sa.Column("engine", sa.Text, nullable=False),  # native, pgbackrest
     sa.Column("state", sa.Text, nullable=False),  # complete, damaged, removing, removed, lost
     sa.Column("folder", sa.Text, nullable=False),
     _at("started_at"),

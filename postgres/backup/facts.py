@@ -71,7 +71,7 @@ class TableCount(_Stored):
 
 
 BackupKind = Literal["full", "incremental", "logical"]
-EngineName = Literal["native", "pgbackrest", "barman"]
+EngineName = Literal["native", "pgbackrest"]
 
 
 class BackupFacts(_Stored):

@@ -32,7 +32,7 @@ async def test_one_database_is_told_with_its_alerts_and_what_comes_next(
         assert proof is not None
         await record_verification(conn, proof)
     answer = await readiness.answer(made, Params(database="orders"))
-    assert answer.title.startswith("orders is ready by ")
+    assert answer.title.startswith("Readiness of orders: ")
     assert answer.lines[0].startswith("critical: VerificationFailed. Backup orders-1 did not pass")
     assert "backup-daily orders 2026-11-23 02:00 UTC" in answer.lines[-1]
     assert answer.table is not None
