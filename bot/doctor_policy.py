@@ -17,11 +17,13 @@ from approvals.sealing import SecretBox
 from approvals.signing import VoteKeys
 from approvals.words import ExplainedError
 from bot.doctor_factors import second_factors
+from bot.doctor_schedules import standing_grants
 from bot.finding import Finding
 from bot.inventory import Inventory
 from bot.process import utc_now
 from bot.settings import Settings
 from bot.storage import vote_keys
+from jobs.registry import load_operations
 from store.connect import Store
 
 _SHOWN: Final = 12
@@ -48,11 +50,23 @@ async def examine_policies(settings: Settings, inventory: Inventory, store: Stor
     try:
         return [
             await in_force(policies),
+            *await _schedules(policies, inventory),
             await second_factors(policies, SecretBox(keys), store),
             await reviews(store, now=utc_now()),
         ]
     except (SQLAlchemyError, asyncpg.PostgresError, OSError):
         return []  # the findings about the store say why
+
+
+async def _schedules(policies: Policies, inventory: Inventory) -> list[Finding]:
+    """By the policy in force, or by the file before the first start."""
+    try:
+        found = await policies.in_force()
+        policy = found.policy if found else policies.proposed()
+    except (DistrustedPolicyError, PolicyError):
+        return []  # said already
+    databases = inventory.databases.values()
+    return [standing_grants(databases, policy.values, load_operations("commands"))]
 
 
 async def in_force(policies: Policies) -> Finding:
