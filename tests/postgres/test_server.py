@@ -34,11 +34,13 @@ from tests.postgres.conftest import FAST
 ROOT = Path(__file__).parents[2]
 
 CHILD = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from pathlib import Path
 from postgres.server import create, find_binaries
 
 async def main():
+    # A shell's background job, as this may be, begins with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     binaries = find_binaries(os.environ)
     server = await create(binaries, Path(sys.argv[1]), settings={"fsync": "off"}, sync=False)
     await server.start()
