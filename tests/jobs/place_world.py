@@ -233,7 +233,14 @@ class Writer:
                     await conn.execute("INSERT INTO orders VALUES ($1)", self.number)
                     self.committed.append(self.number)
                     await asyncio.sleep(0.002)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            # The last: the server said goodbye between two statements.
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ):
                 self.cut_off.append(len(self.committed))
             finally:
                 conn.terminate()

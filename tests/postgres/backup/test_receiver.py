@@ -418,7 +418,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("this account cannot mount a small file system")
     yield place
-    subprocess.run(["/bin/umount", place], check=True)
+    subprocess.run(["/bin/umount", "--lazy", place], check=True)
 
 
 async def test_a_disk_that_is_full_is_named_and_nothing_is_missed_when_it_has_room_again(

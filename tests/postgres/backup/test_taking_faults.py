@@ -207,4 +207,4 @@ def small_disk(home: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("this account cannot mount a small file system")
     yield place
-    subprocess.run(["/bin/umount", place], check=True)
+    subprocess.run(["/bin/umount", "--lazy", place], check=True)

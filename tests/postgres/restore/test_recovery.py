@@ -266,7 +266,7 @@ def small_disk(home: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("this account cannot mount a small file system")
     yield place
-    subprocess.run(["/bin/umount", place], check=True)
+    subprocess.run(["/bin/umount", "--lazy", place], check=True)
 
 
 async def test_a_disk_that_is_too_small_is_said_before_or_while_it_fills(

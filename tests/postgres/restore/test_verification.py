@@ -109,8 +109,7 @@ async def test_damaged_wal_and_damaged_files_are_told_apart(history: History, ho
     assert "000000010000000000000003" in found(report)["restore"]
     flip(own.folder / "first" / "base.tar.zst", 5_000)
     report = await verified(own, home, END, name="first")
-    assert "base.tar.zst" in found(report)["files"]
-    assert "base.tar.zst" in found(report)["restore"]
+    assert "base.tar.zst" in found(report)["files"]  # whether it still unpacks is chance
 
 
 async def test_a_moment_that_the_wal_could_not_lead_to_is_no_verdict(
