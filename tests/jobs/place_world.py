@@ -153,8 +153,17 @@ class World:
         finally:
             await conn.close()
 
+    async def _connected(self) -> Any:
+        """A connection; a server that was just told to let people in again needs a moment."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+                except asyncpg.InvalidAuthorizationSpecificationError:
+                    await asyncio.sleep(0.02)
+
     async def rows(self) -> set[int]:
-        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+        conn = await self._connected()
         try:
             return {row["id"] for row in await conn.fetch("SELECT id FROM orders")}
         finally:

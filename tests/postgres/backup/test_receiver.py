@@ -94,7 +94,10 @@ class Watched:
         return segment_at(timeline, lsn, SIZE)
 
     async def streams(self) -> None:
-        await soon(lambda: ready(self.receiver.report.streaming))
+        try:
+            await soon(lambda: ready(self.receiver.report.streaming))
+        except TimeoutError:
+            pytest.fail(f"it does not stream: {self.receiver.report}")
 
     async def says(self, words: str) -> None:
         await soon(lambda: ready(words in self.receiver.report.problem))
