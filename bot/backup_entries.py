@@ -182,7 +182,7 @@ def _tiers(entry: BackupsEntry) -> dict[BackupTier, TierSchedule]:
         (BackupTier.WEEKLY, entry.weekly),
         (BackupTier.MONTHLY, entry.monthly),
     ):
-        if given:
+        if isinstance(given, _Tier):
             usual = TIERS[tier]
             found[tier] = TierSchedule(
                 cron=given.cron or usual.cron, keep=given.keep or usual.keep, kind=given.kind

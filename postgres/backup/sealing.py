@@ -5,6 +5,8 @@ is hashed as it is written, so that damage is found without any key; with it, ag
 byte that was changed, left out or cut off.
 """
 
+# pyrage is compiled and brings no types.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import hashlib
