@@ -75,16 +75,3 @@ async def patiently(
                 log.warning("The store is away (%s); waiting to %s.", error, what)
             failures += 1
         await asyncio.sleep(pause_seconds(failures))
-
-
-async def unbroken(work: Awaitable[T]) -> T:
-    """What `work` returns. A cancellation of the caller is held back until it has ended."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # seen: being told to stop comes before how the work ended
-        raise

@@ -14,8 +14,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs import runs
-from jobs.away import is_away, unbroken
+from jobs.away import is_away
 from jobs.runs import Claim
+from postgres.together import unbroken
 from store import outbox
 from store.connect import Store
 from store.redact import redact

@@ -16,11 +16,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from approvals.words import ExplainedError
 from jobs import runs
-from jobs.away import StoreAwayError, patiently, unbroken
+from jobs.away import StoreAwayError, patiently
 from jobs.limits import Limits
 from jobs.operation import Attempt, JobError, Mode
 from jobs.pulse import Leash
 from jobs.runs import FencedError
+from postgres.together import unbroken
 from store.connect import Store
 from store.quick import Statement
 from store.redact import redact

@@ -1,9 +1,9 @@
-"""Tasks that live and fail together."""
+"""Tasks that live and fail together, and work that a cancel does not cut short."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -26,14 +26,17 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def to_the_end(function: Callable[..., T], *args: object) -> T:
-    """`asyncio.to_thread`, whose thread has ended in any case: also when we are cancelled.
+async def unbroken(work: Awaitable[T]) -> T:
+    """What `work` returns. A cancellation of the caller is held back until it has ended.
 
-    For work that somebody takes back after a cancel, which must not go on behind their back.
+    For work that somebody takes back after a cancel, and for threads, which no cancel ends.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(work)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        if not task.done():
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen: being told to stop comes before how the work ended
         raise

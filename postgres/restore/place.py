@@ -50,7 +50,7 @@ from postgres.restore.exchange import (
 )
 from postgres.restore.quiet import Answered, ask_new, close_and_quieten
 from postgres.restore.ways import Note, Ways, beside, read_ways
-from postgres.together import to_the_end
+from postgres.together import unbroken
 
 IsArchived = Callable[[str], Awaitable[bool]]
 OnText = Callable[[str], Awaitable[None]]
@@ -150,7 +150,7 @@ async def replace_server(
     match look(note.exchange):
         case Stage.BEFORE:
             began = await _free_the_place(order, note, on_step, at)
-            await to_the_end(_settle, order, note)
+            await unbroken(asyncio.to_thread(_settle, order, note))
             at("settled")
         case Stage.BETWEEN | Stage.AFTER:
             pass

@@ -18,7 +18,7 @@ from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
 from postgres.facts import IDENTITY
 from postgres.restore.closing import Door, close, end_session, is_backend, reopen
-from postgres.together import to_the_end
+from postgres.together import unbroken
 
 ARCHIVE_SECONDS_MAX: Final = 60.0
 _CLOSED_SECONDS_MAX: Final = 10.0
@@ -71,7 +71,7 @@ async def close_and_quieten(
             be closed then: `closing.reopen` opens it.
     """
     target = parse_dsn(dsn.get_secret_value())
-    await to_the_end(reopen, door)  # as a worker that died may have left it
+    await unbroken(asyncio.to_thread(reopen, door))  # as a worker that died may have left it
     try:
         return await _close_and_quieten(target, door, is_archived, on_step, at)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -95,7 +95,7 @@ async def _close_and_quieten(
         at("archiving")
         began = time.monotonic()
         await on_step("Closing the server to the applications")
-        await to_the_end(close, door)
+        await unbroken(asyncio.to_thread(close, door))
         at("closed")
         await _refused(target)
         await _end_sessions(conn, door)

@@ -34,7 +34,7 @@ from postgres.restore.target import RecoveryTarget
 from postgres.restore.window import Choice, Mark, choose
 from postgres.server import Server
 from postgres.sizes import pretty_bytes
-from postgres.together import together
+from postgres.together import together, unbroken
 
 Action = Literal["promote", "pause"]
 
@@ -316,13 +316,8 @@ async def _stage(
     except OSError as error:
         raise disk_error(folder, error) from error
     for at in range(0, len(names), _BATCH):
-        batch = asyncio.ensure_future(engine.stage_wal(names[at : at + _BATCH], place))
-        try:
-            await asyncio.shield(batch)
-        except asyncio.CancelledError:
-            # A thread that writes there cannot be cancelled; what it says no longer matters.
-            await asyncio.gather(batch, return_exceptions=True)
-            raise
+        # A thread that writes there cannot be cancelled.
+        await unbroken(engine.stage_wal(names[at : at + _BATCH], place))
 
 
 def _move_wal(folder: Path) -> None:

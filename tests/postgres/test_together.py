@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from postgres.together import to_the_end
+from postgres.together import unbroken
 
 
 async def test_a_thread_has_ended_before_a_cancel_is_heard() -> None:
@@ -18,7 +18,7 @@ async def test_a_thread_has_ended_before_a_cancel_is_heard() -> None:
         go.wait(10)
         ended.set()
 
-    task = asyncio.create_task(to_the_end(work))
+    task = asyncio.create_task(unbroken(asyncio.to_thread(work)))
     assert await asyncio.to_thread(begun.wait, 10)
     task.cancel()
     asyncio.get_running_loop().call_later(0.05, go.set)
@@ -28,4 +28,4 @@ async def test_a_thread_has_ended_before_a_cancel_is_heard() -> None:
 
 
 async def test_what_the_thread_gives_is_given() -> None:
-    assert await to_the_end(sum, [1, 2]) == 3
+    assert await unbroken(asyncio.to_thread(sum, [1, 2])) == 3
