@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.inventory import Inventory
 from jobs.alerts import Alert, Firing, Settled, findings, firing_of, settle
-from jobs.away import is_away, pause_seconds
+from jobs.away import in_rounds
 from jobs.backup_state import states
 from store import outbox
 from store.alerts import (
@@ -49,21 +49,11 @@ class Watch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set; while the store is away, wait for it."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                await self.look()
-                failures, wait = 0, self.poll.total_seconds()
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                failures += 1
-                wait = pause_seconds(failures)
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        await in_rounds(stop, self._round)
+
+    async def _round(self) -> float:
+        await self.look()
+        return self.poll.total_seconds()
 
     async def look(self) -> Settled | None:
         """One look; what it changed, or None: somebody else looks at this moment."""

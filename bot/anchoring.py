@@ -18,7 +18,7 @@ from approvals.anchor_file import AnchorFileError, append_anchor
 from approvals.anchoring import SCHEDULE, Taken
 from approvals.words import BadInputError
 from bot.audit_metrics import AuditMetrics
-from jobs.away import is_away, pause_seconds
+from jobs.away import in_rounds
 from jobs.schedules import Firing, Schedule, fire_once
 from store import outbox
 from store.connect import Store
@@ -119,21 +119,11 @@ class AnchorKeeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow until `stop` is set; while the store is away, wait for it."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                await self.look()
-                failures, wait = 0, self._poll.total_seconds()
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                failures += 1
-                wait = pause_seconds(failures)
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        await in_rounds(stop, self._round)
+
+    async def _round(self) -> float:
+        await self.look()
+        return self._poll.total_seconds()
 
     async def look(self) -> None:
         """Append the newest anchor, unless the file has it."""

@@ -24,7 +24,7 @@ from bot.command_text import Asked
 from bot.deciding import Caller
 from bot.desk import Desk
 from jobs import firings
-from jobs.away import is_away, pause_seconds
+from jobs.away import in_rounds, is_away
 from jobs.firings import Asking, ToAsk
 from jobs.operation import JobError
 from jobs.retention import NothingDueError, serves
@@ -67,21 +67,11 @@ class ScheduledRequests:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop` is set; while the store is away, wait for it."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                busy = await self.look() == AT_ONCE_MAX
-                failures, wait = 0, 0.0 if busy else self.poll.total_seconds()
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                failures += 1
-                wait = pause_seconds(failures)
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        await in_rounds(stop, self._round)
+
+    async def _round(self) -> float:
+        is_busy = await self.look() == AT_ONCE_MAX
+        return 0.0 if is_busy else self.poll.total_seconds()
 
     async def look(self) -> int:
         """Ask for some of what waits; for how many firings that was tried."""

@@ -75,3 +75,30 @@ async def patiently(
                 log.warning("The store is away (%s); waiting to %s.", error, what)
             failures += 1
         await asyncio.sleep(pause_seconds(failures))
+
+
+async def in_rounds(
+    stop: asyncio.Event, look: Callable[[], Awaitable[float]], *, waits: str = ""
+) -> None:
+    """Call `look` until `stop` is set, each time after as many seconds as it gave.
+
+    While the store is away the next call comes after a growing pause; `waits` says then in the
+    log what does. Any other error is raised.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            wait = await look()
+            failures = 0
+        except Exception as error:
+            if not is_away(error):
+                raise
+            if failures == 0 and waits:
+                log.warning("The store is away (%s); %s wait.", type(error).__name__, waits)
+            failures += 1
+            wait = pause_seconds(failures)
+        try:
+            async with asyncio.timeout(wait):
+                await stop.wait()
+        except TimeoutError:
+            continue

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.counting import count_text
-from jobs.away import is_away, pause_seconds
+from jobs.away import in_rounds, is_away
 from jobs.crontab import cron_trigger, runs_by_the_hour
 from store.connect import Store
 
@@ -279,23 +279,11 @@ class Scheduler:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fire what is due until `stop` is set; while the store is away, wait for it."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                await self.look()
-                failures, wait = 0, self._wait_seconds()
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                if failures == 0:
-                    log.warning("The store is away (%s); schedules wait.", type(error).__name__)
-                failures += 1
-                wait = pause_seconds(failures)
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        await in_rounds(stop, self._round, waits="schedules")
+
+    async def _round(self) -> float:
+        await self.look()
+        return self._wait_seconds()
 
     async def look(self) -> Sequence[Firing]:
         """Fire what is due now; what was fired here.
