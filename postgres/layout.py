@@ -10,12 +10,9 @@ So the socket is as safe as the data folder itself and asks no password. Over
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,12 +30,12 @@ from postgres.account import (
     server_account,
 )
 from postgres.errors import PostgresError
+from postgres.filelock import locked_within
 from postgres.ports import LOOPBACK
 
 SUPERUSER: Final = "postgres"
 # A socket's path has 107 bytes at most, and its name is at most `/.s.PGSQL.32767`.
 _SOCKET_FOLDER_BYTES_MAX: Final = 107 - len("/.s.PGSQL.32767")
-_LOOK_EVERY_SECONDS: Final = 0.02
 _LOG_BYTES_MAX: Final = 10_000_000
 _HBA: Final = """\
 # Written by Twokey. Only the server account can reach the socket.
@@ -164,19 +161,16 @@ class Layout:
         Raises:
             PostgresError: another start goes on for too long, or there is no server of ours.
         """
-        end = time.monotonic() + seconds
         try:
             handle = os.open(self.run / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise cannot_make(self.run / "start.lock", error) from error
         try:
-            while not _locked(handle):
-                if time.monotonic() > end:
-                    raise PostgresError(
-                        f"Another process has been starting {self.data} for {seconds:.0f} seconds.",
-                        next_step=f"Read the end of {self.log}, and end that process if it hangs.",
-                    )
-                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            if not await locked_within(handle, seconds):
+                raise PostgresError(
+                    f"Another process has been starting {self.data} for {seconds:.0f} seconds.",
+                    next_step=f"Read the end of {self.log}, and end that process if it hangs.",
+                )
             yield
         finally:
             os.close(handle)
@@ -222,14 +216,6 @@ def _configuration(layout: Layout, notes: Notes) -> str:
     lines = "".join(f"{name} = {setting(value)}\n" for name, value in ours.items())
     inherited = f"include_if_exists = {setting(str(layout.data / 'postgresql.conf'))}\n"
     return f"# Written by Twokey; changes are lost.\n{'' if notes.isolated else inherited}{lines}"
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _replace(path: Path, text: str, *, mode: int) -> None:

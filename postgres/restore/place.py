@@ -13,7 +13,6 @@ way back by itself, but for a copy that never ran.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +25,7 @@ from typing import Final, assert_never
 from pydantic import SecretStr
 
 from postgres.errors import PostgresError
+from postgres.filelock import locked_within
 from postgres.restore.closing import door_of, reopen
 from postgres.restore.configuration import configuration_files, take_over
 from postgres.restore.control import (
@@ -58,7 +58,6 @@ At = Callable[[str], None]
 
 STOP_LIMIT: Final = timedelta(minutes=2)
 START_LIMIT: Final = timedelta(minutes=10)
-_LOCK_EVERY_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,15 +206,12 @@ async def alone(data: Path, seconds: float) -> AsyncIterator[None]:
     """
     lock = beside(data, "lock")
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    end = time.monotonic() + seconds
     try:
-        while not _locked(handle):
-            if time.monotonic() > end:
-                raise PostgresError(
-                    f"Another process of Twokey is at work on {data}.",
-                    next_step=f"Wait for it, or end it if it hangs (`fuser {lock}` names it).",
-                )
-            await asyncio.sleep(_LOCK_EVERY_SECONDS)
+        if not await locked_within(handle, seconds):
+            raise PostgresError(
+                f"Another process of Twokey is at work on {data}.",
+                next_step=f"Wait for it, or end it if it hangs (`fuser {lock}` names it).",
+            )
         yield
     finally:
         os.close(handle)
@@ -320,11 +316,3 @@ def _believe(ways: Ways, here: ControlFacts, there: ControlFacts) -> None:
             f"What stands in {ways.coming} was not stopped in good order ({there.state}).",
             next_step="Nothing was changed. Restore again.",
         )
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
