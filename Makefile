@@ -38,8 +38,12 @@ check: .venv/.ready ## Format, lint, types, contracts (tests: make test)
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-bench: .venv/.ready ## Measure, and print the table
+bench: .venv/.bench ## Measure, and print the table
 	@$(BIN)/python -m bench $(ARGS)
+
+.venv/.bench: .venv/.ready
+	@bash tools/setup.sh "$(PYTHON)" "$(UV_VERSION)" bench
+	@touch $@
 
 docs: .venv/.ready ## Write the generated pages of docs/ again
 	@$(BIN)/python -m tools.generate_docs

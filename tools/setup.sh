@@ -2,6 +2,7 @@
 # Make .venv from uv.lock: hashes are checked, the index is whatever this machine uses.
 set -euo pipefail
 python=$1 uv_version=$2
+groups=(dev "${@:3}")
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   echo "twokey: $("$python" --version) is too old. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12" >&2
@@ -27,7 +28,7 @@ quiet() { # say nothing unless it fails
 echo "twokey: installing into .venv"
 quiet .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
 requirements=$(mktemp); trap 'rm -f "$requirements"' EXIT
-.venv/bin/uv export --quiet --frozen --all-extras --all-groups --no-emit-project --format requirements.txt >"$requirements"
+.venv/bin/uv export --quiet --frozen --all-extras ${groups[@]/#/--group } --no-emit-project --format requirements.txt >"$requirements"
 # A mirror in pip's settings is uv's too, where uv has none of its own.
 index=$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)
 if [ -n "$index" ] && [ -z "${UV_DEFAULT_INDEX:-}" ]; then export UV_DEFAULT_INDEX=$index; fi
