@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 
+from bot.entry_values import Cron, Size, Span, Strict
 from jobs.backup_settings import (
     CONTINUOUS_KEEP,
     PRUNE_CRON,
@@ -29,12 +29,6 @@ from jobs.backup_settings import (
 )
 from jobs.crontab import cron_trigger
 
-_UNITS: Final[Mapping[str, int]] = MappingProxyType(
-    {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-)
-_SIZES: Final[Mapping[str, int]] = MappingProxyType(
-    {"kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
-)
 EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "keep": "keep: 30d",
@@ -49,73 +43,48 @@ EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def _span(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d{1,6}) ?([smhdw])", value.strip())
-    if found is None:
-        raise ValueError("write a span like 30d, 12h or 90s")
-    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d{1,9}) ?(kB|MB|GB|TB)", value.strip())
-    if found is None:
-        raise ValueError("write a size like 40MB or 10GB")
-    return int(found[1]) * _SIZES[found[2]]
-
-
-_Span = Annotated[timedelta, BeforeValidator(_span), Field(gt=timedelta(0))]
-_Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-_Cron = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Slot = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,63}$")]
 _Command = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Archive(_Strict):
+class _Archive(Strict):
     method: ArchiveMethod = ArchiveMethod.RECEIVE
-    keep: _Span = CONTINUOUS_KEEP
+    keep: Span = CONTINUOUS_KEEP
     slot: _Slot | None = None
-    slot_max: _Size = 10 * 1024**3
-    lag_max: _Span = timedelta(minutes=5)
+    slot_max: Size = 10 * 1024**3
+    lag_max: Span = timedelta(minutes=5)
 
 
-class _Tier(_Strict):
-    cron: _Cron | None = None
-    keep: _Span | None = None
+class _Tier(Strict):
+    cron: Cron | None = None
+    keep: Span | None = None
     kind: Literal["full", "incremental", "logical"] = "full"
 
 
-class _Encryption(_Strict):
+class _Encryption(Strict):
     recipient: Annotated[str, StringConstraints(pattern=r"^age1[a-z0-9]{20,100}$")]
     identity: SecretStr | None = None
 
 
-class _Scratch(_Strict):
-    lifetime: _Span = timedelta(hours=4)
-    lifetime_max: _Span = timedelta(hours=48)
+class _Scratch(Strict):
+    lifetime: Span = timedelta(hours=4)
+    lifetime_max: Span = timedelta(hours=48)
     open_max: Annotated[int, Field(ge=1, le=50)] = 3
     host: str = "127.0.0.1"
 
 
-class _Place(_Strict):
+class _Place(Strict):
     data: Path
     start: _Command | None = None
     stop: _Command | None = None
 
 
-class _Repository(_Strict):
+class _Repository(Strict):
     config: Path
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
 
-class BackupsEntry(_Strict):
+class BackupsEntry(Strict):
     """`backups:` of one database. What it leaves out is as the guide wants it."""
 
     engine: Engine = Engine.NATIVE
@@ -124,10 +93,10 @@ class BackupsEntry(_Strict):
     daily: _Tier | Literal[False] = _Tier()
     weekly: _Tier | Literal[False] = _Tier()
     monthly: _Tier | Literal[False] = _Tier()
-    verify: _Cron | Literal[False] = VERIFY_CRON
-    prune: _Cron | Literal[False] = PRUNE_CRON
-    share_within: _Span = timedelta(hours=3)
-    rate_max: _Size | None = None
+    verify: Cron | Literal[False] = VERIFY_CRON
+    prune: Cron | Literal[False] = PRUNE_CRON
+    share_within: Span = timedelta(hours=3)
+    rate_max: Size | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     compression: Literal["auto", "zstd", "gzip", "none"] = "auto"
     encryption: _Encryption | None = None

@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 
 from approvals.words import BadInputError
 from approvals.yaml_text import read_yaml
 from bot.anchoring import AnchorPlace, AnchorsEntry
 from bot.backup_entries import EXAMPLES as BACKUP_EXAMPLES
 from bot.backup_entries import BackupsEntry, settings_of
+from bot.entry_values import SlackChannel, Strict, Text
+from bot.monitoring_entries import EXAMPLES as MONITORING_EXAMPLES
+from bot.monitoring_entries import MonitoringEntry, ReplicaEntry, monitoring_of
 from bot.redact import remember_secrets
 from bot.references import (
     FromEnvironment,
@@ -30,10 +33,12 @@ from bot.references import (
     secret_of,
 )
 from jobs.backup_settings import BackupSettings
+from jobs.health_settings import MonitoringSettings, Node
 from jobs.operation import CriticalQuery, Database, Tier
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _BYTES_MAX: Final = 1_000_000
+_REPLICAS_MAX: Final = 50
 _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "policy": "policy: policy.yml",
@@ -49,23 +54,18 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "anchors": "anchors: {channel: C0123ABCD, file: /var/lib/twokey/anchors}",
         "critical_queries": "critical_queries: [{name: orders exist, sql: SELECT 1 FROM orders}]",
         **BACKUP_EXAMPLES,
+        **MONITORING_EXAMPLES,
     }
 )
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-_SlackChannel = Annotated[str, StringConstraints(pattern=r"^[CG][A-Z0-9]{2,20}$")]
 _SlackGroup = Annotated[str, StringConstraints(pattern=r"^S[A-Z0-9]{2,20}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _FromEnvironment(Strict):
+    env: Text
 
 
-class _FromEnvironment(_Strict):
-    env: _Text
-
-
-class _FromFile(_Strict):
+class _FromFile(Strict):
     file: Path
 
 
@@ -73,25 +73,28 @@ class _FromFile(_Strict):
 _Secret = _FromEnvironment | _FromFile | Annotated[SecretStr, Field(min_length=1)]
 
 
-class _Query(_Strict):
-    name: _Text
-    sql: _Text
+class _Query(Strict):
+    name: Text
+    sql: Text
     expect: str | None = None
 
 
-class _Entry(_Strict):
+class _Entry(Strict):
     dsn: _Secret
-    environment: _Text
+    environment: Text
     tier: Tier
-    channel: _SlackChannel
+    channel: SlackChannel
     backup_folder: Path
     critical_queries: tuple[_Query, ...] = ()
     backups: BackupsEntry | None = None
+    monitoring: MonitoringEntry | Literal[False] | None = None
+    region: str = ""
+    replicas: Annotated[tuple[ReplicaEntry, ...], Field(max_length=_REPLICAS_MAX)] = ()
 
 
-class _File(_Strict):
+class _File(Strict):
     policy: Path
-    groups: Mapping[_Text, _SlackGroup] = Field(default_factory=dict)
+    groups: Mapping[Text, _SlackGroup] = Field(default_factory=dict)
     databases: Mapping[str, _Entry] = Field(min_length=1)
     anchors: AnchorsEntry | None = None
 
@@ -132,7 +135,7 @@ def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inven
             a DSN's text is never repeated, here or in what this process writes later.
     """
     inventory = parse_inventory(_read(path), path=path.absolute(), environ=environ)
-    remember_secrets(database.dsn for database in inventory.databases.values())
+    remember_secrets(dsn for database in inventory.databases.values() for dsn in _dsns_of(database))
     remember_secrets(
         keys.identity
         for database in inventory.databases.values()
@@ -171,6 +174,12 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
         ),
         anchors=AnchorPlace.of(content.anchors, folder=folder) if content.anchors else None,
     )
+
+
+def _dsns_of(database: Database) -> list[SecretStr]:
+    pgbouncer = database.monitoring.pgbouncer
+    replicas = [replica.dsn for replica in database.replicas]
+    return [database.dsn, *replicas, *([pgbouncer] if pgbouncer else [])]
 
 
 def _read(path: Path) -> str:
@@ -248,6 +257,9 @@ def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str
             for query in entry.critical_queries
         ),
         backups=_backups(name, entry.backups, path=path, environ=environ),
+        monitoring=_monitoring(name, entry.monitoring, path=path, environ=environ),
+        region=entry.region,
+        replicas=_replicas(name, entry.replicas, path=path, environ=environ),
     )
 
 
@@ -267,6 +279,48 @@ def _backups(
         raise _wrong(path, key, str(error), BACKUP_EXAMPLES["backups"]) from None
     except BadInputError as error:
         raise _wrong(path, key, error.problem, BACKUP_EXAMPLES["cron"]) from None
+
+
+def _monitoring(
+    name: str,
+    entry: MonitoringEntry | Literal[False] | None,
+    *,
+    path: Path,
+    environ: Mapping[str, str],
+) -> MonitoringSettings:
+    key = f"databases.{name}.monitoring"
+
+    def secret(given: SecretStr) -> SecretStr:
+        return secret_of(given, folder=path.parent, environ=environ)
+
+    try:
+        return monitoring_of(entry, folder=path.parent, secret=secret)
+    except NoSecretError as error:
+        raise _wrong(path, f"{key}.pgbouncer", str(error), _EXAMPLES["dsn"]) from None
+    except ValueError as error:
+        raise _wrong(path, key, str(error), MONITORING_EXAMPLES["monitoring"]) from None
+    except BadInputError as error:
+        raise _wrong(path, key, error.problem, BACKUP_EXAMPLES["cron"]) from None
+
+
+def _replicas(
+    name: str, entries: tuple[ReplicaEntry, ...], *, path: Path, environ: Mapping[str, str]
+) -> tuple[Node, ...]:
+    key = f"databases.{name}.replicas"
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names) or name in names:
+        raise _wrong(
+            path, key, "each needs a name of its own, and another than the database's",
+            MONITORING_EXAMPLES["replicas"],
+        )  # fmt: skip
+    return tuple(
+        Node(
+            name=entry.name,
+            region=entry.region,
+            dsn=_dsn(f"{name}.replicas.{entry.name}", entry.dsn, path=path, environ=environ),
+        )
+        for entry in entries
+    )
 
 
 def _dsn(name: str, given: _Secret, *, path: Path, environ: Mapping[str, str]) -> SecretStr:

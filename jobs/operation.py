@@ -7,6 +7,7 @@ steps. It knows nothing of Slack, of votes, or of other operations.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +19,7 @@ from pydantic import BaseModel, JsonValue, SecretStr
 from approvals.in_force import Policies
 from approvals.words import ExplainedError
 from jobs.backup_settings import BackupSettings
+from jobs.health_settings import MonitoringSettings, Node
 
 
 class Kind(StrEnum):
@@ -99,6 +101,9 @@ class Database:
     backup_folder: Path
     critical_queries: tuple[CriticalQuery, ...] = ()
     backups: BackupSettings = field(default_factory=BackupSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    region: str = ""
+    replicas: tuple[Node, ...] = ()  # the other servers of its cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +138,57 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+class ChartKind(StrEnum):
+    """How points are drawn."""
+
+    LINE = "line"
+    AREA = "area"
+    BAR = "bar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line of a chart; None where there is no point."""
+
+    name: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Points for people; every series has one value per label. `alt` says it in words."""
+
+    title: str
+    kind: ChartKind
+    labels: tuple[str, ...]
+    series: tuple[Series, ...]
+    alt: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A button that opens another operation's form, filled in: what helps, to be asked for."""
+
+    text: str
+    operation: str
+    params: Mapping[str, JsonValue]
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a query found, or what a change brought: drawn by the shell."""
+    """What a query found, or what a change brought: drawn by the shell.
+
+    Order on the screen: title, lines, facts, charts, table, suggestions.
+    """
 
     title: str
     lines: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     table: Table | None = None
+    charts: tuple[Chart, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
     # For a change: numbers worth keeping and showing, such as {"size_bytes": 1}.
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
 
@@ -149,8 +197,30 @@ class JobError(ExplainedError):
     """An operation could not do its work. What it says reaches the card."""
 
 
+class Session(Protocol):
+    """One read-only connection to a target, for looks that are more than one statement."""
+
+    async def fetch(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
+        """All rows."""
+        ...
+
+    async def execute(self, query: str) -> str:
+        """Several statements, without parameters."""
+        ...
+
+
 class Reader(Protocol):
     """A read-only look at a target database, with a short statement timeout."""
+
+    def session(
+        self, *, limit: timedelta, settings: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Session]:
+        """A connection of its own that only reads; each statement may take `limit`.
+
+        Raises:
+            JobError: as `rows`, for whatever fails inside the block as well.
+        """
+        ...
 
     async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """All rows of a query in a read-only transaction.
@@ -292,6 +362,10 @@ class Operation:
 
     `risk` is the worst that it can do; `lesser_risks` are what a plan of it may say instead.
 
+    A query with `patience` may take that long: people first get a word that it is being looked
+    at. One with `is_cached` is answered from memory for as long as its database's inventory
+    entry says (`monitoring.cache_for`), with its age and a button to look anew.
+
     `pinned` are the facts of the target that must not move between the plan and the run.
     Nobody writes code for them: they are read when it is planned, shown with the plan, and
     read again under the target's lock. A change that does not touch its target says
@@ -313,3 +387,5 @@ class Operation:
     time_limit: timedelta = timedelta(hours=6)
     undo: Undoer | None = None
     lesser_risks: frozenset[Risk] = frozenset()
+    patience: timedelta | None = None
+    is_cached: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,13 +12,14 @@ from typing import Any, Final
 import asyncpg
 
 from approvals.in_force import Policies
-from jobs.operation import Database, JobError, Reader
+from jobs.operation import Database, JobError, Reader, Session
 from store.connect import Store
 from store.quick import Quick
 
 CONNECTIONS_MAX: Final = 2
 RECENT_MAX: Final = 16  # queries remembered per database
 CONNECT_SECONDS_MAX: Final = 5.0
+CLOSE_SECONDS_MAX: Final = 2.0
 
 # What a connection says that was closed behind our back; the next one may work.
 _CUT: Final = (
@@ -63,6 +65,33 @@ class LiveReader:
             self._recent[query] = (now, asking)
         return asking.result() if asking.done() else await asyncio.shield(asking)
 
+    @asynccontextmanager
+    async def session(
+        self, *, limit: timedelta, settings: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Session]:
+        """See `jobs.operation.Reader.session`."""
+        seconds = limit.total_seconds()
+        given = {**_settings(limit), **(settings or {}), "default_transaction_read_only": "on"}
+        try:
+            conn = await asyncpg.connect(
+                self._database.dsn.get_secret_value(),
+                timeout=CONNECT_SECONDS_MAX,
+                # The server's own limit comes first; this one is for a server that says nothing.
+                command_timeout=seconds + 2 * CONNECT_SECONDS_MAX,
+                server_settings=given,
+            )
+            try:
+                yield conn
+            finally:
+                await _closed(conn)
+        except TimeoutError as error:
+            raise JobError(
+                f"{self._database.name} did not answer within {seconds:g} s.",
+                next_step="Look for load and locks there, then try again.",
+            ) from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise _explained(self._database.name, error, limit) from error
+
     async def close(self) -> None:
         """Close the connections."""
         for _, asking in self._recent.values():
@@ -75,21 +104,32 @@ class LiveReader:
         return [dict(row) for row in await self._quick.rows(query, args)]
 
 
-def _quick(database: Database, limit: timedelta) -> Quick:
+async def _closed(conn: asyncpg.Connection) -> None:
+    try:
+        await conn.close(timeout=CLOSE_SECONDS_MAX)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        conn.terminate()
+
+
+def _settings(limit: timedelta) -> dict[str, str]:
     limit_ms = str(int(limit.total_seconds() * 1000))
+    return {
+        "application_name": "twokey",
+        "default_transaction_read_only": "on",
+        "statement_timeout": limit_ms,
+        "lock_timeout": limit_ms,
+        "idle_in_transaction_session_timeout": limit_ms,
+    }
+
+
+def _quick(database: Database, limit: timedelta) -> Quick:
     return Quick(
         database.dsn,
         size=CONNECTIONS_MAX,
         # The server's own limit comes first; this one is for a server that says nothing.
         seconds_max=limit.total_seconds() + 2 * CONNECT_SECONDS_MAX,
         timeout=CONNECT_SECONDS_MAX,
-        server_settings={
-            "application_name": "twokey",
-            "default_transaction_read_only": "on",
-            "statement_timeout": limit_ms,
-            "lock_timeout": limit_ms,
-            "idle_in_transaction_session_timeout": limit_ms,
-        },
+        server_settings=_settings(limit),
     )
 
 

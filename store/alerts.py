@@ -30,7 +30,7 @@ FIRE: Final = sa.text("""
     INSERT INTO alerts (database, name, severity, state, problem, next_step, fired_at, seen_at,
                         detail)
     VALUES (:database, :name, :severity, 'firing', :problem, :next_step, :at, :at, :detail)
-        ON CONFLICT (database, name) WHERE state = 'firing' DO NOTHING
+        ON CONFLICT (database, name, label) WHERE state = 'firing' DO NOTHING
  RETURNING id
 """).bindparams(sa.bindparam("at", type_=_AT), sa.bindparam("detail", type_=JSONB))
 

@@ -445,9 +445,160 @@ alerts = sa.Table(
     _at("seen_at"),
     _at("resolved_at", nullable=True),
     sa.Column("detail", JSONB, nullable=False),
+    sa.Column("incident_id", sa.BigInteger, sa.ForeignKey("incidents.id")),
+    sa.Column("label", sa.Text, nullable=False, server_default=""),  # which of several, or ''
+    sa.Column("value", sa.Double),
+    _at("acked_at", nullable=True),
+    sa.Column("acked_by", sa.Text, nullable=False, server_default=""),  # PersonId, or ''
     sa.Index(
-        "alerts_firing", "database", "name", unique=True,
+        "alerts_firing", "database", "name", "label", unique=True,
         postgresql_where=sa.text("state = 'firing'"),
     ),
     sa.Index("alerts_resolved", "resolved_at", postgresql_where=sa.text("state = 'resolved'")),
+    sa.Index(
+        "alerts_of_incident", "incident_id", postgresql_where=sa.text("incident_id IS NOT NULL")
+    ),
+    sa.Index("alerts_of_database", "database", "fired_at"),
 )  # fmt: skip
+
+# All that fires on a database at a time is told as one.
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),  # twokey, alertmanager
+    sa.Column("key", sa.Text, nullable=False),  # the database, or Alertmanager's groupKey
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # open, closed
+    _at("opened_at"),
+    _at("changed_at"),
+    _at("closed_at", nullable=True),
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index(
+        "incidents_open", "source", "key", unique=True,
+        postgresql_where=sa.text("state = 'open'"),
+    ),
+    sa.Index("incidents_of_database", "database", "opened_at"),
+)  # fmt: skip
+
+# What the state machine of alerts remembers between two looks.
+alert_states = sa.Table(
+    "alert_states",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("label", sa.Text, primary_key=True),
+    _at("at"),
+    sa.Column("memory", JSONB, nullable=False),
+)
+
+silences = sa.Table(
+    "silences",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),  # '' for everything of the database
+    sa.Column("source", sa.Text, nullable=False),  # person, run
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),  # PersonId
+    sa.Column("by_slack", sa.Text, nullable=False),  # TEAM/USER
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    _at("starts_at"),
+    _at("ends_at"),
+    _at("ended_at", nullable=True),
+    sa.Column("ended_by", sa.Text, nullable=False, server_default=""),
+    sa.Index("silences_end", "ends_at"),
+)
+
+# Where messages stand that belong to no request.
+places = sa.Table(
+    "places",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("ts", sa.Text, nullable=False),
+)
+
+# The last word on each node of a database.
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("region", sa.Text, nullable=False),
+    sa.Column("collector", sa.Text, nullable=False),  # the worker that looks
+    _at("at"),  # the last attempt
+    sa.Column("ok", sa.Boolean, nullable=False),
+    _at("seen_at", nullable=True),  # the last success
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("next_step", sa.Text, nullable=False),
+    sa.Column("numbers", JSONB, nullable=False),  # {metric: number or null}
+    sa.Column("detail", JSONB, nullable=False),
+)
+
+samples = sa.Table(
+    "samples",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("at", TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("numbers", JSONB, nullable=False),
+    sa.Index("samples_at", "at", postgresql_using="brin"),
+)
+
+rollups = sa.Table(
+    "rollups",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("width", sa.Text, primary_key=True),  # 5m, 1h, 1d
+    sa.Column("at", TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("numbers", JSONB, nullable=False),  # {metric: [count, average, least, most, last]}
+    sa.Index("rollups_at", "width", "at"),
+)
+
+# What the heaviest statements of an hour took.
+statements = sa.Table(
+    "statements",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("at", TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("queryid", sa.BigInteger, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("total_ms", sa.Double, nullable=False),
+    sa.Column("square_ms", sa.Double, nullable=False),  # sum of squared times, for the spread
+    sa.Column("max_ms", sa.Double, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("blocks_hit", sa.BigInteger, nullable=False),
+    sa.Column("blocks_read", sa.BigInteger, nullable=False),
+    sa.Column("temp_blocks", sa.BigInteger, nullable=False),
+    sa.Column("wal_bytes", sa.BigInteger, nullable=False),
+    sa.Index("statements_at", "at"),
+)
+
+statement_texts = sa.Table(
+    "statement_texts",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("queryid", sa.BigInteger, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("is_utility", sa.Boolean, nullable=False),
+    _at("seen_at"),
+)
+
+# How large things were on a day (UTC).
+sizes = sa.Table(
+    "sizes",
+    metadata,
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("what", sa.Text, primary_key=True),  # database, volume, volume_total, wal, table X
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.BigInteger),
+    sa.Index("sizes_day", "day"),
+)

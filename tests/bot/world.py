@@ -64,6 +64,7 @@ databases:
     tier: critical
     channel: C0DBOPS
     backup_folder: backups
+    monitoring: false
 """
 
 
