@@ -270,7 +270,7 @@ class Outbox:
 
         Read before the state is drawn: a row that comes later gets its own delivery.
         """
-        if row.request_id is None or row.topic not in {"card", "progress"}:
+        if not row.may_collapse:
             return [row.id], row.payload
         twins = await outbox_rows.twins(self._store, row)
         if not twins:
@@ -280,7 +280,7 @@ class Outbox:
     async def _show(self, row: Row, message: Message) -> Place | None:
         """Update the message that stands, or post it. The place, if it is to be remembered."""
         edited = bool(row.slot)
-        place = await self._place(row.request_id, row.slot) if edited else None
+        place = await self._place(row, row.slot) if edited else None
         thread = await self._thread(row)
         if place is None and row.maybe_posted:
             place = await self._search(row, thread)
@@ -293,16 +293,18 @@ class Outbox:
         posted = await self._post(row, message, thread)
         return posted if edited else None
 
-    async def _place(self, request_id: int | None, topic: str) -> Place | None:
-        if request_id is None:
+    async def _place(self, row: Row, topic: str) -> Place | None:
+        if row.incident_id:
+            return await outbox_rows.place_of_incident(self._store, row.incident_id)
+        if row.request_id is None:
             return None
-        return await outbox_rows.find_place(self._store, request_id, topic)
+        return await outbox_rows.find_place(self._store, row.request_id, topic)
 
     async def _thread(self, row: Row) -> str | None:
         """The card's thread for everything that belongs to it; None outside."""
-        if row.topic in {"card", "direct"}:
+        if not row.is_in_thread:
             return None
-        card = await self._place(row.request_id, "card")
+        card = await self._place(row, "card")
         return card.ts if card is not None and card.channel == row.channel else None
 
     async def _update(self, place: Place, message: Message) -> bool:

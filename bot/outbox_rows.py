@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.connect import Store
 
@@ -32,13 +33,34 @@ class Row:
     maybe_posted: bool
 
     @property
+    def incident_id(self) -> int:
+        """The incident that it tells of, or 0."""
+        return int(self.payload["incident"]) if self.topic == "incident" else 0
+
+    @property
     def slot(self) -> str:
         """Under which name the message's place is kept, so that it can be replaced; or ''."""
+        if self.topic == "incident":
+            return "card" if self.payload.get("kind") == "card" else ""
         if self.request_id is None:
             return ""
         if self.topic in {"card", "progress"}:
             return self.topic
         return str(self.payload.get("slot", "")) if self.topic == "direct" else ""
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether it belongs below the card of its request or incident, if there is one."""
+        if self.topic == "incident":
+            return self.payload.get("kind") == "note"
+        return self.topic not in {"card", "direct"}
+
+    @property
+    def may_collapse(self) -> bool:
+        """Whether a later one of its kind would show what this one shows."""
+        if self.topic == "incident":
+            return self.slot == "card"
+        return self.request_id is not None and self.topic in {"card", "progress"}
 
     @property
     def is_redraw(self) -> bool:
@@ -115,6 +137,18 @@ TWINS: Final = sa.text("""
      ORDER BY id
 """)
 
+# So would a later card of the same incident; its notes are each something new.
+TWINS_OF_INCIDENT: Final = sa.text("""
+    SELECT id, payload
+      FROM outbox
+     WHERE state = 'waiting'
+       AND channel = :channel
+       AND topic = 'incident'
+       AND payload ->> 'kind' = 'card'
+       AND payload ->> 'incident' = :incident
+     ORDER BY id
+""")
+
 # A progress row's words may be replaced while the ones before are on their way.
 SETTLE: Final = sa.text("""
     UPDATE outbox
@@ -162,6 +196,19 @@ KEEP_PLACE: Final = sa.text("""
         ON CONFLICT (request_id, topic) DO UPDATE SET channel = excluded.channel, ts = excluded.ts
 """)
 
+FIND_INCIDENT: Final = sa.text("""
+    SELECT channel, ts
+      FROM places
+     WHERE kind = 'incident'
+       AND key = :incident
+""")
+
+KEEP_INCIDENT: Final = sa.text("""
+    INSERT INTO places (kind, key, channel, ts)
+    VALUES ('incident', :incident, :channel, :ts)
+        ON CONFLICT (kind, key) DO UPDATE SET channel = excluded.channel, ts = excluded.ts
+""")
+
 BACKLOG: Final = sa.text("""
     SELECT count(*)        AS waiting,
            min(created_at) AS oldest_at
@@ -188,17 +235,30 @@ async def claim(
 
 async def twins(store: Store, row: Row) -> Sequence[tuple[int, Mapping[str, Any]]]:
     """The waiting rows that `row` can stand for, itself included, oldest first."""
+    values: dict[str, Any] = {
+        "channel": row.channel,
+        "topic": row.topic,
+        "request_id": row.request_id,
+    }
+    query = TWINS
+    if row.incident_id:
+        query, values = TWINS_OF_INCIDENT, _of_incident(row) | {"channel": row.channel}
     async with store.begin() as conn:
-        found = await conn.execute(
-            TWINS, {"channel": row.channel, "topic": row.topic, "request_id": row.request_id}
-        )
-        return [(int(twin.id), twin.payload) for twin in found]
+        return [(int(twin.id), twin.payload) for twin in await conn.execute(query, values)]
 
 
 async def find_place(store: Store, request_id: int, topic: str) -> Place | None:
     """Where a request's card or progress message stands, or None before its first post."""
     async with store.begin() as conn:
         found = await conn.execute(FIND_PLACE, {"request_id": request_id, "topic": topic})
+        row = found.mappings().first()
+        return Place(**row) if row else None
+
+
+async def place_of_incident(store: Store, incident_id: int) -> Place | None:
+    """Where an incident's message stands, or None before its first post."""
+    async with store.begin() as conn:
+        found = await conn.execute(FIND_INCIDENT, {"incident": str(incident_id)})
         row = found.mappings().first()
         return Place(**row) if row else None
 
@@ -217,21 +277,25 @@ async def settle(
     `payload` is what was shown: the newest of the rows' `payload`s.
     """
     async with store.begin() as conn:
-        if place is not None and row.request_id is not None:
-            await conn.execute(
-                KEEP_PLACE,
-                {
-                    "request_id": row.request_id,
-                    "topic": row.slot,
-                    "channel": place.channel,
-                    "ts": place.ts,
-                },
-            )
+        if place is not None:
+            await _keep(conn, row, place)
         await conn.execute(
             SETTLE,
             {"ids": list(ids), "now": now, "last_id": ids[-1], "payload": dict(payload)},
         )
         await conn.execute(RELEASE, {"id": row.id, "now": now, "attempts": row.attempts})
+
+
+async def _keep(conn: AsyncConnection, row: Row, place: Place) -> None:
+    where = {"channel": place.channel, "ts": place.ts}
+    if row.incident_id:
+        await conn.execute(KEEP_INCIDENT, _of_incident(row) | where)
+    elif row.request_id is not None:
+        await conn.execute(KEEP_PLACE, {"request_id": row.request_id, "topic": row.slot, **where})
+
+
+def _of_incident(row: Row) -> dict[str, Any]:
+    return {"incident": str(row.incident_id)}
 
 
 async def postpone(store: Store, row: Row, *, due_at: datetime, error: str, counts: bool) -> None:

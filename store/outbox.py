@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.redact import redact_json
 
-Topic = Literal["card", "note", "progress", "result", "direct", "anchor", "alert"]
+Topic = Literal[
+    "card", "note", "progress", "result", "direct", "anchor", "alert", "incident"
+]  # fmt: skip
 CHANNEL: Final = "twokey_outbox"
 
 # The notification reaches the deliverer when the transaction commits, never before.
@@ -41,7 +43,9 @@ async def post(
     `card` ({}): the shell draws the request's card from stored state. `note` ({"text",
     "kind"}): a message in the card's thread. `progress` ({"text", "fraction"}): one
     message in the thread, edited in place. `result`: an answer or a problem, in the
-    thread. `direct` ({"text", "kind"}): `channel` is a person's id. Nothing that is or looks
+    thread. `direct` ({"text", "kind"}): `channel` is a person's id. `incident` ({"incident",
+    "kind"}): `card` draws the incident from stored state, `note` ({"text", "mark"}) goes into
+    its thread, `escalation` to whom the channel is of. Nothing that is or looks
     like a secret is stored of it, also nothing that we issue to a person.
     """
     row = await conn.execute(
