@@ -38,7 +38,16 @@ from bot.form_desk import FormDesk
 from bot.homes import Homes
 from bot.inventory import Inventory
 from bot.limits import limits_of
-from bot.listeners import actions, care, commands, events, follow_ups, forms, views
+from bot.listeners import (
+    actions,
+    care,
+    commands,
+    events,
+    follow_ups,
+    forms,
+    suggestions,
+    views,
+)
 from bot.menus import Menus
 from bot.metrics import Metrics
 from bot.notices import Teller
@@ -51,6 +60,7 @@ from bot.replies import Replies
 from bot.settings import Settings
 from bot.slack import SlackError, SlackRefusedError, call, open_session, web_client
 from bot.storage import vote_keys
+from bot.suggesting import Suggester
 from bot.windows import Windows
 from jobs.away import pause_seconds
 from jobs.engine import PgQueue
@@ -145,6 +155,7 @@ class _Ground:
     readers: Readers
     seal: Seal
     choices: Choices
+    suggester: Suggester
     keys: VoteKeys
 
 
@@ -185,6 +196,7 @@ async def _ground(
         readers=Readers(statement_timeout=READ_LIMIT),
         seal=Seal([key for key in (current, previous) if key]),
         choices=Choices([key for key in (current, previous) if key]),
+        suggester=Suggester([key for key in (current, previous) if key]),
         keys=keys,
     )
 
@@ -220,6 +232,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
             lifetime=ground.settings.token_ttl,
         ),
         factors=SecondFactors(store=ground.store, box=SecretBox(ground.keys), clock=ground.clock),
+        suggester=ground.suggester,
         windows=windows,
         inbox=Inbox(
             store=ground.store, keys=ground.keys, approvals=ground.approvals, clock=ground.clock
@@ -282,7 +295,8 @@ def bolt_app(
         process_before_response=True,
     )
     replies = Replies(client, session)
-    commands.register(app, desk)
+    commands.register(app, desk, replies=replies, background=background)
+    suggestions.register(app, FormDesk(desk=desk), replies=replies, background=background)
     forms.register(app, FormDesk(desk=desk), replies=replies, background=background)
     follow_ups.register(app, FollowUps(desk=desk), replies=replies, background=background)
     actions.register(app, desk, client=client, replies=replies, background=background)

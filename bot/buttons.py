@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from approvals.words import PlanHash, PolicyHash, RefusedError, RequestId, Why
+from bot.sealing import Sealer
 
 _VALUE_CHARS_MAX: Final = 2000  # Slack's limit for a button's value
 
@@ -65,10 +62,8 @@ class Seal:
     """Seals and opens buttons' values. The first key seals; every key opens."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        if not keys:
-            raise ValueError("a seal needs a key")
         # Derived, so that a button's seal can never be passed off as a vote's signature.
-        self._keys = [hmac.new(key, b"twokey button v2", hashlib.sha256).digest() for key in keys]
+        self._sealer = Sealer(keys, use=b"twokey button v2", chars_max=_VALUE_CHARS_MAX)
 
     def close(self, shown: Shown) -> str:
         """The value of a button. It is readable by who holds it, and only we can make it."""
@@ -83,7 +78,7 @@ class Seal:
             shown.person,
         ]
         body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-        return f"{_text(body)}.{_text(_mac(self._keys[0], body))}"
+        return self._sealer.close(body)
 
     def open(self, value: str, *, now: datetime | None, purpose: Purpose | None = None) -> Shown:
         """What the button's card showed. With `now` None its age does not matter.
@@ -94,7 +89,7 @@ class Seal:
             RefusedError: the value was not made by us, or for something else, or its time has
                 run out.
         """
-        body = self._opened(value)
+        body = self._sealer.open(value)
         if body is None:
             raise RefusedError(
                 "This button was not made by Twokey, or its key has been retired.",
@@ -128,30 +123,3 @@ class Seal:
                 why=Why.EXPIRED,
             )
         return shown
-
-    def _opened(self, value: str) -> bytes | None:
-        if len(value) > _VALUE_CHARS_MAX or value.count(".") != 1:
-            return None
-        try:
-            body, mac = (_bytes(part) for part in value.split("."))
-        except (ValueError, binascii.Error):
-            return None
-        fits = [hmac.compare_digest(mac, _mac(key, body)) for key in self._keys]
-        return body if any(fits) else None
-
-
-def _mac(key: bytes, body: bytes) -> bytes:
-    return hmac.new(key, body, hashlib.sha256).digest()
-
-
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    raw = base64.b64decode(
-        text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
-    )
-    if _text(raw) != text:  # one value, one spelling
-        raise ValueError(text)
-    return raw

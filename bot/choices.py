@@ -6,10 +6,7 @@ card showed are here as one digest. Pure.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import Final
 
 from approvals.records import RequestRecord
 from approvals.words import RefusedError, RequestId, Why
+from bot.sealing import Sealer
 
 CHARS_MAX: Final = 150  # Slack's limit for an option's value
 _SEEN_CHARS: Final = 16
@@ -56,10 +54,8 @@ class Choices:
     """Seals and opens choices. The first key seals; every key opens."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        if not keys:
-            raise ValueError("a seal needs a key")
         # Of its own, so that a menu's entry is never taken for a button that decides.
-        self._keys = [hmac.new(key, b"twokey choice v1", hashlib.sha256).digest() for key in keys]
+        self._sealer = Sealer(keys, use=b"twokey choice v1", chars_max=CHARS_MAX)
 
     def close(self, choice: Choice) -> str:
         """The value of an entry."""
@@ -67,10 +63,7 @@ class Choices:
             str(choice.todo), choice.request_id, choice.seen, int(choice.expires_at.timestamp()),
         ]  # fmt: skip
         body = json.dumps(fields, separators=(",", ":")).encode()
-        value = f"{_text(body)}.{_text(_mac(self._keys[0], body))}"
-        if len(value) > CHARS_MAX:
-            raise ValueError(f"the choice of request {choice.request_id} is too long")
-        return value
+        return self._sealer.close(body)
 
     def open(self, value: str, *, now: datetime) -> Choice:
         """What an entry was drawn for.
@@ -78,7 +71,7 @@ class Choices:
         Raises:
             RefusedError: we did not make it, or its time has run out.
         """
-        body = self._opened(value)
+        body = self._sealer.open(value)
         if body is None:
             raise RefusedError(
                 "This button was not made by Twokey, or its key has been retired.",
@@ -99,30 +92,3 @@ class Choices:
                 why=Why.EXPIRED,
             )
         return choice
-
-    def _opened(self, value: str) -> bytes | None:
-        if len(value) > CHARS_MAX or value.count(".") != 1:
-            return None
-        try:
-            body, mac = (_bytes(part) for part in value.split("."))
-        except (ValueError, binascii.Error):
-            return None
-        fits = [hmac.compare_digest(mac, _mac(key, body)) for key in self._keys]
-        return body if any(fits) else None
-
-
-def _mac(key: bytes, body: bytes) -> bytes:
-    return hmac.new(key, body, hashlib.sha256).digest()
-
-
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    raw = base64.b64decode(
-        text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
-    )
-    if _text(raw) != text:  # one value, one spelling
-        raise ValueError(text)
-    return raw

@@ -6,10 +6,11 @@ from stored state, so a restart, another replica or an old card makes no differe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from approvals.inbox import Inbox
 from approvals.lineage import Origin
@@ -40,15 +41,18 @@ from bot.metrics import Metrics
 from bot.opening import Opening, seen_in
 from bot.people import People
 from bot.planning import Planner, attributes, params_as_json
-from bot.views.answer import answer_message
+from bot.suggesting import Suggester
+from bot.views.answer import answer_message, looking_message
 from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
 from bot.voters import electorate
 from bot.windows import Windows
-from jobs.operation import Kind, Operation
+from jobs.operation import Answer, Kind, Operation
 from store.connect import Store
 
+# How long a slow look is waited for before Slack is told that it goes on: Slack gives 3 s.
+QUICK: Final = timedelta(seconds=1.8)
 # Some may deny also what was agreed to already; who they are, the decision says.
 _DENIABLE: Final = frozenset({State.PENDING, State.APPROVED})
 _UNFIT: Final[Mapping[Flag, str]] = {
@@ -58,6 +62,9 @@ _UNFIT: Final[Mapping[Flag, str]] = {
     Flag.EXTERNAL: "is of another workspace",
     Flag.UNCONFIRMED: "has no confirmed e-mail address",
 }
+
+
+Later = Callable[[Coroutine[Any, Any, Message]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class Typed:
     text: str
     delivery: str
     trigger: str = ""  # with which a modal may be opened, for a moment
+    later: Later | None = None  # tells what takes longer than Slack waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +112,7 @@ class Desk:
     windows: Windows
     inbox: Inbox
     factors: SecondFactors
+    suggester: Suggester
 
     async def person(self, team: str, user: str) -> Person:
         """Who this is, if they may ask anything at all.
@@ -132,7 +141,7 @@ class Desk:
             self.inventory.database(asked.database)
         person = await self.person(typed.team, typed.user)
         if asked.operation.kind is Kind.QUERY:
-            return answer_message(await self.planner.answer(asked))
+            return await self.answered(asked, typed.later)
         caller = Caller(person=person, door=Door.SLACK, delivery=typed.delivery)
         decision = await self.ask(asked, caller, channel=typed.channel)
         record = decision.request
@@ -143,6 +152,30 @@ class Desk:
             card=card_of(record) if record else None,
             channel=record.channel if record else "",
         )
+
+    async def answered(
+        self, asked: Asked, later: Later | None = None, *, anew: bool = False
+    ) -> Message:
+        """What a query finds, or a word that it is being looked at, and the answer through `later`.
+
+        Raises:
+            ExplainedError: it cannot be answered.
+        """
+        if later is None or not (anew or asked.operation.patience):
+            return self.drawn(asked, await self.planner.answer(asked))
+        flight = await self.planner.flight(asked, anew=anew)
+        done, _ = await asyncio.wait({flight}, timeout=QUICK.total_seconds())
+        if done:
+            return self.drawn(asked, flight.result())
+        later(self._late(asked, flight))
+        return looking_message(asked.database or asked.operation.name)
+
+    async def _late(self, asked: Asked, flight: asyncio.Task[Answer]) -> Message:
+        return self.drawn(asked, await asyncio.shield(flight))
+
+    def drawn(self, asked: Asked, answer: Answer) -> Message:
+        """A query's answer, with what helps and, where it is remembered, its age."""
+        return answer_message(answer, below=self.suggester.below(answer, asked))
 
     async def approve(self, pressed: Pressed) -> Message | Block:
         """Cast an approval for what the card showed, or ask for more in a modal.

@@ -24,7 +24,6 @@ from bot.elements import DatabaseName, suggestions
 from bot.fields import DATABASE
 from bot.forms import Entered, Meta, entered, form_view
 from bot.listeners.guard import failure
-from bot.views.answer import answer_message
 from bot.views.decision import asked_message
 from bot.views.errors import problem_message
 from bot.views.windows import named, picker_window, result_window
@@ -164,9 +163,10 @@ class FormDesk:
         )
         if asked.database:
             self.desk.inventory.database(asked.database)
-        desk = replace(self.desk, planner=replace(self.desk.planner, limit=self.plan_limit))
+        limit = max(self.plan_limit, operation.patience or timedelta(0))
+        desk = replace(self.desk, planner=replace(self.desk.planner, limit=limit))
         if operation.kind is Kind.QUERY:
-            message = answer_message(await desk.planner.answer(asked))
+            message = await desk.answered(asked)
             return Came(view=result_window(f"/db {operation.name}", message), message=message)
         caller = Caller(person=person, door=Door.SLACK, delivery=sent.delivery)
         decision = await desk.ask(

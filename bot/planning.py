@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -14,10 +16,20 @@ from approvals.in_force import Policies
 from approvals.words import Door
 from bot.command_text import Asked
 from bot.inventory import Inventory
+from bot.remembered import Remembered
+from jobs.health_settings import CACHE_FOR
 from jobs.operation import Answer, Database, JobError, Operation, Plan
 from jobs.pinned import planned
 from jobs.reader import LiveContext, Readers
 from store.connect import Store
+from store.last_runs import last_run_mark
+
+# So long a look that takes its time is kept for who asks again, where nothing else is said.
+_BRIEFLY: Final = timedelta(seconds=30)
+
+
+class StillLookingError(JobError):
+    """A query takes its time; it goes on, and whoever asks again gets its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,7 @@ class Planner:
     limit: timedelta
     patience: timedelta = timedelta(seconds=20)  # where somebody sees that it is being planned
     policies: Policies | None = None
+    remembered: Remembered = field(default_factory=Remembered)
 
     async def plan(self, asked: Asked) -> Plan:
         """What a change would do.
@@ -51,17 +64,60 @@ class Planner:
         """What a query finds.
 
         Raises:
+            StillLookingError: it takes longer than `limit`; whoever asks again gets it.
             ExplainedError: as `plan`.
         """
-        operation = asked.operation
-        if operation.answer is None:
-            raise TypeError(f"{operation.name} answers nothing")
+        if _may_be_late(asked.operation):
+            flight = await self.flight(asked)
+            done, _ = await asyncio.wait({flight}, timeout=self.limit.total_seconds())
+            if not done:
+                raise StillLookingError(
+                    f"{asked.database or 'This'} is still being looked at.",
+                    next_step="Ask again in some seconds: what was found will be there.",
+                )
+            return flight.result()
         database = self._database(asked)
         try:
             async with asyncio.timeout(self.limit.total_seconds()):
-                return await operation.answer(self._context(database), asked.params)
+                return await self._answered(asked, database)
         except TimeoutError:
-            raise self._too_slow(operation, database) from None
+            raise self._too_slow(asked.operation, database) from None
+
+    async def flight(self, asked: Asked, *, anew: bool = False) -> asyncio.Task[Answer]:
+        """The look that answers a query which may take long: shared, and remembered.
+
+        Raises:
+            ExplainedError: the database is unknown.
+        """
+        operation, database = asked.operation, self._database(asked)
+        limit = operation.patience or self.limit
+        mark = await self._mark(asked.database) if operation.is_cached else ""
+
+        async def look() -> Answer:
+            try:
+                async with asyncio.timeout(limit.total_seconds()):
+                    return await self._answered(asked, database)
+            except TimeoutError:
+                raise self._too_slow(operation, database, limit) from None
+
+        return self.remembered.flight(
+            json.dumps([operation.name, params_as_json(asked.params)], sort_keys=True),
+            look,
+            now=self.clock(),
+            mark=mark,
+            age_max=_kept_for(operation, database),
+            anew=anew,
+        )
+
+    async def _answered(self, asked: Asked, database: Database | None) -> Answer:
+        if asked.operation.answer is None:
+            raise TypeError(f"{asked.operation.name} answers nothing")
+        return await asked.operation.answer(self._context(database), asked.params)
+
+    async def _mark(self, database: str) -> str:
+        """Changes with what is done to the database, so that no answer outlives a change."""
+        async with self.store.begin() as conn:
+            return await last_run_mark(conn, database)
 
     def _database(self, asked: Asked) -> Database | None:
         if not asked.database:
@@ -78,13 +134,25 @@ class Planner:
             databases=self.inventory.databases,
         )
 
-    def _too_slow(self, operation: Operation, database: Database | None) -> JobError:
+    def _too_slow(
+        self, operation: Operation, database: Database | None, limit: timedelta | None = None
+    ) -> JobError:
         where = database.name if database else operation.name
+        seconds = (limit or self.limit).total_seconds()
         return JobError(
-            f"Looking at {where} took longer than {self.limit.total_seconds():g} s. "
-            "Nothing was changed.",
+            f"Looking at {where} took longer than {seconds:g} s. Nothing was changed.",
             next_step="Look for load and locks there, then ask again.",
         )
+
+
+def _may_be_late(operation: Operation) -> bool:
+    return operation.is_cached or operation.patience is not None
+
+
+def _kept_for(operation: Operation, database: Database | None) -> timedelta:
+    if not operation.is_cached:
+        return _BRIEFLY
+    return database.monitoring.cache_for if database else CACHE_FOR
 
 
 def attributes(

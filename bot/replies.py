@@ -24,15 +24,25 @@ class Replies:
         self._client = client
         self._session = session
 
-    async def tell(self, body: Mapping[str, Any], message: Message, *, channel: str = "") -> None:
+    async def tell(
+        self,
+        body: Mapping[str, Any],
+        message: Message,
+        *,
+        channel: str = "",
+        instead: bool = False,
+    ) -> None:
         """Answer the interaction in `body`.
 
         Its response_url works also where the bot is no member; without one, `channel` or
-        the interaction's own channel; at last a direct message.
+        the interaction's own channel; at last a direct message. `instead`: in place of the
+        message that was acted in, where that is possible.
         """
         user = str(body["user"]["id"])
         where = str((body.get("channel") or {}).get("id") or channel)
-        if (url := body.get("response_url")) and await self._by_url(str(url), message):
+        if (url := body.get("response_url")) and await self._by_url(
+            str(url), message, instead=instead
+        ):
             return
         if where and await self._by_ephemeral(where, user, message):
             return
@@ -41,10 +51,10 @@ class Replies:
         except SlackError as error:
             log.warning("An answer to %s did not arrive: %s.", user, error)
 
-    async def _by_url(self, url: str, message: Message) -> bool:
+    async def _by_url(self, url: str, message: Message, *, instead: bool) -> bool:
         content = {
             "response_type": "ephemeral",
-            "replace_original": False,
+            "replace_original": instead,
             **message.content(),
         }
         proxy = None if bypasses_proxy(url) else self._client.proxy

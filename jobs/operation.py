@@ -19,6 +19,7 @@ from pydantic import BaseModel, JsonValue, SecretStr
 from approvals.in_force import Policies
 from approvals.words import ExplainedError
 from jobs.backup_settings import BackupSettings
+from jobs.drawing import Role
 from jobs.health_settings import MonitoringSettings, Node
 
 
@@ -152,6 +153,7 @@ class Series:
 
     name: str
     values: tuple[float | None, ...]
+    role: Role = Role.MEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,8 @@ class Answer:
     table: Table | None = None
     charts: tuple[Chart, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
+    # When it was looked at, where that may be a while ago: set by the shell.
+    at: datetime | None = None
     # For a change: numbers worth keeping and showing, such as {"size_bytes": 1}.
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
 

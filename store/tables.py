@@ -147,7 +147,11 @@ runs = sa.Table(
     sa.Column("outcome", JSONB, nullable=False),  # answer, or problem and next_step
     sa.UniqueConstraint("request_id"),  # a grant runs once
     sa.Index("runs_state", "state", "heartbeat_at"),
-)
+    sa.Index(
+        "runs_of_database", "database", sa.text("ended_at DESC"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    ),
+)  # fmt: skip
 
 run_steps = sa.Table(
     "run_steps",

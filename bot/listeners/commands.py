@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
 from slack_bolt.async_app import AsyncAck, AsyncApp
 
 from bot import router
+from bot.background import Background
+from bot.blocks import Message
 from bot.desk import Desk, Typed
-from bot.listeners.guard import guarded
+from bot.listeners.guard import guarded, settled
+from bot.replies import Replies
 
 COMMAND: Final = "/db"
+# Longer than the most patient operation.
+LATE_MAX: Final = timedelta(seconds=90)
 
 
-def register(app: AsyncApp, desk: Desk) -> None:
+def register(app: AsyncApp, desk: Desk, *, replies: Replies, background: Background) -> None:
     """Listen to the command."""
 
     async def db(ack: AsyncAck, body: dict[str, Any]) -> None:
+        where = {
+            "user": {"id": body["user_id"]},
+            "channel": {"id": body["channel_id"]},
+            "response_url": body.get("response_url"),
+        }
+
+        def later(message: Coroutine[Any, Any, Message]) -> None:
+            background.start(_told(replies, where, message, desk), limit=LATE_MAX)
+
         typed = Typed(
             team=body.get("team_id", ""),
             user=body["user_id"],
@@ -25,6 +41,7 @@ def register(app: AsyncApp, desk: Desk) -> None:
             text=body.get("text", ""),
             delivery=f"slack:{body['trigger_id']}",
             trigger=body["trigger_id"],
+            later=later,
         )
         message = await guarded(
             "command", partial(router.answer, desk, typed), metrics=desk.metrics, changes=True
@@ -35,3 +52,9 @@ def register(app: AsyncApp, desk: Desk) -> None:
             await ack()
 
     app.command(COMMAND)(db)
+
+
+async def _told(
+    replies: Replies, where: dict[str, Any], message: Coroutine[Any, Any, Message], desk: Desk
+) -> None:
+    await replies.tell(where, await settled("command", message, metrics=desk.metrics))

@@ -34,10 +34,24 @@ async def guarded(
             async with turn(seconds_max=ANSWER_SECONDS_MAX):
                 return shown(await answer())
     except (ExplainedError, PostgresError) as error:
-        metrics.refused("slack", str(error.why) if isinstance(error, RefusedError) else "input")
-        return problem_message(redact(error.problem), redact(error.next_step))
+        return _explained(error, metrics)
     except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
         return failure(where, error, metrics=metrics, changes=changes)
+
+
+async def settled(where: str, answer: Awaitable[Message], *, metrics: Metrics) -> Message:
+    """What comes of a look that nobody waits for with an ack; it has a limit of its own."""
+    try:
+        return shown(await answer)
+    except (ExplainedError, PostgresError) as error:
+        return _explained(error, metrics)
+    except Exception as error:  # noqa: BLE001 - the edge: everything else is a bug
+        return failure(where, error, metrics=metrics, changes=False)
+
+
+def _explained(error: ExplainedError | PostgresError, metrics: Metrics) -> Message:
+    metrics.refused("slack", str(error.why) if isinstance(error, RefusedError) else "input")
+    return problem_message(redact(error.problem), redact(error.next_step))
 
 
 def failure(where: str, error: Exception, *, metrics: Metrics, changes: bool) -> Message:

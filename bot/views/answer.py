@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from bot.blocks import (
@@ -13,6 +14,7 @@ from bot.blocks import (
     context,
     escape,
     fields,
+    one_line,
     section,
     sections,
     shorten,
@@ -26,21 +28,31 @@ _BAR_CELLS: Final = 20
 _TEXT_LINES_MAX: Final = 20
 
 
-def answer_message(answer: Answer) -> Message:
-    """An answer in full; a table longer than a screenful says how many rows are left out."""
+def answer_message(answer: Answer, *, below: Sequence[Block] = ()) -> Message:
+    """An answer in full; a table longer than a screenful says how many rows are left out.
+
+    `below`: what stands at its end whatever its length, such as buttons.
+    """
     blocks: list[Block] = [
         *titled(answer.title),
         *(sections("\n".join(escape(line) for line in answer.lines)) if answer.lines else []),
         *fields(answer.facts),
         *_table(answer),
     ]
-    if len(blocks) > MESSAGE_BLOCKS_MAX:
-        left_out = len(blocks) - MESSAGE_BLOCKS_MAX + 1
+    room = MESSAGE_BLOCKS_MAX - len(below)
+    if len(blocks) > room:
+        left_out = len(blocks) - room + 1
         blocks = [
-            *blocks[: MESSAGE_BLOCKS_MAX - 1],
+            *blocks[: room - 1],
             context(f"…and {left_out} more parts. Ask for less at once."),
         ]
-    return Message(text=_spoken(answer), blocks=tuple(blocks))
+    return Message(text=_spoken(answer), blocks=(*blocks, *below))
+
+
+def looking_message(what: str) -> Message:
+    """Said while a look takes longer than Slack waits."""
+    text = f"Looking at {one_line(what)}. The answer follows here, in less than a minute."
+    return Message(text=text, blocks=(section(f"⏳ {text}"),))
 
 
 def progress_message(text: str, fraction: float | None) -> Message:

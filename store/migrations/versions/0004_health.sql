@@ -149,6 +149,9 @@ CREATE TABLE places (
     PRIMARY KEY (kind, key)
 );
 
+-- What was done to a database last: answers from before it are not remembered.
+CREATE INDEX runs_of_database ON runs (database, ended_at DESC) WHERE ended_at IS NOT NULL;
+
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO twokey_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO twokey_app;
 GRANT INSERT, UPDATE, DELETE ON nodes, samples, rollups, statements, statement_texts, sizes,
