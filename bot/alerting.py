@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -61,7 +61,7 @@ class Watch:
         async with asyncio.timeout(LOOK_SECONDS_MAX), self.store.begin() as conn:
             if not await look_alone(conn):
                 return None
-            firing = [firing_of(row) for row in await firing_alerts(conn)]
+            firing = [firing_of(asdict(row)) for row in await firing_alerts(conn)]
             known = await states(conn, self.inventory.databases.values(), now)
             found = [alert for state in known for alert in findings(state, now)]
             settled = settle(firing, found, now)
@@ -75,7 +75,7 @@ class Watch:
         for firing, alert in settled.update:
             await see_alert(
                 conn, firing.id, severity=str(alert.severity), problem=alert.problem,
-                next_step=alert.next_step, at=now,
+                next_step=alert.next_step, at=now, detail={},
             )  # fmt: skip
         for firing, alert in settled.worse:
             await self._tell(conn, alert, "firing", since=firing.fired_at, now=now)

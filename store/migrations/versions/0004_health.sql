@@ -156,4 +156,4 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO twokey_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO twokey_app;
 GRANT INSERT, UPDATE, DELETE ON nodes, samples, rollups, statements, statement_texts, sizes,
                                 alert_states, places TO twokey_app;
-GRANT INSERT, UPDATE ON incidents, silences TO twokey_app;
+GRANT INSERT, UPDATE, DELETE ON incidents, silences TO twokey_app;
