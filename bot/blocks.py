@@ -20,6 +20,7 @@ from bot.safe import (
     unescape,
     verbatim,
 )
+from jobs.operation import Chart
 
 # What makes somebody else's text safe stands in `bot.safe`; views take all from here.
 __all__ = [
@@ -47,11 +48,16 @@ _NEWLINE: Final = "\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A whole message. `text` is a full sentence: notifications and screen readers use it."""
+    """A whole message. `text` is a full sentence: notifications and screen readers use it.
+
+    `charts` are what its `data_visualization` blocks show, in their order: `bot.charts` draws
+    them in another way where a workspace does not take such blocks.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     is_problem: bool = False
+    charts: tuple[Chart, ...] = ()
 
     def content(self) -> dict[str, Any]:
         """As Slack's methods take it."""

@@ -21,6 +21,7 @@ from bot.blocks import (
     table,
     titled,
 )
+from bot.views.chart import CHART_BLOCK, chart_blocks, native
 from jobs.operation import Answer
 
 _ROWS_MAX: Final = 100
@@ -37,6 +38,7 @@ def answer_message(answer: Answer, *, below: Sequence[Block] = ()) -> Message:
         *titled(answer.title),
         *(sections("\n".join(escape(line) for line in answer.lines)) if answer.lines else []),
         *fields(answer.facts),
+        *chart_blocks(answer.charts),
         *_table(answer),
     ]
     room = MESSAGE_BLOCKS_MAX - len(below)
@@ -46,7 +48,12 @@ def answer_message(answer: Answer, *, below: Sequence[Block] = ()) -> Message:
             *blocks[: room - 1],
             context(f"…and {left_out} more parts. Ask for less at once."),
         ]
-    return Message(text=_spoken(answer), blocks=(*blocks, *below))
+    drawn = sum(block["type"] == CHART_BLOCK for block in blocks)
+    return Message(
+        text=_spoken(answer),
+        blocks=(*blocks, *below),
+        charts=native(answer.charts)[:drawn],
+    )
 
 
 def looking_message(what: str) -> Message:
@@ -97,6 +104,7 @@ def _spoken(answer: Answer) -> str:
         answer.title,
         *answer.lines,
         *(f"{name}: {value}" for name, value in answer.facts),
+        *(f"{chart.title}: {chart.alt}" for chart in answer.charts),
     ]
     spoken = "\n".join(escape(line) for line in lines[:_TEXT_LINES_MAX])
     if (rest := len(lines) - _TEXT_LINES_MAX) > 0:

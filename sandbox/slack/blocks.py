@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from sandbox.slack.charts import CHARTS, chart_flaws
 from sandbox.slack.elements import ACCESSORIES, ACTIONS, ELEMENTS, ID_CHARS_MAX, INPUTS
 from sandbox.slack.initials import flaws
 from sandbox.slack.rules import (
@@ -30,6 +32,7 @@ VIEW_BLOCKS_MAX: Final = 100
 VIEW_BYTES_MAX: Final = 250_000
 MARKDOWN_CHARS_MAX: Final = 12_000
 CHARTS_MAX: Final = 2
+_FILE_ID: Final = re.compile(r"^[F][A-Z0-9]{8,}$")
 SURFACES: Final[Mapping[str, frozenset[str]]] = {
     "section": frozenset({"message", "modal", "home"}),
     "divider": frozenset({"message", "modal", "home"}),
@@ -49,6 +52,13 @@ _BLOCK: Final[Mapping[str, Rule]] = {
     "type": string(100),
     "block_id": string(ID_CHARS_MAX, least=1),
 }
+
+
+def _file_id(problems: Problems, value: Any, at: str) -> None:
+    if not isinstance(value, str) or not _FILE_ID.fullmatch(value):
+        problems.add(f"input must match regex pattern: {_FILE_ID.pattern}", at)
+
+
 _CONTEXT: Final[Mapping[str, Spec]] = {
     "image": ELEMENTS["image"],
     "plain_text": Spec(
@@ -67,29 +77,6 @@ _CELLS: Final[Mapping[str, Spec]] = {
         required=("elements",),
     ),
 }
-_POINT: Final = shape(
-    Spec(
-        fields={"label": string(20, least=1), "value": anything, "x": anything, "y": anything},
-        required=(),
-    )
-)
-_SERIES: Final = shape(
-    Spec(
-        fields={"name": string(20, least=1), "data": items(_POINT, most=20), "color": anything},
-        required=("name", "data"),
-    )
-)
-_CHART: Final = shape(
-    Spec(
-        fields={
-            "type": choice("line", "bar", "area", "pie"),
-            "series": items(_SERIES, most=6),
-            "segments": items(_POINT, most=6),
-            "axis_config": anything,
-        },
-        required=("type",),
-    )
-)
 
 BLOCKS: Final[Mapping[str, Spec]] = {
     "section": Spec(
@@ -127,7 +114,7 @@ BLOCKS: Final[Mapping[str, Spec]] = {
         fields={
             **_BLOCK,
             "image_url": string(3000),
-            "slack_file": anything,
+            "slack_file": shape(Spec(fields={"id": _file_id, "url": string(3000)})),
             "alt_text": string(2000, least=1),
             "title": plain(2000),
         },
@@ -150,7 +137,7 @@ BLOCKS: Final[Mapping[str, Spec]] = {
         required=("type", "external_id", "source"),
     ),
     "data_visualization": Spec(
-        fields={**_BLOCK, "title": string(50, least=1), "chart": _CHART},
+        fields={**_BLOCK, "title": string(50, least=1), "chart": one_of(CHARTS)},
         required=("type", "title", "chart"),
     ),
 }
@@ -177,6 +164,9 @@ def _check_block(problems: Problems, block: Json, *, surface: str, at: str) -> N
         problems.add("missing required field: text", at)
     for element in elements_of(block):
         _check_element(problems, element, at)
+    if block["type"] == "data_visualization":
+        for flaw in chart_flaws(block["chart"]):
+            problems.add(flaw, f"{at}/chart")
     if block["type"] == "image" and not (block.get("image_url") or block.get("slack_file")):
         problems.add("missing required field: image_url", at)
 

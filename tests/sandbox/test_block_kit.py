@@ -39,15 +39,28 @@ def table(rows: int, columns: int = 1) -> Json:
     return {"type": "table", "rows": [[cell] * columns for _ in range(rows)]}
 
 
-def chart(points: int = 3, series: int = 1) -> Json:
+def chart(points: int = 3, lines: int = 1, **more: Any) -> Json:
     """A line chart."""
-    data = [{"label": str(n), "value": n} for n in range(points)]
-    lines = [{"name": f"s{n}", "data": data} for n in range(series)]
-    return {
-        "type": "data_visualization",
-        "title": "Size",
-        "chart": {"type": "line", "series": lines},
-    }
+    labels = [str(n) for n in range(points)]
+    series = [line(f"s{n}", labels) for n in range(lines)]
+    drawn = {"type": "line", "series": series, "axis_config": {"categories": labels}, **more}
+    return {"type": "data_visualization", "title": "Size", "chart": drawn}
+
+
+def line(name: str, labels: list[str], value: Any = 1) -> Json:
+    """A series that has the same value everywhere."""
+    return {"name": name, "data": [{"label": label, "value": value} for label in labels]}
+
+
+def pie(value: Any) -> Json:
+    """A pie of one segment."""
+    drawn = {"type": "pie", "segments": [{"label": "a", "value": value}]}
+    return {"type": "data_visualization", "title": "Share", "chart": drawn}
+
+
+def picture(file_id: str) -> Json:
+    """An image block with a file of Slack's."""
+    return {"type": "image", "slack_file": {"id": file_id}, "alt_text": "a chart"}
 
 
 CONFIRM = {
@@ -69,6 +82,8 @@ GOOD: list[list[Json]] = [
     [{"type": "markdown", "text": "**x**"}],
     [table(100, 20)],
     [chart(20, 6), chart()],
+    [pie(0.5)],
+    [picture("F0123ABCDE")],
     [section()] * 50,
 ]
 
@@ -125,6 +140,25 @@ BAD: list[tuple[list[Any], str, str]] = [
     ([chart(21)], "no more than 20", "/chart/series/0/data"),
     ([chart(1, 7)], "no more than 6", "/chart/series"),
     ([chart(), chart(), chart()], "no more than 2", "/blocks"),
+    ([chart(axis_config=None)], "missing required field: axis_config", "/chart"),
+    ([chart(axis_config={"categories": ["0", "1"]})], "must match axis_config", "/chart"),
+    ([chart(series=[line("s", ["0", "1"])])], "must match axis_config", "/chart"),
+    ([chart(series=[line("s", ["0", "1", "2"])] * 2)], "names must be unique", "/chart"),
+    (
+        [chart(series=[line("s", ["0"] * 2)], axis_config={"categories": ["0"] * 2})],
+        "categories must be unique",
+        "/chart",
+    ),
+    ([chart(series=[line("s", ["0", "1", "2"], "7")])], "must be a number", "/data/0/value"),
+    ([chart(series=[line("s", ["0", "1", "2"], True)])], "must be a number", "/data/0/value"),
+    ([chart(series=[line("s", ["0", "1", "2"], None)])], "missing required field", "/data/0"),
+    (
+        [chart(axis_config={"categories": ["0", "1", "2"], "y_label": "x" * 51})],
+        "less than 51",
+        "/axis_config/y_label",
+    ),
+    ([pie(0)], "must be greater than 0", "/segments/0/value"),
+    ([picture("file-1")], "input must match regex pattern", "/slack_file/id"),
 ]
 
 
