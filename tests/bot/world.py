@@ -218,14 +218,21 @@ def settings(slack: SlackStandIn, store: Store, home: Path, *, http: bool) -> Se
 
 @contextlib.asynccontextmanager
 async def running(
-    slack: SlackStandIn, store: Store, home: Path, dsn: str, *, http: bool, worker: bool = True
+    slack: SlackStandIn,
+    store: Store,
+    home: Path,
+    dsn: str,
+    *,
+    http: bool,
+    worker: bool = True,
+    operations: Mapping[str, Operation] | None = None,
 ) -> AsyncIterator[World]:
     """Twokey at work; it is stopped at the end of the block."""
     async with assembled(
         settings(slack, store, home, http=http),
         inventory(home, dsn),
         store=store,
-        operations=OPERATIONS,
+        operations=operations or OPERATIONS,
         pace=FAST,
         limits=Limits(poll=timedelta(milliseconds=200), stop_grace=timedelta(seconds=2)),
     ) as twokey:
