@@ -1,0 +1,215 @@
+"""Whether a database is well, in one word and its reasons, and what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from jobs.health_state import FiringAlert, HealthState, is_stale
+from jobs.operation import Suggestion
+from jobs.text import count_text, span_text
+from store.samples import NodeRow
+
+ADVICE_MAX: Final = 5
+_SUGGESTIONS_MAX: Final = 5
+_NOTES_MAX: Final = 20
+_NAMED_MAX: Final = 3
+
+
+class Status(StrEnum):
+    """The worst first."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst."""
+        return list(Status).index(self)
+
+
+# What an alert's own operation is, where pressing a button helps and asks for nothing else.
+_HELPS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "BackupMissing": ("backup", "Take a backup"),
+        "BackupDamaged": ("backup", "Take a backup"),
+        "WalArchiveGap": ("backup", "Take a backup"),
+        "VerificationFailed": ("backup", "Take a backup"),
+        "BackupUnverified": ("verify", "Verify a backup"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A database's status and its reason, a sentence."""
+
+    state: HealthState
+    status: Status
+    reason: str
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The worst first."""
+        return self.status.rank, -len(self.state.alerts), self.state.database.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to do next: a line with the command that helps, and a button where one does."""
+
+    text: str
+    suggestion: Suggestion | None = None
+
+
+def judged(state: HealthState, now: datetime) -> Judged:
+    """The overall status, by the guide: what fires, then whether anybody sees it at all."""
+    status = _status(state, now)
+    return Judged(state=state, status=status, reason=_reason(state, status, now))
+
+
+def worst_first(found: Iterable[Judged]) -> Sequence[Judged]:
+    """Those that need somebody, before those that do not."""
+    return sorted(found, key=lambda each: each.order)
+
+
+def _status(state: HealthState, now: datetime) -> Status:
+    severities = {alert.severity for alert in state.alerts}
+    if "critical" in severities:
+        return Status.CRITICAL
+    if severities or state.is_blind(now):
+        return Status.WARNING
+    if not state.database.monitoring.is_on or state.seen_at is None:
+        return Status.UNKNOWN
+    return Status.HEALTHY if all(node.ok for node in state.nodes) else Status.WARNING
+
+
+def _reason(state: HealthState, status: Status, now: datetime) -> str:
+    if state.alerts:
+        names = list(dict.fromkeys(alert.title for alert in state.alerts))
+        rest = len(names) - _NAMED_MAX
+        more = f" and {rest} more" if rest > 0 else ""
+        verb = "fires" if len(state.alerts) == 1 else "fire"
+        alerts = count_text(len(state.alerts), "alert")
+        return f"{alerts} {verb}: {', '.join(names[:_NAMED_MAX])}{more}."
+    if unseen := why_unseen(state, now):
+        return unseen[0]
+    if status is Status.WARNING:
+        return "A node does not answer."
+    return "Nothing fires, and every node answers."
+
+
+def why_unseen(state: HealthState, now: datetime) -> tuple[str, str] | None:
+    """Why there are no fresh numbers and what to do, as two sentences; None: there are."""
+    name = state.database.name
+    if not state.database.monitoring.is_on:
+        return (
+            f"Monitoring of {name} is switched off.",
+            f"Take `monitoring: false` out of {name} in the inventory.",
+        )
+    if not state.nodes:
+        return (
+            f"No worker has looked at {name} yet.",
+            "See whether a worker runs that has it in its inventory, and what twokey doctor says.",
+        )
+    main = state.main
+    if main is None or main.seen_at is None:
+        first = main or state.nodes[0]
+        return first.problem or f"{name} was never seen.", first.next_step or "Try: twokey doctor"
+    if is_stale(main, state.database, now):
+        ago = span_text(now - main.seen_at)
+        return (
+            f"Nobody has seen {name} for {ago}. {main.problem}".strip(),
+            main.next_step or "See whether a worker runs that has it in its inventory.",
+        )
+    return None
+
+
+def advice(state: HealthState, now: datetime) -> tuple[Advice, ...]:
+    """What to do next, the most urgent first; at most `ADVICE_MAX`, of which the last counts."""
+    found = [
+        *(_of_alert(state, alert) for alert in state.alerts),
+        *_of_nodes(state, now),
+        *(Advice(text=note) for note in notes(state)),
+    ]
+    if len(found) <= ADVICE_MAX:
+        return tuple(found)
+    rest = len(found) - ADVICE_MAX + 1
+    more = Advice(text=f"And {rest} more: /db alerts {state.database.name}")
+    return (*found[: ADVICE_MAX - 1], more)
+
+
+def suggestions(state: HealthState, found: Iterable[Advice]) -> tuple[Suggestion, ...]:
+    """Buttons that help, each once: what blocks others first."""
+    all_of_them = [*_blockers(state), *(each.suggestion for each in found if each.suggestion)]
+    seen: dict[tuple[str, str], Suggestion] = {}
+    for each in all_of_them:
+        seen.setdefault((each.operation, str(sorted(each.params.items()))), each)
+    return tuple(seen.values())[:_SUGGESTIONS_MAX]
+
+
+def notes(state: HealthState) -> Sequence[str]:
+    """What limits the numbers: statistics that are missing, or were reset."""
+    missing = state.detail.get("statements_missing")
+    said = [missing] if isinstance(missing, str) and missing else []
+    given = state.detail.get("notes")
+    more = [note for note in given if isinstance(note, str)] if isinstance(given, list) else []
+    return list(dict.fromkeys([*said, *more[:_NOTES_MAX]]))
+
+
+def _of_alert(state: HealthState, alert: FiringAlert) -> Advice:
+    acked = " Somebody is at it." if alert.acked_by else ""
+    text = f"{alert.severity}: {alert.title}. {alert.problem}{acked} {alert.next_step}"
+    helps = _HELPS.get(alert.name)
+    if helps is None:
+        return Advice(text=text)
+    operation, words = helps
+    params = {"database": state.database.name}
+    suggestion = Suggestion(text=words, operation=operation, params=params, reason=alert.problem)
+    return Advice(text=text, suggestion=suggestion)
+
+
+def _of_nodes(state: HealthState, now: datetime) -> Iterator[Advice]:
+    """Nodes that nobody sees, unless an alert says so already."""
+    if state.alerts and any(
+        "Blind" in alert.name or "Down" in alert.name for alert in state.alerts
+    ):
+        return
+    main = state.main
+    if unseen := why_unseen(state, now):
+        yield Advice(text=" ".join(unseen))
+    for node in state.nodes:
+        is_said = node is main and unseen is not None
+        if not is_said and (not node.ok or is_stale(node, state.database, now)):
+            yield Advice(text=_unseen_node(node, now))
+
+
+def _unseen_node(node: NodeRow, now: datetime) -> str:
+    since = f"for {span_text(now - node.seen_at)}" if node.seen_at else "ever"
+    said = f"Node {node.node} was not seen {since}."
+    return " ".join(filter(None, (said, node.problem, node.next_step)))
+
+
+def _blockers(state: HealthState) -> Iterator[Suggestion]:
+    """Sessions that hold others up and wait for nobody themselves."""
+    given = state.detail.get("blockers")
+    waiting: Sequence[Mapping[str, Any]] = given if isinstance(given, list) else []
+    held = {each.get("pid") for each in waiting}
+    roots: dict[int, int] = {}
+    for each in waiting:
+        for pid in each.get("blocked_by", ()):
+            if isinstance(pid, int) and pid > 0 and pid not in held:
+                roots[pid] = roots.get(pid, 0) + 1
+    for pid, count in sorted(roots.items(), key=lambda pair: -pair[1]):
+        yield Suggestion(
+            text=f"End session {pid}",
+            operation="terminate-backend",
+            params={"database": state.database.name, "pid": pid},
+            reason=f"Session {pid} holds up {count_text(count, 'other')}.",
+        )
