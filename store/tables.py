@@ -551,7 +551,7 @@ samples = sa.Table(
     sa.Column("node", sa.Text, primary_key=True),
     sa.Column("at", TIMESTAMP(timezone=True), primary_key=True),
     sa.Column("numbers", JSONB, nullable=False),
-    sa.Index("samples_at", "at", postgresql_using="brin"),
+    sa.Index("samples_at", "at"),
 )
 
 rollups = sa.Table(
