@@ -151,7 +151,8 @@ async def build(target: Target, order: Order, *, limits: BuildLimits, tell: Tell
         while True:
             async with _session(target, limits, f"create {order.text}") as conn:
                 try:
-                    if (made := await _once(target, conn, order, limits, tell)) is not None:
+                    made = await _once(target, conn, order, limits, tell)
+                    if made is not None:
                         return made
                     continue
                 except asyncpg.LockNotAvailableError:
@@ -212,6 +213,28 @@ def progress_text(row: Any) -> str:
         f"{str(row['phase']).capitalize()}: {row['lockers_done']} of {row['lockers_total']} done,"
         f" now for process {row['locker']} ({row['name'] or 'no name'}) at work{since}"
     )
+
+
+async def _once(
+    target: Target, conn: Any, order: Order, limits: BuildLimits, tell: Tell
+) -> Built | None:
+    """Do what is to be done next; the index once it is there, else None: look again."""
+    found = await conn.fetchrow(FIND, order.schema, order.name)
+    match next_move(found, order):
+        case Move.TAKE:
+            return await _built(conn, found)
+        case Move.WAIT:
+            await _watch_other(conn, found["builder"], limits, tell)
+        case Move.CLEAR:
+            await tell("Dropping what an earlier attempt left half-built", None)
+            await _drop(conn, order.schema, order.name, limits)
+        case Move.CREATE:
+            await _create(target, conn, order, limits, tell)
+        case Move.REFUSE:
+            raise _taken(order)
+        case never:
+            assert_never(never)
+    return None
 
 
 async def _create(target: Target, conn: Any, order: Order, limits: BuildLimits, tell: Tell) -> None:
