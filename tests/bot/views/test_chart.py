@@ -14,7 +14,7 @@ from bot.views.answer import answer_message
 from bot.views.chart import chart_block, chart_blocks, chart_text, native, thinned
 from jobs.drawing import Role
 from jobs.operation import Answer, Chart, ChartKind, Series
-from tests.bot.views.cards import HUGE, problems, texts
+from tests.bot.views.cards import problems, texts
 
 
 def a_chart(*values: tuple[float | None, ...], kind: ChartKind = ChartKind.LINE) -> Chart:
