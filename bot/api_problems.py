@@ -8,6 +8,7 @@ from approvals.words import BadInputError, ExplainedError, RefusedError
 from bot.api_answers import STATUS, problem
 from bot.api_bodies import MalformedError
 from bot.api_guard import LimitedError
+from bot.planning import StillLookingError
 from bot.turns import NoTurnError
 from jobs.away import is_away
 from postgres.errors import PostgresError
@@ -38,10 +39,10 @@ def explained(error: Exception) -> tuple[int, dict[str, Any]]:
             said = (400, "input")
         case BadInputError():
             said = (422, "input")
+        case PostgresError() | StillLookingError():
+            said = (503, "database")
         case ExplainedError():
             said = (422, "plan")
-        case PostgresError():
-            said = (503, "database")
         case NoTurnError() | TimeoutError():
             late = isinstance(error, TimeoutError)
             return 503, problem("timeout", *_TOO_LONG) if late else problem("busy", *_NO_TURN)

@@ -183,6 +183,7 @@ class Twokey:
 
     async def close(self) -> None:
         """Let go of connections to target databases."""
+        await self.desk.planner.remembered.close()
         await self.readers.close()
 
 
