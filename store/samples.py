@@ -24,9 +24,14 @@ WIDTHS: Final[Mapping[Width, timedelta]] = {
 POINTS_MAX: Final = 10_000
 # Points enough for a chart of any size.
 CHART_POINTS: Final = 400
+# So late may a look come (a collector keeps it while the store is away) and still be stored.
+LATE_MAX: Final = timedelta(minutes=10)
+# A look from so far ahead was stored with a wrong clock: it must not keep all others out.
+AHEAD_MAX: Final = timedelta(minutes=15)
 # Whoever stopped looking at a node this long ago does not look at it any more.
 FORGOTTEN_AFTER: Final = timedelta(minutes=15)
 KEY: Final = ("database", "node")
+NUMBER_MAX: Final = 1e30
 _DIGITS: Final = 6
 _AT: Final = TIMESTAMP(timezone=True)
 _NAMES: Final = ARRAY(sa.Text())
@@ -217,14 +222,21 @@ def width_for(span: timedelta, *, every: timedelta = timedelta(seconds=30)) -> W
 
 
 def rounded(value: float | None) -> float | None:
-    """Six digits, whole numbers whole: what is stored for years shall be short; None: no number."""
-    if value is None or not math.isfinite(value):
+    """Six digits, whole numbers whole: what is stored for years shall be short; None: no number.
+
+    Within what a `real` holds: a number beyond would stop every roll-up that meets it.
+    """
+    if value is None or not math.isfinite(value) or abs(value) > NUMBER_MAX:
         return None
+    if abs(value) < 1 / NUMBER_MAX:
+        return 0
     return round(value) if abs(value) >= 10**_DIGITS else float(f"{value:.{_DIGITS}g}")
 
 
 def _is_news(row: NodeRow, stored: NodeRow | None, gap: timedelta) -> bool:
     if stored is None:
+        return True
+    if stored.at - row.at > AHEAD_MAX:
         return True
     is_ours = stored.collector == row.collector
     return row.at > stored.at and (is_ours or row.at - stored.at >= gap)

@@ -135,6 +135,8 @@ async def test_numbers_that_are_none_are_not_stored(store: Store) -> None:
         (0.000012345678, 1.23457e-05),
         (123_456_789_012.4, 123_456_789_012),
         (0, 0),
+        (1e-40, 0),
+        (1e39, None),
         (None, None),
         (math.nan, None),
         (-math.inf, None),
