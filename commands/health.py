@@ -81,10 +81,11 @@ def _of_one(one: Judged, history: History, now: datetime) -> Answer:
     if state.seen_at is None:
         return Answer(title=title, lines=lines, suggestions=suggestions(state, next_steps))
     tables = _tables(state.detail)
+    is_now = why_unseen(state, now) is None and state.main is not None and state.main.ok
     return Answer(
         title=title,
         lines=lines,
-        facts=(*_groups(state, history.trends), *_nodes(state, now)),
+        facts=(*(_groups(state, history.trends) if is_now else ()), *_nodes(state, now)),
         charts=_chart(name, history),
         table=Table(columns=("Largest tables", "Size", "Indexes", "Rows"), rows=tables)
         if tables

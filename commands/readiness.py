@@ -1,4 +1,4 @@
-"""`/db readiness [orders]`: could it be brought back today? With the evidence, and its age."""
+"""`/db readiness [orders]`: the guide's ten checks, each with its evidence and its age."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 from jobs.backup_state import states
+from jobs.health_state import health_states
 from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk, Table
 from jobs.readiness import Readiness, readiness, worst_first
+from jobs.readiness_checks import Check
+from jobs.readiness_facts import facts_of
+from jobs.text import span_text
 
 _DATABASES_MAX: Final = 100
 _NEXT_MAX: Final = 5
 _ALERTS_MAX: Final = 10
+_MENDS_MAX: Final = 5
 
 
 class Params(BaseModel, extra="forbid"):
@@ -34,7 +39,12 @@ async def answer(context: Context, params: Params) -> Answer:
         )
     async with context.store.begin() as conn:
         known = await states(conn, wanted, context.now)
-    found = [readiness(state, context.now) for state in known]
+        health = await health_states(conn, wanted)
+        facts = await facts_of(conn, health, context.now)
+    found = [
+        readiness(state, each, facts[each.database.name], context.now)
+        for state, each in zip(known, health, strict=True)
+    ]
     return _of_one(found[0]) if params.database else _of_all(worst_first(found))
 
 
@@ -43,20 +53,34 @@ def _of_one(found: Readiness) -> Answer:
         f"{alert.severity}: {alert.name}. {alert.problem} {alert.next_step}"
         for alert in found.alerts[:_ALERTS_MAX]
     ]
+    details = (
+        ("ok" if item.is_met else "NO", item.name, item.evidence, f"of {item.check}")
+        for item in found.items
+    )
     return Answer(
         title=f"Readiness of {found.database}: {found.score}",
-        lines=(*alerts, _next(found)),
+        lines=(*alerts, *_mends(found.missing), _next(found)),
         table=Table(
-            columns=("", "Check", "Evidence"),
-            rows=tuple(
-                ("ok" if item.is_met else "NO", item.name, item.evidence) for item in found.items
-            ),
+            columns=("", "Check", "Evidence", "Age"),
+            rows=(*(_row(check) for check in found.checks), *details),
         ),
     )
 
 
+def _row(check: Check) -> tuple[str, str, str, str]:
+    age = "-" if check.age is None else span_text(check.age)
+    return str(check.verdict), f"{check.number}. {check.name}", check.evidence, age
+
+
+def _mends(missing: Sequence[Check]) -> Sequence[str]:
+    """What to do first, for what is not met."""
+    said = [f"To mend {check.number}: {check.mend}" for check in missing if check.mend]
+    rest = len(said) - _MENDS_MAX
+    return [*said[:_MENDS_MAX], *([f"And {rest} more below."] if rest > 0 else [])]
+
+
 def _of_all(found: Sequence[Readiness]) -> Answer:
-    ready = sum(each.met == len(each.items) for each in found)
+    ready = sum(not each.missing for each in found)
     shown = found[:_DATABASES_MAX]
     rest = len(found) - len(shown)
     return Answer(
@@ -75,7 +99,7 @@ def _of_all(found: Sequence[Readiness]) -> Answer:
 
 
 def _missing(found: Readiness) -> str:
-    missing = [item.name for item in found.items if not item.is_met]
+    missing = [check.name for check in found.missing]
     more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""  # noqa: PLR2004
     return f"{', '.join(missing[:2])}{more}" or "nothing"
 
@@ -94,7 +118,7 @@ def _soonest(found: Readiness) -> str:
 
 OPERATION = Operation(
     name="readiness",
-    summary="Show whether databases could be brought back today, and by what one can tell",
+    summary="Show what databases are ready for: ten checks, each with its evidence and age",
     kind=Kind.QUERY,
     risk=Risk.NONE,
     params=Params,

@@ -1,76 +1,63 @@
-"""Could this database be brought back today? A checklist with its evidence. Pure."""
+"""Is a database ready for the day when things go wrong? The guide's ten checks. Pure.
+
+Each check has its evidence, how old that is, and what would mend it. What nobody knows counts
+as not met: a checklist that takes silence for a yes is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
-from approvals.counting import count_text
-from jobs.alerts import Alert, age_of, findings, newest_of, restore_estimate
-from jobs.backup_settings import ArchiveMethod
-from jobs.backup_state import DatabaseState, Line
-from jobs.operation import RTO
-from jobs.text import span_text
+from jobs.alerts import Alert, findings
+from jobs.backup_state import DatabaseState
+from jobs.health_state import HealthState
+from jobs.readiness_backups import Item, backup_items
+from jobs.readiness_checks import Check, Verdict, checks
+from jobs.readiness_facts import Facts
 from jobs.timetable import timetable, upcoming
-from postgres.sizes import pretty_bytes
-
-_PROOFS: Final = frozenset({"BackupUnverified", "VerificationFailed"})
-_ARCHIVE: Final = frozenset({"WalArchiveDown", "WalArchiveBehind", "WalArchiveGap", "SlotGrowth"})
-_PROOF_MAX: Final = timedelta(days=8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One line of the checklist: what, whether it is so, and by what one can tell."""
-
-    name: str
-    is_met: bool
-    evidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """A database's checklist, what is wrong now, and what the clock does next."""
+    """The ten checks, what stands behind the first two, and what the clock does next."""
 
     database: str
+    checks: tuple[Check, ...]
     items: tuple[Item, ...]
     alerts: tuple[Alert, ...]
     next: tuple[tuple[str, datetime], ...]
 
     @property
     def met(self) -> int:
-        """How many lines are as they should be."""
-        return sum(item.is_met for item in self.items)
+        """How many checks are as they should be."""
+        return sum(check.verdict is Verdict.MET for check in self.checks)
+
+    @property
+    def missing(self) -> tuple[Check, ...]:
+        """Those that are not, or of which nobody knows."""
+        return tuple(check for check in self.checks if check.verdict is not Verdict.MET)
 
     @property
     def score(self) -> str:
-        """Such as "7 of 9"."""
-        return f"{self.met} of {len(self.items)}"
+        """Such as "7 of 10"."""
+        return f"{self.met} of {len(self.checks)}"
 
     @property
-    def order(self) -> tuple[float, str]:
+    def order(self) -> tuple[int, str]:
         """The worst first."""
-        return self.met / len(self.items), self.database
+        return self.met, self.database
 
 
-def readiness(state: DatabaseState, now: datetime) -> Readiness:
+def readiness(state: DatabaseState, health: HealthState, facts: Facts, now: datetime) -> Readiness:
     """How ready a database is, by what the store knows."""
     alerts = findings(state, now)
-    names = {alert.name for alert in alerts}
+    items = backup_items(state, alerts, now)
     return Readiness(
         database=state.database.name,
-        items=(
-            _scheduled(state),
-            *_tiers(state, now),
-            _window(state, names, now),
-            _proven(state, names, now),
-            _restore_time(state),
-            _queries(state),
-            _retention(state),
-            _quiet(alerts),
-        ),
+        checks=checks(state, health, facts, items=items, alerts=alerts, now=now),
+        items=items,
         alerts=alerts,
         next=tuple(upcoming(timetable(state.database), now)),
     )
@@ -79,108 +66,3 @@ def readiness(state: DatabaseState, now: datetime) -> Readiness:
 def worst_first(found: Iterable[Readiness]) -> Sequence[Readiness]:
     """Those that need somebody, before those that do not."""
     return sorted(found, key=lambda each: each.order)
-
-
-def _scheduled(state: DatabaseState) -> Item:
-    whats = [timed.what for timed in timetable(state.database)]
-    return Item(
-        name="By the clock",
-        is_met=any(what.startswith("backup") for what in whats),
-        evidence=", ".join(whats) or "nothing: backups are taken by hand",
-    )
-
-
-def _tiers(state: DatabaseState, now: datetime) -> Iterator[Item]:
-    """The newest backup of each tier that is scheduled; without any, of all."""
-    timed = [(each, each.tier) for each in timetable(state.database) if each.tier]
-    for each, tier in timed:
-        newest = newest_of(state, tier, now)
-        age, allowed = age_of(state, each, tier, now)
-        is_met = newest is not None and age is not None and age <= allowed
-        evidence = f"{_age(newest, now)}, one is due every {span_text(allowed)}"
-        yield Item(name=f"Newest {tier} backup", is_met=is_met, evidence=evidence)
-    if not timed:
-        usable = next((line for line in state.backups if line.is_usable), None)
-        yield Item(name="Newest backup", is_met=usable is not None, evidence=_age(usable, now))
-
-
-def _age(line: Line | None, now: datetime) -> str:
-    if line is None:
-        return "there is none"
-    return f"{line.id}, {span_text(now - line.started_at)} old"
-
-
-def _window(state: DatabaseState, names: set[str], now: datetime) -> Item:
-    """From where on any moment can be recovered, as the archive's keeper has seen it."""
-    settings, archive = state.database.backups.archive, state.archive
-    if settings.method is ArchiveMethod.NONE:
-        evidence = "off: only the ends of backups can be recovered"
-    elif archive is None:
-        evidence = "nobody has looked after it yet"
-    else:
-        since = _continuous_since(state, now)
-        begin = f"since {since:%Y-%m-%d %H:%M} UTC, " if since else "no backup to begin with, "
-        lag = f", {pretty_bytes(archive.lag_bytes)} behind" if archive.lag_bytes else ""
-        gaps = f", {count_text(len(archive.gaps), 'gap')}" if archive.gaps else ""
-        evidence = f"{begin}{archive.state}{lag}{gaps}, seen {span_text(now - archive.at)} ago"
-    is_on = settings.method is not ArchiveMethod.NONE and archive is not None
-    is_met = is_on and not names & _ARCHIVE
-    return Item(name="Any moment can be recovered", is_met=is_met, evidence=evidence)
-
-
-def _continuous_since(state: DatabaseState, now: datetime) -> datetime | None:
-    """The end of the oldest backup whose WAL is all kept still."""
-    begin = now - state.database.backups.archive.keep
-    ends = [
-        line.ended_at
-        for line in state.backups
-        if line.is_usable and line.kind != "logical" and line.started_at >= begin
-    ]
-    return min(ends, default=None)
-
-
-def _proven(state: DatabaseState, names: set[str], now: datetime) -> Item:
-    last = next((line for line in state.verified if line.verified_ok), None)
-    if last is None or last.verified_at is None:
-        return Item(name="Proven by a restore", is_met=False, evidence="never")
-    age = now - last.verified_at
-    to = f" to {last.target}" if last.target else ""
-    return Item(
-        name="Proven by a restore",
-        is_met=age <= _PROOF_MAX and not names & _PROOFS,
-        evidence=f"{last.id}{to}, {span_text(age)} ago"
-        f"{'; the last test failed' if 'VerificationFailed' in names else ''}",
-    )
-
-
-def _restore_time(state: DatabaseState) -> Item:
-    rto = RTO[state.database.tier]
-    newest = next((line for line in state.backups if line.is_usable), None)
-    expected = restore_estimate(state, newest) if newest else None
-    allowed = f"allowed {span_text(rto)} (tier {state.database.tier})"
-    known = f"expected {span_text(expected)}" if expected else "never timed"
-    is_met = expected is not None and expected <= rto
-    return Item(name="Restored in time", is_met=is_met, evidence=f"{known}, {allowed}")
-
-
-def _queries(state: DatabaseState) -> Item:
-    count = len(state.database.critical_queries)
-    evidence = count_text(count, "critical query", "critical queries") if count else "none defined"
-    return Item(name="A copy is asked for its use", is_met=count > 0, evidence=evidence)
-
-
-def _retention(state: DatabaseState) -> Item:
-    prune = next((timed for timed in timetable(state.database) if timed.what == "prune"), None)
-    if prune is None:
-        return Item(name="Old backups are removed", is_met=False, evidence="by hand only")
-    standing = state.schedules[prune.name]
-    said = f"request {standing.request_id} {standing.request_state}" if standing.due_at else ""
-    is_met = standing.state != "missed" and standing.request_state not in {"failed", "refused"}
-    when = f"last due {standing.due_at:%Y-%m-%d %H:%M} UTC" if standing.due_at else "not due yet"
-    evidence = ", ".join(filter(None, (when, said if standing.request_id else "")))
-    return Item(name="Old backups are removed", is_met=is_met, evidence=evidence)
-
-
-def _quiet(alerts: Sequence[Alert]) -> Item:
-    names = ", ".join(sorted(alert.name for alert in alerts))
-    return Item(name="No alert fires", is_met=not alerts, evidence=names or "none")
