@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.records import RequestRecord
 from approvals.words import State
@@ -28,8 +29,8 @@ NUMBERS: Final = sa.text("""
                r.detail -> 'glass' ->> 'at' IS NOT NULL AS broken,
                EXISTS (SELECT FROM gates g WHERE g.request_id = r.id) AS gated
           FROM requests r
-         WHERE r.asked_at >= :since
-           AND (CAST(:database AS text) IS NULL OR r.database = :database)
+         WHERE r.asked_at BETWEEN :since AND :until
+           AND (CAST(:databases AS text[]) IS NULL OR r.database = ANY(:databases))
     ), timed AS (
         SELECT operation, rule, extract(epoch FROM decided_at - asked_at) AS seconds
           FROM asked
@@ -101,15 +102,16 @@ NUMBERS: Final = sa.text("""
            (SELECT count(*) FROM requests r
              WHERE (r.state = 'needs_review'
                     OR (r.state = 'executing' AND r.detail -> 'glass' ->> 'at' IS NOT NULL))
-               AND (CAST(:database AS text) IS NULL OR r.database = :database))    AS debt,
+               AND (CAST(:databases AS text[]) IS NULL OR r.database = ANY(:databases)))  AS debt,
            (SELECT count(*) FROM requests r
              WHERE r.state = 'needs_review'
                AND CAST(r.detail -> 'glass' ->> 'review_by' AS timestamptz) <= :at
-               AND (CAST(:database AS text) IS NULL OR r.database = :database))    AS overdue
+               AND (CAST(:databases AS text[]) IS NULL OR r.database = ANY(:databases)))  AS overdue
 """).bindparams(
     sa.bindparam("since", type_=TIMESTAMP(timezone=True)),
+    sa.bindparam("until", type_=TIMESTAMP(timezone=True)),
     sa.bindparam("at", type_=TIMESTAMP(timezone=True)),
-    sa.bindparam("database", type_=sa.Text()),
+    sa.bindparam("databases", type_=ARRAY(sa.Text())),
 )
 
 
@@ -161,6 +163,18 @@ class Statistics:
     delegations: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadTimes:
+    """The few numbers of a period that a digest tells. `decided` None: nothing was."""
+
+    asked: int
+    lapsed: int
+    denied: int
+    debt: int
+    overdue: int
+    decided: Spread | None
+
+
 async def numbers(
     store: Store,
     *,
@@ -174,9 +188,9 @@ async def numbers(
 
     `pending` are the open requests of today, `delegations` so many are in use.
     """
-    values = {"since": since, "at": at, "database": database, "stamp": RUBBER_STAMP_SECONDS}
+    databases = None if database is None else [database]
     async with store.begin() as conn:
-        row = (await conn.execute(NUMBERS, values)).mappings().one()
+        row = await _numbers(conn, since=since, until=at, at=at, databases=databases)
     reading = row["reading"]
     counts = ("asked", "lapsed", "denied", "reapprovals", "broken", "debt", "overdue")
     return Statistics(
@@ -192,6 +206,38 @@ async def numbers(
         reading_median=reading["median"],
         delegations=delegations,
     )
+
+
+async def lead_times(
+    conn: AsyncConnection,
+    *,
+    since: datetime,
+    until: datetime,
+    at: datetime,
+    databases: Sequence[str],
+) -> LeadTimes:
+    """What was asked for of these databases from `since` to `until`, by the same measure."""
+    row = await _numbers(conn, since=since, until=until, at=at, databases=databases)
+    counts = ("asked", "lapsed", "denied", "debt", "overdue")
+    return LeadTimes(
+        **{name: int(row[name]) for name in counts},
+        decided=next((each for each in spreads(row["lead"]) if not each.by), None),
+    )
+
+
+async def _numbers(
+    conn: AsyncConnection,
+    *,
+    since: datetime,
+    until: datetime,
+    at: datetime,
+    databases: Sequence[str] | None,
+) -> Mapping[str, Any]:
+    values = {
+        "since": since, "until": until, "at": at, "stamp": RUBBER_STAMP_SECONDS,
+        "databases": None if databases is None else list(databases),
+    }  # fmt: skip
+    return dict((await conn.execute(NUMBERS, values)).mappings().one())
 
 
 def spreads(rows: Iterable[Mapping[str, Any]]) -> Sequence[Spread]:
