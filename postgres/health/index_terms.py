@@ -155,6 +155,25 @@ def terms_of(definition: str) -> Terms:
     )
 
 
+def plain_terms(columns: Sequence[str]) -> Terms:
+    """A btree over these columns, by their real names."""
+    return Terms(
+        method="btree", keys=tuple(Key(piece=_column(name), column=name) for name in columns)
+    )
+
+
+def call_terms(function: str, column: str) -> Terms:
+    """A btree over one function of PostgreSQL's own of one column, such as lower(email)."""
+    called = _joined([_column(column)], "", before="%I(", after=")")
+    piece = replace(
+        called,
+        args=(function, column),
+        plain=f"{function}({column})",
+        functions=frozenset({function}),
+    )
+    return Terms(method="btree", keys=(Key(piece=piece, column=None),))
+
+
 def written(terms: Terms) -> Mapping[str, str]:
     """The terms as people would type them: `columns`, `where` and `include`.
 
