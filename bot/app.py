@@ -36,6 +36,7 @@ from bot.edge import Gate
 from bot.follow_ups import FollowUps
 from bot.form_desk import FormDesk
 from bot.homes import Homes
+from bot.incidents import Incidents, IncidentSeal
 from bot.inventory import Inventory
 from bot.limits import limits_of
 from bot.listeners import (
@@ -45,6 +46,7 @@ from bot.listeners import (
     events,
     follow_ups,
     forms,
+    incidents,
     suggestions,
     views,
 )
@@ -128,7 +130,9 @@ async def build(
         client=client,
         outbox=Outbox(
             store=store, client=client, clock=clock, meter=desk.metrics,
-            draw=Directs(cards=desk.cards, store=store, client=client),
+            draw=Directs(
+                cards=desk.cards, incidents=desk.incidents, store=store, client=client
+            ),
             pace=pace or Pace(give_up=settings.outbox_give_up),
         ),
         worker=_worker(ground, operations, limits or limits_of(settings)),
@@ -156,6 +160,7 @@ class _Ground:
     seal: Seal
     choices: Choices
     suggester: Suggester
+    incident_seal: IncidentSeal
     keys: VoteKeys
 
 
@@ -197,6 +202,7 @@ async def _ground(
         seal=Seal([key for key in (current, previous) if key]),
         choices=Choices([key for key in (current, previous) if key]),
         suggester=Suggester([key for key in (current, previous) if key]),
+        incident_seal=IncidentSeal([key for key in (current, previous) if key]),
         keys=keys,
     )
 
@@ -233,6 +239,14 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
         ),
         factors=SecondFactors(store=ground.store, box=SecretBox(ground.keys), clock=ground.clock),
         suggester=ground.suggester,
+        incidents=Incidents(
+            store=ground.store,
+            seal=ground.incident_seal,
+            suggester=ground.suggester,
+            operations=operations,
+            client=windows.client,
+            clock=ground.clock,
+        ),
         windows=windows,
         inbox=Inbox(
             store=ground.store, keys=ground.keys, approvals=ground.approvals, clock=ground.clock
@@ -299,6 +313,7 @@ def bolt_app(
     suggestions.register(app, FormDesk(desk=desk), replies=replies, background=background)
     forms.register(app, FormDesk(desk=desk), replies=replies, background=background)
     follow_ups.register(app, FollowUps(desk=desk), replies=replies, background=background)
+    incidents.register(app, desk, replies=replies, background=background)
     actions.register(app, desk, client=client, replies=replies, background=background)
     views.register(app, desk, replies=replies, background=background)
     care.register(app, desk, replies=replies, background=background)

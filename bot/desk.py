@@ -36,6 +36,7 @@ from bot.cards import Cards, card_of, plan_as_json
 from bot.care import Careful, Opened
 from bot.command_text import Asked, parse
 from bot.deciding import Caller, Decider
+from bot.incidents import Incidents
 from bot.inventory import Inventory
 from bot.metrics import Metrics
 from bot.opening import Opening, seen_in
@@ -113,6 +114,7 @@ class Desk:
     inbox: Inbox
     factors: SecondFactors
     suggester: Suggester
+    incidents: Incidents
 
     async def person(self, team: str, user: str) -> Person:
         """Who this is, if they may ask anything at all.

@@ -17,6 +17,7 @@ from bot import outbox_rows
 from bot.blocks import Message
 from bot.buttons import Purpose
 from bot.cards import Cards, card_of
+from bot.incidents import Incidents
 from bot.outbox_rows import Row
 from bot.slack import SlackError, call
 from bot.views.delegations import direct_message
@@ -32,6 +33,7 @@ class Directs:
     """Implements `bot.outbox.Draw` for every topic."""
 
     cards: Cards
+    incidents: Incidents
     store: Store
     client: AsyncWebClient
 
@@ -43,6 +45,8 @@ class Directs:
                     return await self._notice(row, payload)
                 case kind if kind == TOPIC_KIND:
                     return direct_message(payload)
+        if row.topic == "incident":
+            return await self.incidents(row, payload)
         return await self.cards(row, payload)
 
     async def _notice(self, row: Row, payload: Mapping[str, Any]) -> Message | None:

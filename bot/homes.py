@@ -1,8 +1,8 @@
 """App Home stays true while somebody looks at it: published again when something was decided.
 
 Nobody is told that a home tab was closed, so whoever has opened theirs lately counts as
-looking. Every decision, whichever replica or door took it, adds to the audit; its heads say
-cheaply whether there is anything new.
+looking. Every decision, whichever replica or door took it, adds to the audit; its heads and
+the versions of what is open of incidents say cheaply whether there is anything new.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ LOOKING_FOR: Final = timedelta(minutes=15)
 EVERY: Final = timedelta(seconds=3)
 PER_ROUND_MAX: Final = 20
 
-HEADS: Final = sa.text("SELECT coalesce(sum(seq), 0) FROM audit_heads")
+HEADS: Final = sa.text("""
+    SELECT (SELECT coalesce(sum(seq), 0) FROM audit_heads)::text || ' ' ||
+           (SELECT coalesce(string_agg(id || '.' || version, ' ' ORDER BY id), '')
+              FROM incidents
+             WHERE state = 'open')
+""")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +45,8 @@ class _Looker:
     team: str
     since: datetime
     shown: str = ""
-    at: int = -1  # the heads when it was published
+    turn: int = 0  # of all that were published, which
+    at: str = "never"  # the heads when it was published
 
 
 class Homes:
@@ -59,6 +65,7 @@ class Homes:
         self._every = every
         self._lookers_max = lookers_max
         self._lookers: dict[str, _Looker] = {}
+        self._turn = 0
 
     async def opened(self, user: str, team: str) -> None:
         """Somebody opened their home tab."""
@@ -94,14 +101,14 @@ class Homes:
             return
         heads = await self._heads()
         behind = [(user, one) for user, one in self._lookers.items() if one.at != heads]
-        for user, looker in sorted(behind, key=lambda each: each[1].at)[:PER_ROUND_MAX]:
+        for user, looker in sorted(behind, key=lambda each: each[1].turn)[:PER_ROUND_MAX]:
             await self._publish(user, looker, heads)
 
-    async def _heads(self) -> int:
+    async def _heads(self) -> str:
         async with self._desk.store.begin() as conn:
-            return int((await conn.execute(HEADS)).scalar_one())
+            return str((await conn.execute(HEADS)).scalar_one())
 
-    async def _publish(self, user: str, looker: _Looker, heads: int) -> None:
+    async def _publish(self, user: str, looker: _Looker, heads: str) -> None:
         view = await home(self._desk, looker.team, user)
         shown = _digest(view)
         if shown != looker.shown:
@@ -110,7 +117,8 @@ class Homes:
             except SlackError as error:
                 log.warning("The home tab of %s was not published: %s.", user, error)
                 return
-        looker.shown, looker.at = shown, heads
+        self._turn += 1
+        looker.shown, looker.at, looker.turn = shown, heads, self._turn
 
 
 def _digest(view: Block) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from approvals.inbox import Listed
@@ -69,7 +70,7 @@ async def home(desk: Desk, team: str, user: str) -> Block:
     """The home tab of somebody; what they may not see is not in it."""
     try:
         person = await desk.person(team, user)
-        seen = await _seen(desk, person)
+        seen = replace(await _seen(desk, person), incidents=await desk.incidents.open_now())
     except ExplainedError as error:
         return refused_home(error.problem, error.next_step)
     changes = [

@@ -16,6 +16,7 @@ from bot.delegate_words import delegate_word
 from bot.desk import Desk, Pressed, Typed, told
 from bot.explain import explain_policy, explain_rule
 from bot.form_desk import form_instead, form_word
+from bot.incident_words import ack_word
 from bot.report import approvals_word
 from bot.request_words import requests_word
 from bot.token_words import token_word, tokens_word
@@ -178,6 +179,7 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
         "show": _own("/db show 12", "A request with its buttons", _show),
         "cancel": _own("/db cancel 12", "Cancel a request, or stop its run", _cancel),
         "withdraw": _own("/db withdraw 12", "Take your own vote back", _withdraw),
+        "ack": _own("/db ack 7", "Say that you look after an incident", ack_word),
         "audit": _own("/db audit orders", "Who did what, newest first", _audit),
         "policy": _own("/db policy backup orders", "Who must agree to what", _policy),
         "break-glass": _own(

@@ -22,6 +22,7 @@ from bot.blocks import (
     shorten,
 )
 from bot.views.card import Card
+from bot.views.incident import IncidentCard, open_incidents_blocks
 from bot.views.request import status
 from bot.views.words import count
 
@@ -33,6 +34,7 @@ OTHERS_IN_MESSAGE: Final = 5
 _FORMS_MAX: Final = 5
 _DATABASES_MAX: Final = 50
 _UPCOMING_MAX: Final = 5
+_INCIDENTS_MAX: Final = 5
 _TITLE_CHARS_MAX: Final = 200
 _STATUS_CHARS_MAX: Final = 400
 _BAR_CELLS: Final = 10
@@ -64,6 +66,7 @@ class Overview:
     owed: Part = Part()
     mine: tuple[Card, ...] = ()
     running: tuple[RunLine, ...] = ()
+    incidents: tuple[IncidentCard, ...] = ()
     of_database: str = ""
 
 
@@ -111,6 +114,7 @@ def home_view(
         "blocks": [
             _asking(forms),
             *_apart(
+                open_incidents_blocks(seen.incidents, most=_INCIDENTS_MAX),
                 _waiting(seen.waiting, 2 * WAITING_IN_MESSAGE),
                 _owed(seen.owed, 2 * OTHERS_IN_MESSAGE),
                 _running(seen.running[: 2 * OTHERS_IN_MESSAGE]),

@@ -153,7 +153,9 @@ async def test_a_direct_message_that_is_drawn_late_asks_for_nothing_that_is_over
     if changed == "state":
         await idle.slack.click("U0ANA", CHANNEL, card["ts"], "cancel")
         await first(idle, 1, "Cancelled")
-    directs = Directs(cards=desk.cards, store=idle.store, client=desk.windows.client)
+    directs = Directs(
+        cards=desk.cards, incidents=desk.incidents, store=idle.store, client=desk.windows.client
+    )
     for notice in (Kind.ASK, Kind.ESCALATED, Kind.REMIND, Kind.EXPIRING):
         payload = {"kind": DIRECT_KIND, "notice": str(notice), "plan_hash": shown}
         message = await directs(row, payload)

@@ -53,6 +53,9 @@ rules:
   - name: varnish
     when: {operation: varnish}
     gates: []
+  - name: silence
+    when: {operation: [silence, unsilence]}
+    gates: []
 """
 INVENTORY = """
 policy: policy.yml
