@@ -55,7 +55,8 @@ class Missing:
 class Advice:
     """What was found. `skipped`: why nothing is proposed for how many statements.
 
-    `since`: from when on statements are counted; None: PostgreSQL 13 does not say.
+    `since`: from when on statements are counted; None: PostgreSQL 13 does not say. `at`: now,
+    by the server's clock.
     """
 
     proposals: tuple[Proposal, ...]
@@ -63,6 +64,7 @@ class Advice:
     left_out: int  # for lack of time
     skipped: Mapping[str, int]
     since: datetime | None
+    writes_since: datetime | None
     at: datetime | None
     missing: tuple[Missing, ...]
 
@@ -100,11 +102,12 @@ async def advise(session: Session, *, limits: AdviceLimits = USUAL) -> Advice:
         if found.why:
             skipped[found.why] += 1
     return Advice(
-        proposals=tuple(_weighed(merged(proposals), known, catalog, _days(read, catalog.now))),
+        proposals=tuple(_weighed(merged(proposals), known)),
         looked_at=done,
         left_out=len(heavy) - done,
         skipped=skipped,
         since=min((each.since for each in read if each.since), default=None),
+        writes_since=catalog.since,
         at=catalog.now,
         missing=tuple(_missing(read, catalog, hypopg="hypopg" in schemas)),
     )
@@ -179,32 +182,17 @@ def _proposal(candidate: Candidate, size_bytes: int | None, gain: Gain) -> Propo
 
 
 def _weighed(
-    proposals: Sequence[Proposal],
-    known: Sequence[tuple[Statement, Wants]],
-    catalog: Catalog,
-    days: float | None,
+    proposals: Sequence[Proposal], known: Sequence[tuple[Statement, Wants]]
 ) -> list[Proposal]:
-    """Proposals with what they cost: writes that maintain them, and HOT updates that end."""
+    """Proposals with the HOT updates that would end: those that write one of their columns."""
     sets = written_columns(known)
     weighed: list[Proposal] = []
     for each in proposals:
         table = each.table
-        writes = table.writes / catalog.days if catalog.days else None
         calls = sum(sets.get(table.name, Counter())[column] for column in each.columns)
         hot = table.hot_updates / table.updates if table.updates else 0.0
-        weighed.append(
-            replace(
-                each,
-                writes_per_day=writes,
-                hot_lost_per_day=None if days is None else calls * hot / days,
-            )
-        )
+        weighed.append(replace(each, hot_lost=calls * hot))
     return weighed
-
-
-def _days(read: Sequence[Statement], now: datetime) -> float | None:
-    since = min((each.since for each in read if each.since), default=None)
-    return None if since is None else max((now - since).total_seconds() / 86400, 1 / 86400)
 
 
 def _missing(read: Sequence[Statement], catalog: Catalog, *, hypopg: bool) -> list[Missing]:
@@ -231,5 +219,12 @@ def _missing(read: Sequence[Statement], catalog: Catalog, *, hypopg: bool) -> li
 
 def _nothing(missing: Missing) -> Advice:
     return Advice(
-        proposals=(), looked_at=0, left_out=0, skipped={}, since=None, at=None, missing=(missing,)
+        proposals=(),
+        looked_at=0,
+        left_out=0,
+        skipped={},
+        since=None,
+        writes_since=None,
+        at=None,
+        missing=(missing,),
     )

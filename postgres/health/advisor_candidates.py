@@ -24,11 +24,15 @@ FEW_VALUES: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An index that a statement may want. `needs_probe`: pays for rare values alone."""
+    """An index that a statement may want, `use`: for what its first column is looked at.
+
+    `needs_probe`: it pays for rare values alone.
+    """
 
     table: AdvisedTable
     terms: Terms
     columns: tuple[str, ...]
+    use: Use = Use.EQUAL
     needs_probe: bool = False
 
     @property
@@ -75,8 +79,7 @@ class Proposal:
     columns: tuple[str, ...]
     size_bytes: int | None
     gains: tuple[Gain, ...]
-    writes_per_day: float | None = None
-    hot_lost_per_day: float | None = None
+    hot_lost: float = 0.0  # cheap (HOT) updates that would not be any more, of those counted
 
     @property
     def saved_ms(self) -> float:
@@ -102,6 +105,7 @@ def candidates(wants: Wants, catalog: Catalog, *, rows_min: float) -> list[Candi
                 table=table,
                 terms=terms,
                 columns=columns,
+                use=next(use for use in Use if columns[0] in uses[use]),
                 needs_probe=columns[0] in uses[Use.EQUAL] and _has_few(table, columns[0]),
             )
     for function, column in wants.calls:
@@ -137,22 +141,32 @@ def choose(choices: Sequence[Choice]) -> Choice | None:
         return None
     least = min(choice.cost_after for choice in choices)
     before = choices[0].cost_before
-    # Within 1 % of what it cost before, or a quarter of what is left.
-    good = [each for each in choices if each.cost_after <= max(least * 1.25, least + before / 100)]
+    # Half as much again, or 2 % of what it cost before: no reason for one more column.
+    good = [each for each in choices if each.cost_after <= max(least * 1.5, least + before / 50)]
     return min(good, key=lambda each: (each.candidate.width, each.cost_after))
 
 
-def guess(found: Sequence[Candidate], scanned: Iterable[tuple[str, str]]) -> Candidate | None:
-    """Without a planner to ask: the most selective single column of a table that is read whole."""
+def guess(
+    found: Sequence[Candidate],
+    scanned: Iterable[tuple[str, str]],
+    statement: Statement,
+    wants: Wants,
+) -> Candidate | None:
+    """Without a planner to ask: one column of a table that is read whole for few of its rows.
+
+    What is compared comes before what is ranged over; what is only sorted by is left.
+    """
     whole = set(scanned)
     single = [
         each
         for each in found
         if each.width == 1
         and not each.needs_probe
+        and each.use is not Use.SORT
         and (each.table.schema, each.table.name) in whole
+        and not (wants.is_plain and statement.rows_per_call * FEW_VALUES > each.table.rows)
     ]
-    return max(single, key=_values, default=None)
+    return max(single, key=lambda each: (each.use is Use.EQUAL, _values(each)), default=None)
 
 
 def merged(proposals: Iterable[Proposal]) -> list[Proposal]:
@@ -182,8 +196,7 @@ def _added(one: Proposal, other: Proposal) -> Proposal:
         columns=one.columns,
         size_bytes=max(sizes, default=None),
         gains=(*one.gains, *other.gains),
-        writes_per_day=one.writes_per_day,
-        hot_lost_per_day=one.hot_lost_per_day,
+        hot_lost=one.hot_lost,
     )
 
 

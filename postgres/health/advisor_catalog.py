@@ -140,13 +140,6 @@ class Catalog:
             return visible[0]
         return named[0] if len(named) == 1 else None
 
-    @property
-    def days(self) -> float | None:
-        """For how many days writes have been counted."""
-        if self.since is None:
-            return None
-        return max((self.now - self.since).total_seconds() / 86400, 1 / 86400)
-
 
 async def read_catalog(
     session: Session, names: Collection[str], functions: Collection[str]

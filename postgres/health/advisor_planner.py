@@ -26,7 +26,6 @@ from postgres.health.advisor_probe import probe
 from postgres.health.advisor_statements import Statement, Wants
 from postgres.health.explain import NoPlanError, PlanNode, Session, generic_plan
 
-
 PRETEND: Final = "SELECT indexrelid, indexname FROM {schema}.hypopg_create_index($1)"
 
 
@@ -91,7 +90,7 @@ class Planner:
         if plan.cost < self._limits.cost_min:
             return Found(why="is cheap already")
         if self._hypopg is None:
-            guessed = guess(found, _read_whole(plan))
+            guessed = guess(found, _read_whole(plan), statement, wants)
             why = "" if guessed else "has its indexes, or compares nothing that one helps"
             return Found(guessed=guessed, cost=plan.cost, why=why)
         sure = [each for each in found if not each.needs_probe]
@@ -115,13 +114,29 @@ class Planner:
         for candidate in found:
             used += await self._tried(sql, before, [candidate])
         best = choose(used)
-        if best is None and len(found) > 1:
-            single = [each for each in found if each.width == 1]
-            together = await self._tried(sql, before, single)
-            return tuple(each for each in together if each.saving >= self._limits.saving_min)
         if best is None or best.saving < self._limits.saving_min:
-            return ()
-        return (best,)
+            single = [each for each in found if each.width == 1]
+            together = await self._tried(sql, before, single) if len(single) > 1 else ()
+            return tuple(each for each in together if each.saving >= self._limits.saving_min)
+        return await self._with_another(sql, best, found)
+
+    async def _with_another(
+        self, sql: str, best: Choice, found: Sequence[Candidate]
+    ) -> tuple[Choice, ...]:
+        """The best one, and one on another table (a join) where it pays as much again."""
+        if best.cost_after < self._limits.cost_min:
+            return (best,)
+        pairs: dict[int, Sequence[Choice]] = {}
+        for place, other in enumerate(found):
+            if other.table.oid != best.candidate.table.oid:
+                tried = await self._tried(sql, best.cost_before, [best.candidate, other])
+                if len(tried) > 1:
+                    pairs[place] = tried
+        if not pairs:
+            return (best,)
+        pair = min(pairs.values(), key=lambda each: each[0].cost_after)
+        enough = best.cost_after * (1 - self._limits.saving_min)
+        return tuple(pair) if pair[0].cost_after <= enough else (best,)
 
     async def _tried(self, sql: str, before: float, found: Sequence[Candidate]) -> Sequence[Choice]:
         """Those of these candidates that the plan uses when all of them are there."""

@@ -1,4 +1,4 @@
-"""Servers with a seeded shop whose missing indexes are known; PostgreSQL 15 has hypopg on Debian."""
+"""Servers with a seeded shop whose missing indexes are known; Debian's 15 has hypopg."""
 
 from __future__ import annotations
 
