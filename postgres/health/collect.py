@@ -19,30 +19,30 @@ from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
+from postgres.errors import PostgresError
+from postgres.health.archiver import archive_failing
 from postgres.health.connecting import ANSWER_SECONDS_MAX, FAILURES, NodeConnection, unreachable
 from postgres.health.counters import Counters
-from postgres.health.deltas import Hour, Rates, hour_numbers, rates
+from postgres.health.deltas import Hour, hour_numbers, rates
 from postgres.health.instance import IDENTITY, Instance, instance_query, parse_instance
+from postgres.health.lag import Trail, seen_by_primary
 from postgres.health.metrics import METRICS
-from postgres.health.statement_deltas import StatementDelta, StatementRates
+from postgres.health.pgbouncer import waiting_clients
+from postgres.health.rarely import CatalogWatch, Size, SizeWatch
+from postgres.health.statement_deltas import StatementDelta
 from postgres.health.statement_watch import StatementWatch
 from postgres.health.tiers import Due
+from postgres.health.volume import Place, Volumes
+
+__all__ = ["Collected", "Due", "NodeCollector", "Size"]
 
 TIER_SECONDS_MAX: Final = 8.0
 _NOTE_CHARS_MAX: Final = 300
+_NOTES_MAX: Final = 20
 # These are known from history, or of no sample at all.
 _OF_THE_STORE: Final = frozenset({"growth_bytes_day", "days_until_full", "sample_age_s"})
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How large something is now; `what` as table `sizes` of the store names it."""
-
-    what: str
-    bytes: int
-    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,7 @@ class Collected:
     `numbers` has every metric that a node can know, None for what is not known now.
     `detail` is JSON: role, version, timeline, started, notes, and what the numbers are about.
     `statements` are of the interval since the last look. `sizes` is empty unless they were due.
+    `trail`: where a primary's WAL stood when, for `postgres.health.lag.merge`.
     """
 
     at: datetime
@@ -59,45 +60,73 @@ class Collected:
     detail: Mapping[str, Any]
     statements: tuple[StatementDelta, ...] = ()
     sizes: tuple[Size, ...] = ()
+    trail: Trail = field(default_factory=Trail)
 
 
 class NodeCollector:
     """Looks at one server again and again. Not for two tasks at once.
 
     `earlier` is the `detail` of this node's last look, by whoever took it: with it the counts of
-    the last hour survive a change of worker.
+    the last hour survive a change of worker. `pgbouncer` is the DSN of an admin console.
     """
 
     def __init__(
-        self, dsn: SecretStr, *, name: str, earlier: Mapping[str, Any] | None = None
+        self,
+        dsn: SecretStr,
+        *,
+        name: str,
+        volume: Place | None = None,
+        pgbouncer: SecretStr | None = None,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
+        """Nothing is connected yet.
+
+        Raises:
+            PostgresError: the DSN cannot be understood.
+        """
         self.name = name
         self._connection = NodeConnection(dsn, changed=self._connected)
+        self._pgbouncer = pgbouncer
         self._query = ""
         self._before: Counters | None = None
         self._hour = Hour.read((earlier or {}).get("hour"))
+        self._failing_since = _failing_since(earlier or {})
+        self._trail = Trail()
         self._statements = StatementWatch(limit=ANSWER_SECONDS_MAX)
+        self._sizes = SizeWatch()
+        self._catalog = CatalogWatch()
+        self._volumes = Volumes(volume)
 
-    async def collect(self, now: datetime, due: Due) -> Collected:  # noqa: ARG002
-        """Look at the server; `now` is the time that the sample gets.
+    def due(self, now: datetime) -> Due:
+        """What should be collected now, by what was collected when; a first look takes all."""
+        return Due(sizes=self._sizes.is_due(now), catalog=self._catalog.is_due(now))
+
+    async def collect(self, now: datetime, due: Due | None = None) -> Collected:
+        """Look at the server; `now` is the time that the sample gets. `due` None: `self.due`.
 
         Raises:
             PostgresError: the server cannot be reached, or does not answer.
         """
         began = time.perf_counter()
+        tiers = due or self.due(now)
         draft = _Draft()
         instance = await self._instance()
         draft.add(instance.numbers, instance.detail)
         draft.note(instance.hidden)
-        self._rates(draft, instance)
-        await self._identity(draft)
-        await self._look_at_statements(draft, instance)
+        self._add_rates(draft, instance)
+        self._add_replication(draft, instance)
+        self._add_archiver(draft, instance)
+        await self._add_identity(draft)
+        await self._add_statements(draft, instance)
+        await self._add_rarely(draft, now, tiers)
+        await self._add_volume(draft)
+        await self._add_pgbouncer(draft)
         draft.numbers["collection_ms"] = (time.perf_counter() - began) * 1000
         draft.detail["version"] = self._connection.version
-        return draft.collected(now)
+        return draft.collected(now, self._trail)
 
     async def close(self) -> None:
-        """End the connection. What was remembered stays."""
+        """End the connection. What was remembered stays, and another look opens a new one."""
         await self._connection.close()
 
     def _connected(self, major: int) -> None:
@@ -112,29 +141,89 @@ class NodeCollector:
         except FAILURES as error:
             raise unreachable(self.name, error) from error
 
-    def _rates(self, draft: _Draft, instance: Instance) -> None:
-        found: Rates = rates(self._before, instance.counters)
+    def _add_rates(self, draft: _Draft, instance: Instance) -> None:
+        found = rates(self._before, instance.counters)
         self._before = instance.counters
-        self._hour = (self._hour or Hour.begin(instance.counters.at)).add(
-            instance.counters.at, found.events
-        )
+        at = instance.counters.at
+        self._hour = (self._hour or Hour.begin(at)).add(at, found.events)
         draft.add({**found.numbers, **hour_numbers(self._hour)}, {"hour": self._hour.written()})
         draft.note(found.note)
 
-    async def _identity(self, draft: _Draft) -> None:
+    def _add_replication(self, draft: _Draft, instance: Instance) -> None:
+        if instance.standby or instance.lsn is None:
+            self._trail = Trail()
+            return
+        self._trail = self._trail.add(instance.counters.at, instance.lsn)
+        if not instance.hidden:
+            found = seen_by_primary(instance.detail["replicas"], self._trail)
+            draft.add(found.numbers, {"replicas": list(found.replicas)})
+
+    def _add_archiver(self, draft: _Draft, instance: Instance) -> None:
+        if instance.standby:
+            return
+        row = instance.detail["archiver"]
+        seconds, self._failing_since = archive_failing(
+            row, at=instance.counters.at, earlier=self._failing_since
+        )
+        archiver = {**row, "failing_since": self._failing_since}
+        draft.add({"archive_failing_s": seconds}, {"archiver": archiver})
+
+    async def _add_identity(self, draft: _Draft) -> None:
         row = await self._tier(draft, "Which server this is", lambda c: c.fetchrow(IDENTITY))
         draft.detail.update(dict(row) if row else {"system": None, "timeline": None})
 
-    async def _look_at_statements(self, draft: _Draft, instance: Instance) -> None:
+    async def _add_statements(self, draft: _Draft, instance: Instance) -> None:
         oid = instance.database_oid
-        found: StatementRates | None = await self._tier(
-            draft, "Statements", lambda c: self._statements.look(c, database=oid)
+        found = await self._tier(
+            draft, "Statements", lambda conn: self._statements.look(conn, database=oid)
         )
         draft.detail["statements_missing"] = self._statements.missing
         if found:
             draft.add(found.numbers, {})
             draft.note(found.note)
             draft.statements = found.deltas
+
+    async def _add_rarely(self, draft: _Draft, now: datetime, due: Due) -> None:
+        if due.sizes:
+            found = await self._tier(draft, "Sizes", self._sizes.read)
+            self._sizes.remember(now, found)
+            draft.sizes = found.sizes() if found else ()
+        if due.catalog:
+            self._catalog.remember(
+                now, await self._tier(draft, "Settings and indexes", self._catalog.read)
+            )
+        for watch in (self._sizes, self._catalog):
+            draft.add(*watch.told(now))
+            draft.note(watch.note(now))
+
+    async def _add_volume(self, draft: _Draft) -> None:
+        usage, note = await self._volumes.usage(known_bytes=self._sizes.known_bytes)
+        draft.add(
+            {
+                "disk_usage_pct": usage.pct,
+                "disk_free_bytes": None if usage.free is None else float(usage.free),
+            },
+            {"volume": usage.told()},
+        )
+        draft.note(note)
+        if draft.sizes and usage.used is not None and usage.total is not None:
+            volume = (
+                Size(what="volume", bytes=usage.used),
+                Size(what="volume_total", bytes=usage.used + (usage.free or 0)),
+            )
+            draft.sizes = (*draft.sizes, *volume)
+
+    async def _add_pgbouncer(self, draft: _Draft) -> None:
+        if self._pgbouncer is None:
+            return
+        found = await waiting_clients(self._pgbouncer)
+        if isinstance(found, str):
+            draft.note(found)
+            draft.detail["pgbouncer"] = None
+            return
+        draft.detail["pgbouncer"] = found.told()
+        waiting = draft.numbers["connections_waiting"]
+        draft.numbers["connections_waiting"] = (waiting or 0.0) + found.waiting
 
     async def _tier(
         self, draft: _Draft, what: str, read: Callable[[Any], Awaitable[_T]]
@@ -143,9 +232,17 @@ class NodeCollector:
         try:
             async with asyncio.timeout(TIER_SECONDS_MAX):
                 return await read(await self._connection.open())
-        except FAILURES as error:
+        except (*FAILURES, PostgresError) as error:
             said = str(error).splitlines()[0] if str(error) else "no answer in time"
-            draft.note(f"{what} could not be read: {said}.")
+            draft.note(f"{what} could not be read: {said.rstrip('.')}.")
+            return None
+
+
+def _failing_since(earlier: Mapping[str, Any]) -> float | None:
+    match earlier.get("archiver"):
+        case {"failing_since": float() | int() as since}:
+            return float(since)
+        case _:
             return None
 
 
@@ -154,7 +251,7 @@ class _Draft:
     """A look that is being taken."""
 
     numbers: dict[str, float | None] = field(
-        default_factory=lambda: dict.fromkeys(METRICS.keys() - _OF_THE_STORE)
+        default_factory=lambda: {n: None for n in METRICS if n not in _OF_THE_STORE}
     )
     detail: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -166,14 +263,15 @@ class _Draft:
         self.detail.update(detail)
 
     def note(self, text: str) -> None:
-        if text:
+        if text and len(self.notes) < _NOTES_MAX:
             self.notes.append(text[:_NOTE_CHARS_MAX])
 
-    def collected(self, now: datetime) -> Collected:
+    def collected(self, now: datetime, trail: Trail) -> Collected:
         return Collected(
             at=now,
             numbers=MappingProxyType(self.numbers),
             detail=MappingProxyType({**self.detail, "notes": self.notes}),
             statements=self.statements,
             sizes=self.sizes,
+            trail=trail,
         )

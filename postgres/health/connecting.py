@@ -13,7 +13,7 @@ from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 
 APPLICATION: Final = "twokey-monitor"
-CONNECT_SECONDS_MAX: Final = 10.0
+CONNECT_SECONDS_MAX: Final = 10
 ANSWER_SECONDS_MAX: Final = 6.0  # the server's own limit comes first
 _CLOSE_SECONDS_MAX: Final = 2.0
 
@@ -47,11 +47,11 @@ class NodeConnection:
             PostgresError: the server cannot be reached, or cuts us off twice.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: of `work` itself.
         """
-        was_open = self._conn is not None and not self._conn.is_closed()
+        before, conn = self._conn, await self.open()
         try:
-            return await work(await self.open())
+            return await work(conn)
         except FAILURES:
-            if not was_open or not self._conn.is_closed():
+            if conn is not before or not conn.is_closed():
                 raise
         return await work(await self.open())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -57,11 +57,15 @@ class StatementWatch:
             self.missing, self._before, self._where = sample, None, None
             return StatementRates(numbers={})
         self.missing = None
-        note = await self._learn(conn, (key.queryid for key in sample.rows))
-        found = statement_rates(self._before, sample, database=database, kind=self._kinds.get)
+        found = self._since_before(sample, database)
+        texts, note = await self._texts(conn, self._unknown(sample), self._untold(found))
+        if texts:
+            found = self._since_before(sample, database)
         self._before = sample
-        with_texts, text_note = await self._with_texts(conn, found.deltas)
-        return replace(found, deltas=with_texts, note=found.note or note or text_note)
+        return replace(found, deltas=self._with_texts(found.deltas, texts), note=found.note or note)
+
+    def _since_before(self, sample: StatementSample, database: int) -> StatementRates:
+        return statement_rates(self._before, sample, database=database, kind=self._kinds.get)
 
     async def _sample(self, conn: Any) -> StatementSample | str:
         if self._where is None:
@@ -71,42 +75,45 @@ class StatementWatch:
             self._where = where
         return await read_statements(conn, self._where, limit=self._limit)
 
-    async def _learn(self, conn: Any, queryids: Iterable[int]) -> str:
-        """Find out what kind the unknown ones are, as far as reading texts is due."""
-        unknown = {queryid for queryid in queryids if queryid not in self._kinds}
-        if not unknown:
-            return ""
+    def _unknown(self, sample: StatementSample) -> set[int]:
+        """Statements of which nobody knows what kind they are."""
+        unknown = {key.queryid for key in sample.rows if key.queryid not in self._kinds}
         if len(self._kinds) + len(unknown) > KINDS_MAX:
             self._kinds.clear()
-        texts, note = await self._texts(conn, unknown)
-        self._kinds.update({queryid: kind_of(text) for queryid, text in texts.items()})
-        return note
+        return unknown
 
-    async def _with_texts(
-        self, conn: Any, deltas: tuple[StatementDelta, ...]
-    ) -> tuple[tuple[StatementDelta, ...], str]:
-        """With the texts that nobody was told within the hour."""
+    def _untold(self, found: StatementRates) -> set[int]:
+        """Statements whose texts nobody was told within the hour."""
         now = self._clock()
         self._told = {q: at for q, at in self._told.items() if now - at < TELL_EVERY_SECONDS}
-        wanted = {d.queryid for d in deltas if d.queryid not in self._told}
-        if not wanted:
-            return deltas, ""
-        texts, note = await self._texts(conn, wanted)
-        self._told.update(dict.fromkeys(texts, now))
+        return {delta.queryid for delta in found.deltas if delta.queryid not in self._told}
+
+    def _with_texts(
+        self, deltas: tuple[StatementDelta, ...], texts: Mapping[int, str]
+    ) -> tuple[StatementDelta, ...]:
+        fresh = [d.queryid for d in deltas if d.queryid in texts and d.queryid not in self._told]
+        self._told.update(dict.fromkeys(fresh, self._clock()))
         return tuple(
             replace(d, text=told(texts[d.queryid])) if d.queryid in texts else d for d in deltas
-        ), note
+        )
 
-    async def _texts(self, conn: Any, queryids: Iterable[int]) -> tuple[Mapping[int, str], str]:
-        """Nothing when it is too early to read texts again, or when it failed."""
+    async def _texts(
+        self, conn: Any, unknown: set[int], untold: set[int]
+    ) -> tuple[Mapping[int, str], str]:
+        """Nothing when nothing is wanted, when it is too early to read again, or when it failed.
+
+        What is unknown is known then.
+        """
         began = self._clock()
-        if began < self._texts_after or self._where is None:
+        if not (unknown or untold) or began < self._texts_after or self._where is None:
             return {}, ""
+        wanted = sorted(unknown | untold)
         try:
-            found = await read_texts(conn, self._where, sorted(queryids), limit=self._limit)
+            found = await read_texts(conn, self._where, wanted, limit=self._limit)
         except (asyncpg.PostgresError, TimeoutError) as error:
             self._texts_after = self._clock() + _AFTER_FAILURE_SECONDS
             return {}, f"The texts of statements cannot be read: {str(error)[:200] or 'too slow'}."
         took = self._clock() - began
         self._texts_after = began if took < _FREE_SECONDS else self._clock() + took / _SHARE_MAX
+        self._kinds.update({queryid: kind_of(text) for queryid, text in found.items()})
         return found, ""
