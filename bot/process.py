@@ -168,7 +168,10 @@ class Twokey:
         )
 
     def _watch(self) -> Watch:
-        return Watch(inventory=self.desk.inventory, store=self.store, clock=self.desk.clock)
+        return Watch(
+            inventory=self.desk.inventory, store=self.store, clock=self.desk.clock,
+            broke=self.metrics.broke,
+        )  # fmt: skip
 
     async def _sweep(self, stop: asyncio.Event) -> None:
         """Tell what has expired or is about to. Expiry itself does not wait for this."""

@@ -1,19 +1,18 @@
-"""What is wrong with a database's backups right now, and what that changes of what was told.
+"""What is wrong with a database's backups right now. Pure.
 
-Pure. Every alert has a name that other systems know it by, what is wrong in a sentence, and
-what to do about it. `settle` compares with what fires already, so that people hear of each
-once when it begins and once when it is over.
+Every alert has a name that other systems know it by, what is wrong in a sentence, and what to
+do about it. `jobs.alert_backups` makes signals of them, for the same machine as all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from approvals.counting import count_text
+from jobs.alert_machine import Severity
 from jobs.backup_settings import ArchiveMethod, BackupTier
 from jobs.backup_state import ArchiveLine, DatabaseState, Line
 from jobs.firings import Asking, Standing
@@ -23,8 +22,11 @@ from jobs.text import span_text
 from jobs.timetable import Timed, timetable
 from postgres.sizes import pretty_bytes
 
-# What ends for a moment only has not ended.
-HOLD: Final = timedelta(minutes=1)
+# All that `findings` can name: what is not found of these is well.
+NAMES: Final = (
+    "BackupMissing", "BackupUnverified", "VerificationFailed", "BackupDamaged", "RestoreTooSlow",
+    "ScheduledRequestFailed", "WalArchiveDown", "WalArchiveBehind", "WalArchiveGap", "SlotGrowth",
+)  # fmt: skip
 # A keeper writes every half minute; a worker that starts needs a while.
 KEEPER_SILENT: Final = timedelta(minutes=10)
 # A day beyond the interval: a verification waits for its turn, and takes its time.
@@ -37,13 +39,6 @@ _SHOWN: Final = 3
 _NOT_AGREED: Final = frozenset({"denied", "expired", "cancelled", "refused"})
 
 
-class Severity(StrEnum):
-    """How soon somebody must look."""
-
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """Something that is wrong now. One of a name fires per database."""
@@ -53,45 +48,6 @@ class Alert:
     severity: Severity
     problem: str
     next_step: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Firing:
-    """An alert that was told, as it is stored."""
-
-    id: int
-    alert: Alert
-    fired_at: datetime
-    seen_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What a look changes. `worse`: what is told again, as it has become critical."""
-
-    fire: tuple[Alert, ...] = ()
-    update: tuple[tuple[Firing, Alert], ...] = ()
-    resolve: tuple[Firing, ...] = ()
-
-    @property
-    def worse(self) -> tuple[tuple[Firing, Alert], ...]:
-        """Those whose severity has risen."""
-        return tuple(
-            (firing, alert)
-            for firing, alert in self.update
-            if alert.severity is Severity.CRITICAL is not firing.alert.severity
-        )
-
-
-def firing_of(row: Mapping[str, Any]) -> Firing:
-    """A stored row that fires."""
-    told = {name: row[name] for name in ("database", "name", "problem", "next_step")}
-    return Firing(
-        id=row["id"],
-        alert=Alert(**told, severity=Severity(row["severity"])),
-        fired_at=row["fired_at"],
-        seen_at=row["seen_at"],
-    )
 
 
 def findings(state: DatabaseState, now: datetime) -> tuple[Alert, ...]:
@@ -106,24 +62,6 @@ def findings(state: DatabaseState, now: datetime) -> tuple[Alert, ...]:
         *_archive(state, now),
     )
     return tuple(alert for alert in found if alert is not None)
-
-
-def settle(firing: Iterable[Firing], found: Iterable[Alert], now: datetime) -> Settled:
-    """What changes: told anew, told otherwise, and over."""
-    known = {(row.alert.database, row.alert.name): row for row in firing}
-    wanted = {(alert.database, alert.name): alert for alert in found}
-    return Settled(
-        fire=tuple(alert for key, alert in wanted.items() if key not in known),
-        update=tuple((known[key], alert) for key, alert in wanted.items() if key in known),
-        resolve=tuple(
-            row for key, row in known.items() if key not in wanted and _is_over(row, now)
-        ),
-    )
-
-
-def _is_over(row: Firing, now: datetime) -> bool:
-    """Whether it was not seen for a while; a clock that was ahead has seen nothing."""
-    return not timedelta(0) <= now - row.seen_at < HOLD
 
 
 def _missing(state: DatabaseState, now: datetime) -> Alert | None:

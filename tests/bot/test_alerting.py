@@ -16,9 +16,12 @@ from bot.alerting import Watch
 from bot.inventory import Inventory
 from bot.outbox import Outbox
 from bot.views.alert import alert_message
+from jobs.alert_engine import Decision
+from jobs.health_settings import MonitoringSettings
 from sandbox.slack.server import SlackStandIn
 from store.backups import record_backup
 from store.connect import Store
+from store.incidents import IncidentRow, ack_incident, open_incidents
 from tests.bot.clock_world import SATURDAY, Clock, ClockWorld, clock_world, inventory
 from tests.bot.test_scheduled import a_backup
 from tests.bot.world import CHANNEL
@@ -38,19 +41,38 @@ class Looker:
         async with self.store.begin() as conn:
             return list((await conn.execute(sa.text(query))).all())
 
-    async def told(self) -> list[tuple[str, str, str]]:
-        return [
-            tuple(row)
-            for row in await self.rows(
-                "SELECT payload ->> 'name', payload ->> 'state', payload ->> 'severity'"
-                " FROM outbox WHERE topic = 'alert' ORDER BY id"
-            )
-        ]
+    async def told(self, kind: str = "note") -> list[str]:
+        """The marks and texts of what stands in threads, in its order."""
+        query = (
+            "SELECT concat_ws(' ', payload ->> 'mark', payload ->> 'text') FROM outbox"
+            f" WHERE topic = 'incident' AND payload ->> 'kind' = '{kind}' ORDER BY id"
+        )
+        return [row[0] for row in await self.rows(query)]
+
+    async def looks(self, *, after: timedelta = timedelta(seconds=30)) -> tuple[Decision, ...]:
+        """Look again when so much time has passed."""
+        self.clock.now += after
+        decided = await self.watch.look()
+        assert decided is not None
+        return decided
+
+    async def stands(self, database: str = "orders") -> IncidentRow | None:
+        """The open incident of a database."""
+        async with self.store.begin() as conn:
+            return next(iter(await open_incidents(conn, database)), None)
+
+
+def monitored(looker: Looker, **settings: Any) -> Inventory:
+    """The inventory with other words on how `orders` is monitored."""
+    known = looker.watch.inventory
+    orders = replace(known.databases["orders"], monitoring=MonitoringSettings(**settings))
+    return replace(known, databases={"orders": orders})
 
 
 @pytest.fixture
 async def looker(store: Store, tmp_path: Path) -> Looker:
     made = Looker(store, inventory(tmp_path, HAND, grant=True))
+    made.watch = replace(made.watch, inventory=monitored(made, is_on=False))
     async with store.begin() as conn:
         await conn.execute(
             sa.text("INSERT INTO firings VALUES ('backup-daily orders', :at, :at, 'a', :detail)")
@@ -70,18 +92,24 @@ async def test_an_alert_is_told_once_by_any_number_of_bots_and_once_when_over(
 ) -> None:
     looker.clock.now += 2 * DAY
     await asyncio.gather(*(looker.watch.look() for _ in range(4)))
-    assert await looker.told() == [("BackupMissing", "firing", "critical")]
+    (told,) = await looker.told()
+    assert told.startswith("alarm critical: BackupMissing. There is no daily backup since")
+    assert await looker.rows("SELECT payload FROM outbox WHERE payload ->> 'kind' = 'card'") == [
+        ({"incident": 1, "kind": "card"},)
+    ]
     for _ in range(3):
-        looker.clock.now += timedelta(seconds=30)
-        await looker.watch.look()
-    assert len(await looker.told()) == 1
+        await looker.looks()
+    assert len(await looker.rows("SELECT id FROM outbox WHERE topic = 'incident'")) == 2
     await a_good_backup(looker)
-    await looker.watch.look()
+    await looker.looks()
     assert len(await looker.told()) == 1  # it may come back within a minute
     looker.clock.now += timedelta(minutes=1)
     await asyncio.gather(*(looker.watch.look() for _ in range(4)))
-    assert (await looker.told())[1:] == [("BackupMissing", "resolved", "critical")]
+    assert (await looker.told())[1:] == ["done Over: BackupMissing, told 3 min ago."]
     assert await looker.rows("SELECT state FROM alerts") == [("resolved",)]
+    assert await looker.rows("SELECT state, severity, version FROM incidents") == [
+        ("closed", "critical", 2)
+    ]
 
 
 async def test_only_one_looks_at_a_time(looker: Looker) -> None:
@@ -106,20 +134,58 @@ async def test_whoever_would_store_it_twice_finds_it_there(looker: Looker) -> No
         )
 
 
-async def test_a_warning_that_gets_critical_is_told_again(looker: Looker) -> None:
+async def test_a_warning_that_gets_critical_is_told_again_and_is_acknowledged_no_more(
+    looker: Looker,
+) -> None:
     await a_good_backup(looker)
-    looker.clock.now += timedelta(hours=31)
-    await looker.watch.look()
-    looker.clock.now += DAY
-    await looker.watch.look()
+    await looker.looks(after=timedelta(hours=31))
+    async with looker.store.begin() as conn:
+        acked = await ack_incident(conn, 1, "ana@acme.example", looker.clock.now)
+    assert acked.is_done
+    await looker.looks(after=timedelta(hours=24))
     assert len(await looker.told()) == 1
-    looker.clock.now += timedelta(hours=7)
-    await looker.watch.look()
-    await looker.watch.look()
-    assert await looker.told() == [
-        ("BackupMissing", "firing", "warning"),
-        ("BackupMissing", "firing", "critical"),
+    await looker.looks(after=timedelta(hours=7))
+    await looker.looks()
+    assert [text.partition(".")[0] for text in await looker.told()] == [
+        "warning warning: BackupMissing",
+        "alarm BackupMissing is critical now",
     ]
+    incident = await looker.stands()
+    assert incident is not None
+    assert (incident.severity, incident.firing[0].acked_by) == ("critical", "")
+
+
+async def test_a_bot_that_starts_anew_repeats_nothing_and_forgets_nothing(looker: Looker) -> None:
+    looker.clock.now += 2 * DAY
+    await looker.watch.look()
+    async with looker.store.begin() as conn:
+        await ack_incident(conn, 1, "ana@acme.example", looker.clock.now)
+    for hours in (1, 1, 10):
+        looker.watch = replace(looker.watch)
+        await looker.looks(after=timedelta(hours=hours))
+    assert len(await looker.told()) == 1
+    assert await looker.told("escalation") == []
+    # Also when what it remembered is lost, or is of a version that nobody can read.
+    for lost in ("DELETE FROM alert_states", """UPDATE alert_states SET memory = '{"phase": 7}'"""):
+        await looker.rows(f"{lost} RETURNING name")
+        await looker.looks()
+    assert len(await looker.told()) == 1
+
+
+async def test_nobody_acknowledges_it_so_it_is_repeated_and_escalates(looker: Looker) -> None:
+    looker.watch = replace(
+        looker.watch, inventory=monitored(looker, is_on=False, escalate_to="C0BOSS")
+    )
+    await looker.looks(after=2 * DAY)
+    for _ in range(10):
+        await looker.looks(after=timedelta(minutes=31))
+    assert [text.partition(" after")[0] for text in (await looker.told())[1:]] == [
+        "alarm Nobody has acknowledged BackupMissing for 1 h 2 min.",
+        "alarm Still critical",
+    ]
+    assert await looker.rows(
+        "SELECT channel, payload ->> 'text' FROM outbox WHERE payload ->> 'kind' = 'escalation'"
+    ) == [("C0BOSS", "Nobody has acknowledged BackupMissing for 1 h 2 min.")]
 
 
 async def test_the_alert_of_a_database_that_left_the_inventory_ends_in_silence(
@@ -128,21 +194,39 @@ async def test_the_alert_of_a_database_that_left_the_inventory_ends_in_silence(
     looker.clock.now += 2 * DAY
     await looker.watch.look()
     emptied = replace(looker.watch.inventory, databases={})
-    looker.clock.now += timedelta(minutes=2)
-    await replace(looker.watch, inventory=emptied).look()
+    looker.watch = replace(looker.watch, inventory=emptied)
+    await looker.looks(after=timedelta(minutes=2))
     assert await looker.rows("SELECT state FROM alerts") == [("resolved",)]
+    assert await looker.rows("SELECT state FROM incidents") == [("closed",)]
+    assert await looker.rows("SELECT name FROM alert_states") == []
     assert len(await looker.told()) == 1
+    assert len(await looker.told("card")) == 2  # its message does not go on saying that it fires
 
 
-async def test_old_alerts_are_forgotten(looker: Looker) -> None:
+async def test_old_alerts_incidents_and_silences_are_forgotten(looker: Looker) -> None:
+    ages = "FROM unnest(ARRAY[interval '10 years', interval '1 day']) WITH ORDINALITY AS a (d, n)"
+    await looker.rows(
+        "INSERT INTO incidents (id, source, key, database, channel, severity, state, opened_at,"
+        " changed_at, closed_at, detail) SELECT 100 + n, 'twokey', 'x', 'orders', 'C', 'warning',"
+        f" 'closed', now() - d, now() - d, now() - d, '{{}}' {ages} RETURNING id"
+    )
+    await looker.rows(
+        "INSERT INTO places SELECT 'incident', id::text, 'C', '1.0' FROM incidents RETURNING key"
+    )
     await looker.rows(
         "INSERT INTO alerts (database, name, severity, state, problem, next_step, fired_at,"
-        " seen_at, resolved_at, detail) SELECT 'orders', 'A', 'warning', 'resolved', '', '',"
-        " now() - d, now() - d, now() - d, '{}'"
-        " FROM unnest(ARRAY[interval '10 years', interval '1 day']) AS d RETURNING id"
+        " seen_at, resolved_at, incident_id, detail) SELECT 'orders', 'A', 'warning', 'resolved',"
+        f" '', '', now() - d, now() - d, now() - d, 100 + n, '{{}}' {ages} RETURNING id"
+    )
+    await looker.rows(
+        "INSERT INTO silences (database, name, source, reason, by, by_slack, starts_at, ends_at)"
+        f" SELECT 'orders', '', 'person', '', '', '', now() - d, now() - d {ages} RETURNING id"
     )
     await looker.watch.look()
     assert len(await looker.rows("SELECT id FROM alerts WHERE name = 'A'")) == 1
+    assert await looker.rows("SELECT id FROM incidents") == [(102,)]
+    assert await looker.rows("SELECT key FROM places") == [("102",)]
+    assert len(await looker.rows("SELECT id FROM silences")) == 1
 
 
 async def test_the_numbers_of_what_fires_are_measured(
@@ -183,7 +267,8 @@ async def test_the_channel_reads_what_is_wrong_and_what_to_do(
     stop.set()
     await asyncio.gather(*tasks)
     assert text is not None
-    assert text.startswith("🚨 critical: BackupMissing on orders. There is no daily backup")
+    assert text.startswith("🚨")
+    assert "There is no daily backup since 40 d" in text
 
 
 def test_a_message_says_when_it_is_over_and_cannot_be_made_to_mention() -> None:
