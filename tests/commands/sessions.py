@@ -77,6 +77,8 @@ async def waiters(server: Server, count: int) -> AsyncIterator[list[Any]]:
             await ended(watch, conns)
             await asyncio.wait(tasks, timeout=10)
             await asyncio.gather(*tasks, return_exceptions=True)
+            for conn in conns:
+                conn.terminate()
 
 
 async def ended(watch: Any, conns: list[Any]) -> None:
