@@ -12,7 +12,18 @@ from pathlib import Path
 
 from bench.table import Result, as_markdown
 
-NAMES = ("ack", "start", "backup", "recovery", "proof", "audit", "votes", "clicks", "doors")
+NAMES = (
+    "ack",
+    "start",
+    "backup",
+    "recovery",
+    "proof",
+    "audit",
+    "votes",
+    "clicks",
+    "doors",
+    "forecast",
+)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
 
