@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -18,12 +18,14 @@ from approvals.shown import shown_hash
 from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
 from bot.buttons import Purpose, Seal, Shown
+from bot.digest import DIGEST
 from bot.menus import Menus
 from bot.outbox_rows import Row
 from bot.views.alert import alert_message
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.card import Card, GateLine, VoteLine
+from bot.views.digest import digest_message
 from bot.views.errors import problem_message
 from bot.views.request import request_message
 from jobs.operation import Answer, Plan
@@ -134,12 +136,8 @@ class Cards:
                 return None if record is None else self.drawn(record)
             case "progress":
                 return progress_message(str(payload["text"]), payload.get("fraction"))
-            case "result":
-                return _result(payload)
-            case "anchor":
-                return anchor_message(payload)
-            case "alert":
-                return alert_message(payload)
+            case topic if topic in _DRAWN:
+                return _DRAWN[topic](payload)
             case _:
                 return note_message(str(payload["text"]), str(payload.get("kind", "")))
 
@@ -183,3 +181,16 @@ def _result(payload: Mapping[str, Any]) -> Message:
     if "answer" in payload:
         return answer_message(ANSWER.validate_python(payload["answer"]))
     return problem_message(str(payload.get("problem", "")), str(payload.get("next_step", "")))
+
+
+def _digest(payload: Mapping[str, Any]) -> Message:
+    return digest_message(DIGEST.validate_python(payload))
+
+
+# What is drawn of its payload alone.
+_DRAWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
+    "result": _result,
+    "anchor": anchor_message,
+    "alert": alert_message,
+    "digest": _digest,
+}

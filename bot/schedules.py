@@ -11,6 +11,7 @@ from typing import Final
 
 from bot.anchoring import AnchorKeeper
 from bot.audit_metrics import AuditMetrics
+from bot.digest import planned
 from bot.inventory import Inventory
 from bot.scheduled import ScheduledRequests, schedule_of
 from jobs.schedules import Schedule, Scheduler
@@ -24,7 +25,8 @@ def schedules_of(inventory: Inventory, clock: Callable[[], datetime]) -> Sequenc
     """Everything that the inventory wants done at given times."""
     timed = timetables(inventory.databases.values()).values()
     anchors = [inventory.anchors.schedule(clock=clock)] if inventory.anchors else []
-    return [*anchors, *(schedule_of(each) for each in timed)]
+    digests = [each.schedule(clock) for each in planned(inventory.databases.values())]
+    return [*anchors, *digests, *(schedule_of(each) for each in timed)]
 
 
 async def run_schedules(

@@ -6,7 +6,7 @@ A few statements, whatever the number of databases. Nothing here asks a database
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ _ALERTS_MAX: Final = 1000
 
 # The worst first. One of a database may stand there several times, with different labels.
 FIRING: Final = sa.text("""
-    SELECT database, name, label, severity, problem, next_step, fired_at, acked_by
+    SELECT database, name, label, severity, problem, next_step, fired_at, acked_by, detail
       FROM alerts
      WHERE state = 'firing'
        AND database = ANY(:names)
@@ -36,7 +36,10 @@ FIRING: Final = sa.text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiringAlert:
-    """An alert that fires now. `label`: which of several of its name, or ''."""
+    """An alert that fires now. `label`: which of several of its name, or ''.
+
+    `detail`: of `store.incidents.AlertRow`; `muted` there is why nobody is told, or ''.
+    """
 
     name: str
     label: str
@@ -45,6 +48,7 @@ class FiringAlert:
     next_step: str
     fired_at: datetime
     acked_by: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

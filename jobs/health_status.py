@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
+from jobs.alert_helps import suggestions_for, suggestions_of
+from jobs.alert_rule import MONITORING_BLIND, SERVER_DOWN, Help
 from jobs.health_state import FiringAlert, HealthState, is_stale
 from jobs.operation import Suggestion
 from jobs.text import count_text, span_text
 from store.samples import NodeRow
 
 ADVICE_MAX: Final = 5
+# Alerts that say already which node nobody sees.
+_SAID: Final = frozenset({SERVER_DOWN, MONITORING_BLIND})
 _SUGGESTIONS_MAX: Final = 5
 _NOTES_MAX: Final = 20
 _NAMED_MAX: Final = 3
@@ -34,18 +37,6 @@ class Status(StrEnum):
         return list(Status).index(self)
 
 
-# What an alert's own operation is, where pressing a button helps and asks for nothing else.
-_HELPS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
-    {
-        "BackupMissing": ("backup", "Take a backup"),
-        "BackupDamaged": ("backup", "Take a backup"),
-        "WalArchiveGap": ("backup", "Take a backup"),
-        "VerificationFailed": ("backup", "Take a backup"),
-        "BackupUnverified": ("verify", "Verify a backup"),
-    }
-)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """A database's status and its reason, a sentence."""
@@ -62,10 +53,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What to do next: a line with the command that helps, and a button where one does."""
+    """What to do next: a line with the command that helps, and buttons where they do."""
 
     text: str
-    suggestion: Suggestion | None = None
+    suggestions: tuple[Suggestion, ...] = ()
 
 
 def judged(state: HealthState, now: datetime) -> Judged:
@@ -134,7 +125,7 @@ def why_unseen(state: HealthState, now: datetime) -> tuple[str, str] | None:
 def advice(state: HealthState, now: datetime) -> tuple[Advice, ...]:
     """What to do next, the most urgent first; at most `ADVICE_MAX`, of which the last counts."""
     found = [
-        *(_of_alert(state, alert) for alert in state.alerts),
+        *(_of_alert(alert) for alert in state.alerts),
         *_of_nodes(state, now),
         *(Advice(text=note) for note in notes(state)),
     ]
@@ -146,11 +137,15 @@ def advice(state: HealthState, now: datetime) -> tuple[Advice, ...]:
 
 
 def suggestions(state: HealthState, found: Iterable[Advice]) -> tuple[Suggestion, ...]:
-    """Buttons that help, each once: what blocks others first."""
-    all_of_them = [*_blockers(state), *(each.suggestion for each in found if each.suggestion)]
+    """Buttons that help, each once: what blocks others first. None leads back to this screen."""
+    blocker = suggestions_for(
+        [Help.END_BLOCKER], database=state.database.name, detail=state.detail,
+        why="It holds up others and waits for nobody.",
+    )  # fmt: skip
     seen: dict[tuple[str, str], Suggestion] = {}
-    for each in all_of_them:
-        seen.setdefault((each.operation, str(sorted(each.params.items()))), each)
+    for each in (*blocker, *(one for advice in found for one in advice.suggestions)):
+        if each.operation != "health":
+            seen.setdefault((each.operation, str(sorted(each.params.items()))), each)
     return tuple(seen.values())[:_SUGGESTIONS_MAX]
 
 
@@ -163,16 +158,10 @@ def notes(state: HealthState) -> Sequence[str]:
     return list(dict.fromkeys([*said, *more[:_NOTES_MAX]]))
 
 
-def _of_alert(state: HealthState, alert: FiringAlert) -> Advice:
+def _of_alert(alert: FiringAlert) -> Advice:
     acked = " Somebody is at it." if alert.acked_by else ""
     text = f"{alert.severity}: {alert.title}. {alert.problem}{acked} {alert.next_step}"
-    helps = _HELPS.get(alert.name)
-    if helps is None:
-        return Advice(text=text)
-    operation, words = helps
-    params = {"database": state.database.name}
-    suggestion = Suggestion(text=words, operation=operation, params=params, reason=alert.problem)
-    return Advice(text=text, suggestion=suggestion)
+    return Advice(text=text, suggestions=suggestions_of(alert.detail))
 
 
 def _of_nodes(state: HealthState, now: datetime) -> Iterator[Advice]:
@@ -194,22 +183,3 @@ def _unseen_node(node: NodeRow, now: datetime) -> str:
     since = f"for {span_text(now - node.seen_at)}" if node.seen_at else "ever"
     said = f"Node {node.node} was not seen {since}."
     return " ".join(filter(None, (said, node.problem, node.next_step)))
-
-
-def _blockers(state: HealthState) -> Iterator[Suggestion]:
-    """Sessions that hold others up and wait for nobody themselves."""
-    given = state.detail.get("blockers")
-    waiting: Sequence[Mapping[str, Any]] = given if isinstance(given, list) else []
-    held = {each.get("pid") for each in waiting}
-    roots: dict[int, int] = {}
-    for each in waiting:
-        for pid in each.get("blocked_by", ()):
-            if isinstance(pid, int) and pid > 0 and pid not in held:
-                roots[pid] = roots.get(pid, 0) + 1
-    for pid, count in sorted(roots.items(), key=lambda pair: -pair[1]):
-        yield Suggestion(
-            text=f"End session {pid}",
-            operation="terminate-backend",
-            params={"database": state.database.name, "pid": pid},
-            reason=f"Session {pid} holds up {count_text(count, 'other')}.",
-        )

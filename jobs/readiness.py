@@ -27,6 +27,7 @@ class Readiness:
     checks: tuple[Check, ...]
     items: tuple[Item, ...]
     alerts: tuple[Alert, ...]
+    has_backup: bool
     next: tuple[tuple[str, datetime], ...]
 
     @property
@@ -59,6 +60,7 @@ def readiness(state: DatabaseState, health: HealthState, facts: Facts, now: date
         checks=checks(state, health, facts, items=items, alerts=alerts, now=now),
         items=items,
         alerts=alerts,
+        has_backup=any(line.is_usable for line in state.backups),
         next=tuple(upcoming(timetable(state.database), now)),
     )
 

@@ -11,6 +11,7 @@ from typing import Final
 from jobs.alerts import Alert
 from jobs.backup_settings import BackupTier
 from jobs.backup_state import DatabaseState
+from jobs.forecast import HISTORY_LEAST
 from jobs.health_state import HealthState, is_stale
 from jobs.metric_text import metric_text, number_text
 from jobs.operation import Tier
@@ -26,8 +27,7 @@ DRILL_AGE_MAX: Final = timedelta(days=92)
 # A way back that nobody has gone for a year is a guess.
 RESTORE_AGE_MAX: Final = timedelta(days=366)
 SLOW_PER_MINUTE_MAX: Final = 1.0
-# Less history than this makes no forecast; a volume that is full sooner needs somebody now.
-HISTORY_DAYS_MIN: Final = 14
+# A volume that is full sooner needs somebody now.
 FULL_DAYS_MIN: Final = 90.0
 ANCHOR_AGE_MAX: Final = timedelta(days=2)
 _NEEDED: Final = (BackupTier.DAILY, BackupTier.WEEKLY, BackupTier.MONTHLY)
@@ -282,8 +282,8 @@ def _forecast(known: _Known) -> Check:
     age = None
     if facts.sized_on is not None:
         age = known.since(datetime.combine(facts.sized_on, time(), UTC))
-    if facts.size_days < HISTORY_DAYS_MIN:
-        so_far = f"{facts.size_days} of {HISTORY_DAYS_MIN} days of sizes so far"
+    if facts.size_days < HISTORY_LEAST:
+        so_far = f"{facts.size_days} of {HISTORY_LEAST} days of sizes so far"
         return _unknown(number, name, so_far, "It comes with time, while monitoring is on", age)
     history = f"{count_text(facts.size_days, 'day')} of history"
     if known.health.numbers.get("disk_usage_pct") is None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from commands import health
 from commands.health import Params
+from jobs.alert_helps import backup_suggestions, suggestions_as_json
 from jobs.health_settings import MonitoringSettings, Node
 from jobs.operation import Answer, JobError
 from store.alerts import fire_alert
@@ -125,7 +126,8 @@ async def test_what_fires_is_the_status_with_the_steps_and_a_button(
         for name, severity in (("Slow", "warning"), ("BackupMissing", "critical")):
             await fire_alert(
                 conn, database="orders", name=name, severity=severity, problem=f"{name} it is.",
-                next_step="Do it.", at=NOW, detail={},
+                next_step="Do it.", at=NOW, detail={"suggestions": suggestions_as_json(
+                    backup_suggestions(name, "orders", "Why."))},
             )  # fmt: skip
         await fire_alert(
             conn, database="billing", name="Other", severity="critical", problem="x",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -111,30 +112,34 @@ def test_why_there_are_no_numbers_is_said_with_what_to_do() -> None:
 
 
 def test_what_an_alert_says_of_a_node_is_not_said_again() -> None:
-    down = an_alert("DatabaseDown", "critical")
+    down = an_alert("ServerDown", "critical")
     assert len(advice(a_health(a_node(ok=False), alerts=(down,)), NOW)) == 1
 
 
 def test_who_blocks_others_and_waits_for_nobody_gets_a_button() -> None:
-    blockers = [
-        {"pid": 11, "blocked_by": [10]},
-        {"pid": 12, "blocked_by": [11]},
-        {"pid": 13, "blocked_by": [10, 9]},
-        {"pid": 14, "blocked_by": [0]},  # a prepared transaction has no session
-    ]
+    blockers = [{"pid": 11, "blocked_by": [10]}, {"pid": 12, "blocked_by": [11]}]
     state = a_health(a_node(detail={"role": "primary", "blockers": blockers}))
-    found = suggestions(state, ())
-    assert [(each.params["pid"], each.reason) for each in found] == [
-        (10, "Session 10 holds up 2 others."),
-        (9, "Session 9 holds up 1 other."),
-    ]
+    (only,) = suggestions(state, ())
+    assert only.params == {"database": "orders", "pid": 10}
 
 
-def test_an_alert_that_an_operation_helps_against_gets_its_button_once() -> None:
-    alerts = (an_alert("BackupMissing", "critical"), an_alert("BackupDamaged"))
+def test_what_helps_against_an_alert_is_a_button_once_and_never_this_screen() -> None:
+    def helps(*operations: str) -> dict[str, Any]:
+        return {
+            "suggestions": [
+                {"text": "x", "operation": each, "params": {"database": "orders"}, "reason": ""}
+                for each in operations
+            ]
+        }
+
+    alerts = (
+        an_alert("PoolUsage", detail=helps("pool", "health")),
+        an_alert("Deadlocks", detail=helps("locks", "pool")),
+        an_alert("Odd", detail={"suggestions": "nothing"}),
+    )
     state = a_health(a_node(), alerts=alerts)
-    (only,) = suggestions(state, advice(state, NOW))
-    assert (only.operation, only.params) == ("backup", {"database": "orders"})
+    found = suggestions(state, advice(state, NOW))
+    assert [each.operation for each in found] == ["pool", "locks"]
 
 
 def test_the_worst_come_first() -> None:

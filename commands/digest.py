@@ -1,0 +1,48 @@
+"""`/db digest [orders] [weekly]`: what managers get by the clock, at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel, Field
+
+from jobs.digest import Period
+from jobs.digest_facts import digest_of
+from jobs.digest_words import as_answer
+from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk
+
+# A forecast of all sizes and a week of a hundred databases are more than an ack waits for.
+PATIENCE = timedelta(seconds=45)
+
+
+class Params(BaseModel, extra="forbid"):
+    """Which database, or all of them, and how far to look back."""
+
+    database: str = Field(
+        default="", description="Database in the inventory; all of them when left out"
+    )
+    period: Period = Field(default=Period.WEEKLY, description="daily or weekly")
+
+
+async def answer(context: Context, params: Params) -> Answer:
+    """The digest of a period that ends now."""
+    wanted = [context.database] if params.database else list(context.databases.values())
+    if not wanted:
+        raise JobError(
+            "There is no database in the inventory.",
+            next_step="Name one there: twokey.example.yml shows how.",
+        )
+    async with context.store.begin() as conn:
+        return as_answer(await digest_of(conn, wanted, params.period, context.now))
+
+
+OPERATION = Operation(
+    name="digest",
+    summary="Show what managers get by the clock: status, readiness, alerts, approvals, growth",
+    kind=Kind.QUERY,
+    risk=Risk.NONE,
+    params=Params,
+    example="/db digest orders weekly",
+    answer=answer,
+    patience=PATIENCE,
+)
