@@ -27,16 +27,17 @@ from postgres.health.deltas import Hour, hour_numbers, rates
 from postgres.health.instance import IDENTITY, Instance, instance_query, parse_instance
 from postgres.health.lag import Trail, seen_by_primary
 from postgres.health.metrics import METRICS
-from postgres.health.pgbouncer import waiting_clients
+from postgres.health.pgbouncer import waiting_pools
 from postgres.health.rarely import CatalogWatch, Size, SizeWatch
 from postgres.health.statement_deltas import StatementDelta
 from postgres.health.statement_watch import StatementWatch
 from postgres.health.tiers import Due
-from postgres.health.volume import Place, Volumes
+from postgres.health.volume import UNKNOWN, Place, Usage, Volumes
 
 __all__ = ["Collected", "Due", "NodeCollector", "Size"]
 
-TIER_SECONDS_MAX: Final = 8.0
+# After so long, a look takes no further tier: whoever waits for it still gets the rest.
+LOOK_SECONDS_MAX: Final = 9.0
 _NOTE_CHARS_MAX: Final = 300
 _NOTES_MAX: Final = 20
 # These are known from history, or of no sample at all.
@@ -109,7 +110,7 @@ class NodeCollector:
         """
         began = time.perf_counter()
         tiers = due or self.due(now)
-        draft = _Draft()
+        draft = _Draft(ends_at=asyncio.get_running_loop().time() + LOOK_SECONDS_MAX)
         instance = await self._instance()
         draft.add(instance.numbers, instance.detail)
         draft.note(instance.hidden)
@@ -197,7 +198,8 @@ class NodeCollector:
             draft.note(watch.note(now))
 
     async def _add_volume(self, draft: _Draft) -> None:
-        usage, note = await self._volumes.usage(known_bytes=self._sizes.known_bytes)
+        found = await self._tier(draft, "The disk", lambda _: self._disk())
+        usage, note = found or (UNKNOWN, "")
         draft.add(
             {
                 "disk_usage_pct": usage.pct,
@@ -213,15 +215,16 @@ class NodeCollector:
             )
             draft.sizes = (*draft.sizes, *volume)
 
+    async def _disk(self) -> tuple[Usage, str]:
+        return await self._volumes.usage(known_bytes=self._sizes.known_bytes)
+
     async def _add_pgbouncer(self, draft: _Draft) -> None:
-        if self._pgbouncer is None:
+        if (console := self._pgbouncer) is None:
             return
-        found = await waiting_clients(self._pgbouncer)
-        if isinstance(found, str):
-            draft.note(found)
-            draft.detail["pgbouncer"] = None
+        found = await self._tier(draft, "PgBouncer", lambda _: waiting_pools(console))
+        draft.detail["pgbouncer"] = found.told() if found else None
+        if not found:
             return
-        draft.detail["pgbouncer"] = found.told()
         waiting = draft.numbers["connections_waiting"]
         draft.numbers["connections_waiting"] = (waiting or 0.0) + found.waiting
 
@@ -230,7 +233,7 @@ class NodeCollector:
     ) -> _T | None:
         """What was read, or None and a note: no tier costs another one its numbers."""
         try:
-            async with asyncio.timeout(TIER_SECONDS_MAX):
+            async with asyncio.timeout_at(draft.ends_at):
                 return await read(await self._connection.open())
         except (*FAILURES, PostgresError) as error:
             said = str(error).splitlines()[0] if str(error) else "no answer in time"
@@ -248,8 +251,9 @@ def _failing_since(earlier: Mapping[str, Any]) -> float | None:
 
 @dataclass(slots=True)
 class _Draft:
-    """A look that is being taken."""
+    """A look that is being taken. `ends_at`: by the event loop's clock."""
 
+    ends_at: float
     numbers: dict[str, float | None] = field(
         default_factory=lambda: {n: None for n in METRICS if n not in _OF_THE_STORE}
     )

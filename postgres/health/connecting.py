@@ -13,7 +13,7 @@ from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 
 APPLICATION: Final = "twokey-monitor"
-CONNECT_SECONDS_MAX: Final = 10
+CONNECT_SECONDS_MAX: Final = 5
 ANSWER_SECONDS_MAX: Final = 6.0  # the server's own limit comes first
 _CLOSE_SECONDS_MAX: Final = 2.0
 

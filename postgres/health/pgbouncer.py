@@ -59,32 +59,37 @@ class Pools:
         return asdict(self) | {"pools": [asdict(pool) for pool in self.pools]}
 
 
-class _ConsoleError(Exception):
-    """The console refused, or spoke something else."""
+async def waiting_pools(dsn: SecretStr) -> Pools:
+    """What waits now.
 
-
-async def waiting_clients(dsn: SecretStr) -> Pools | str:
-    """What waits now, or why that is not known, in a sentence."""
+    Raises:
+        PostgresError: the console cannot be reached, refuses us or is no such console.
+    """
+    target = parse_dsn(dsn.get_secret_value())
     try:
-        target = parse_dsn(dsn.get_secret_value())
         async with asyncio.timeout(SECONDS_MAX):
-            names, rows = await simple_query(target, "SHOW POOLS")
-        return pools_of(names, rows)
-    except (OSError, TimeoutError, _ConsoleError, PostgresError, ssl.SSLError) as error:
-        said = str(error).splitlines()[0] if str(error) else "no answer in time"
-        return f"PgBouncer cannot be asked: {said.rstrip('.')}."
+            return pools_of(*await simple_query(target, "SHOW POOLS"))
+    except (OSError, TimeoutError) as error:
+        raise _odd(str(error).splitlines()[0] if str(error) else "no answer in time") from error
+
+
+def _odd(said: str) -> PostgresError:
+    return PostgresError(
+        f"PgBouncer's console says nothing of use: {said}.",
+        next_step="See whether pgbouncer runs, and whether this user is in its stats_users.",
+    )
 
 
 def pools_of(names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Pools:
     """What `SHOW POOLS` says; the console's own pool does not count.
 
     Raises:
-        _ConsoleError: this is not what `SHOW POOLS` answers.
+        PostgresError: this is not what `SHOW POOLS` answers.
     """
     try:
         found = [_pool(dict(zip(names, row, strict=True))) for row in rows]
     except (KeyError, ValueError) as error:
-        raise _ConsoleError(f"its answer is not understood ({error})") from error
+        raise _odd(f"its answer is not understood ({error})") from error
     pools = [pool for pool in found if pool.database != _CONSOLE]
     return Pools(
         waiting=sum(pool.waiting for pool in pools),
@@ -110,7 +115,8 @@ async def simple_query(
     """Column names and rows as text, over a connection of its own.
 
     Raises:
-        _ConsoleError: it refused, or spoke something else. OSError: no connection.
+        PostgresError: it refused, or spoke something else.
+        OSError: no connection.
     """
     reader, writer = await _connect(target)
     try:
@@ -137,7 +143,7 @@ async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.Stream
         await writer.start_tls(_tls(target, mode), server_hostname=host)
     elif mode != "prefer":
         writer.close()
-        raise _ConsoleError(f"it offers no TLS, and sslmode is {mode}")
+        raise _odd(f"it offers no TLS, and sslmode is {mode}")
     return reader, writer
 
 
@@ -166,15 +172,15 @@ class _Wire:
                 kind = await self._reader.readexactly(1)
                 (length,) = struct.unpack("!i", await self._reader.readexactly(_LENGTH_BYTES))
                 if not _LENGTH_BYTES <= length <= _MESSAGE_BYTES_MAX:
-                    raise _ConsoleError("it does not speak PostgreSQL's protocol")
+                    raise _odd("it does not speak PostgreSQL's protocol")
                 body = await self._reader.readexactly(length - _LENGTH_BYTES)
             except asyncio.IncompleteReadError as error:
-                raise _ConsoleError("it closed the connection") from error
+                raise _odd("it closed the connection") from error
             if kind == b"E":
-                raise _ConsoleError(_error_text(body))
+                raise _odd(_error_text(body))
             if kind not in b"NSK":
                 return kind, body
-        raise _ConsoleError("it does not come to an end")
+        raise _odd("it does not come to an end")
 
 
 def _error_text(body: bytes) -> str:
@@ -197,7 +203,7 @@ async def _log_in(wire: _Wire, target: Target) -> None:
         if kind == b"Z":
             return
         if kind != b"R":
-            raise _ConsoleError("it answers a login with something else")
+            raise _odd("it answers a login with something else")
         (method,) = struct.unpack("!i", body[:4])
         match method:
             case 0:
@@ -215,7 +221,7 @@ async def _log_in(wire: _Wire, target: Target) -> None:
             case 12 if scram:
                 scram.check(body[4:])
             case _:
-                raise _ConsoleError(f"it wants a way to log in that is not known ({method})")
+                raise _odd(f"it wants a way to log in that is not known ({method})")
 
 
 def _md5(user: str, password: str, salt: bytes) -> bytes:
@@ -240,9 +246,9 @@ class _Scram:
         try:
             nonce, salt, rounds = words["r"], base64.b64decode(words["s"]), int(words["i"])
         except (KeyError, ValueError) as error:
-            raise _ConsoleError("its SCRAM challenge is not understood") from error
+            raise _odd("its SCRAM challenge is not understood") from error
         if not nonce.startswith(self._nonce) or not 1 <= rounds <= _ROUNDS_MAX:
-            raise _ConsoleError("its SCRAM challenge is not an answer to ours")
+            raise _odd("its SCRAM challenge is not an answer to ours")
         salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, rounds)
         final = f"c=biws,r={nonce}"
         signed = f"n=,r={self._nonce},{challenge.decode()},{final}".encode()
@@ -255,7 +261,7 @@ class _Scram:
     def check(self, final: bytes) -> None:
         said = base64.b64decode(_scram_words(final).get("v", ""))
         if not self._expected or not hmac.compare_digest(said, self._expected):
-            raise _ConsoleError("it does not know the password itself: this is another server")
+            raise _odd("it does not know the password itself: this is another server")
 
 
 def _scram_words(message: bytes) -> Mapping[str, str]:
@@ -281,8 +287,8 @@ async def _rows(wire: _Wire) -> tuple[Sequence[str], Sequence[Sequence[str | Non
             case b"Z":
                 return names, rows
             case _:
-                raise _ConsoleError("it answers with something else than rows")
-    raise _ConsoleError("its answer does not come to an end")
+                raise _odd("it answers with something else than rows")
+    raise _odd("its answer does not come to an end")
 
 
 def _column_names(body: bytes) -> list[str]:

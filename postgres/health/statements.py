@@ -26,7 +26,7 @@ TEXT_CHARS_MAX: Final = 8_000
 # One row, or none where the extension was not created here.
 EXTENSION: Final = """
     SELECT /* twokey-monitor */ quote_ident(n.nspname) AS space,
-           string_to_array(regexp_replace(e.extversion, '[^0-9.]', '', 'g'), '.')::int[] AS version,
+           e.extversion AS version,
            current_setting('pg_stat_statements.track', true) AS track
       FROM pg_extension e
       JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -58,9 +58,10 @@ _MOMENT: Final = """
 _TEXTS: Final = """
     SELECT /* twokey-monitor */ DISTINCT ON (queryid) queryid, left(query, {chars}) AS text
       FROM {space}.pg_stat_statements(true)
-     WHERE queryid = ANY($1::bigint[])
+     WHERE queryid = ANY($1::text::bigint[])
 """
 
+_VERSION_MIN: Final = (1, 8)  # of PostgreSQL 13: total_time became total_exec_time
 _OUR_MARK: Final = "/* twokey-monitor */"
 _UTILITY_CHARS_MAX: Final = 60
 # What is planned and executed; everything else is a utility statement for PostgreSQL.
@@ -114,11 +115,11 @@ async def find_statements(conn: Any, *, limit: float) -> StatementsAt | str:
     if row is None:
         preloaded = await conn.fetchval(PRELOADED, timeout=limit)
         return _not_created(preloaded)
-    version = tuple(row["version"])
-    if version < (1, 8):
+    version = tuple(int(part) for part in re.findall(r"\d+", row["version"]))
+    if version < _VERSION_MIN:
         return (
-            f"The extension pg_stat_statements is of version {'.'.join(map(str, version))}, from "
-            "an older PostgreSQL. Run: ALTER EXTENSION pg_stat_statements UPDATE"
+            f"The extension pg_stat_statements is of version {row['version']}, from an older "
+            "PostgreSQL. Run: ALTER EXTENSION pg_stat_statements UPDATE"
         )
     if row["track"] == "none":
         return (
@@ -178,7 +179,8 @@ async def read_texts(
     conn: Any, where: StatementsAt, queryids: Sequence[int], *, limit: float
 ) -> Mapping[int, str]:
     """The texts as PostgreSQL keeps them: for `kind_of` and `told` alone."""
-    rows = await conn.fetch(where.texts(), list(queryids), timeout=limit)
+    listed = "{" + ",".join(map(str, queryids)) + "}"  # asyncpg would look up what a bigint[] is
+    rows = await conn.fetch(where.texts(), listed, timeout=limit)
     return {row["queryid"]: row["text"] or "" for row in rows}
 
 
