@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue
 from slack_sdk.web.async_client import AsyncWebClient
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,6 +29,7 @@ from bot.views.incident import (
     note_message,
 )
 from bot.views.words import count
+from jobs.alert_helps import suggestions_of
 from jobs.alerting_text import value_text
 from jobs.operation import Operation, Suggestion
 from store.connect import Store
@@ -40,7 +41,6 @@ ACKED: Final = "alert.acknowledged"
 # Acknowledge, what helps, Silence and Health: five fit beside one another.
 _HELPING_MAX: Final = 2
 _AUDITED_MAX: Final = 50
-_SUGGESTIONS: Final = TypeAdapter(tuple[Suggestion, ...])
 
 
 class IncidentSeal:
@@ -92,7 +92,7 @@ class Incidents:
         card = self.card(incident, silences)
         if payload["kind"] != "escalation":
             return incident_message(card)
-        if not any(not each.acked_by for each in card.firing if each.hush is None):
+        if all(each.acked_by or each.is_quiet for each in card.firing):
             return None  # somebody is at it by now, or it is over
         link = await self._link(incident.id)
         return escalation_message(card, text=str(payload.get("text", "")), link=link)
@@ -171,11 +171,16 @@ class Incidents:
 
 
 def hush_of(alert: AlertRow, silences: Iterable[SilenceRow]) -> SilenceRow | None:
-    """The silence that an alert is under, the longest; or None."""
+    """The silence that somebody asked for and an alert is under, the longest; or None.
+
+    What a run at work silences, its alerts say themselves (`muted`).
+    """
     covering = [
         each
         for each in silences
-        if each.database == alert.database and each.name in {"", alert.name}
+        if each.source == "person"
+        and each.database == alert.database
+        and each.name in {"", alert.name}
     ]
     return max(covering, key=lambda each: each.ends_at, default=None)
 
@@ -203,15 +208,10 @@ def _line(alert: AlertRow, silences: Iterable[SilenceRow]) -> AlertLine:
 def _helping(incident: IncidentRow, operations: Mapping[str, Operation]) -> Sequence[Suggestion]:
     """What helps against the worst, each thing once."""
     worst = sorted(incident.firing, key=lambda each: (each.severity != "critical", each.fired_at))
-    found = [each for alert in worst for each in _stored(alert)]
+    found = [each for alert in worst for each in suggestions_of(alert.detail)]
     known = [each for each in found if each.operation in operations and each.operation != "health"]
     once = {(each.operation, json.dumps(dict(each.params), sort_keys=True)): each for each in known}
     return list(once.values())[:_HELPING_MAX]
-
-
-def _stored(alert: AlertRow) -> Sequence[Suggestion]:
-    """What was stored with an alert as what helps."""
-    return _SUGGESTIONS.validate_python(alert.detail.get("suggestions") or ())
 
 
 def _silencing(incident: IncidentRow, silences: Iterable[SilenceRow]) -> Suggestion:

@@ -327,6 +327,7 @@ class Outbox:
             lambda content: self._client.chat_postMessage(
                 channel=row.channel,
                 thread_ts=thread,
+                reply_broadcast=True if thread and row.is_loud else None,
                 unfurl_links=False,
                 unfurl_media=False,
                 metadata={"event_type": EVENT_TYPE, "event_payload": {"outbox_id": row.id}},

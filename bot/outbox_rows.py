@@ -56,6 +56,11 @@ class Row:
         return self.topic not in {"card", "direct"}
 
     @property
+    def is_loud(self) -> bool:
+        """Whether a note in a thread is to be heard of in the channel too."""
+        return self.topic == "incident" and bool(self.payload.get("loud"))
+
+    @property
     def may_collapse(self) -> bool:
         """Whether a later one of its kind would show what this one shows."""
         if self.topic == "incident":

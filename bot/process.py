@@ -17,6 +17,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals.service import Approvals
 from approvals.words import BadInputError
 from bot.alerting import Watch
+from bot.alertmanager import Alertmanager, receiver
 from bot.api import Api
 from bot.background import Background
 from bot.desk import Desk
@@ -124,6 +125,7 @@ class Twokey:
                 tasks.create_task(self._sweep(stop))
                 tasks.create_task(self._scheduled(stop))
                 tasks.create_task(self._watch().run(stop))
+                tasks.create_task(self._alertmanager().run(stop))
                 await self._listen(stop, runner, listening)
 
     async def _listen(
@@ -145,7 +147,7 @@ class Twokey:
         settings = self.settings
         app = web_app(
             bolt=self.bolt, gate=self.gate, store=self.store, metrics=self.metrics,
-            clock=utc_now, api=Api(self.desk).routes(),
+            clock=utc_now, api=[*Api(self.desk).routes(), *self._alertmanager().routes()],
         )  # fmt: skip
         try:
             return await serve_http(app, host=settings.http_host, port=settings.http_port)
@@ -166,6 +168,12 @@ class Twokey:
             meter=self.metrics.audit,
             requests=ScheduledRequests(desk=desk),
         )
+
+    def _alertmanager(self) -> Alertmanager:
+        return receiver(
+            self.settings, self.desk.inventory, store=self.store, metrics=self.metrics,
+            clock=self.desk.clock,
+        )  # fmt: skip
 
     def _watch(self) -> Watch:
         return Watch(

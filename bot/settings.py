@@ -34,6 +34,7 @@ _UNITS: Final[Mapping[str, timedelta]] = {
 }
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
 _KEY_CHARS_MIN: Final = 32
+_TOKEN_CHARS_MIN: Final = 16
 
 
 def parse_duration(value: object) -> timedelta:
@@ -160,6 +161,16 @@ class Settings(BaseSettings):
         validation_alias="TWOKEY_WORKER_LOST_AFTER",
         description="Silence after which a worker's runs are given to another; at least 2s",
     )
+    alertmanager_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="TWOKEY_ALERTMANAGER_TOKEN",
+        description="Token of who may POST /alerts/alertmanager, 16 characters or more; unset: off",
+    )
+    alertmanager_database: str = Field(
+        default="",
+        validation_alias="TWOKEY_ALERTMANAGER_DATABASE",
+        description="Database of the inventory for Alertmanager's alerts that name none",
+    )
     slack_bot_token: SecretStr | None = Field(
         default=None, validation_alias="SLACK_BOT_TOKEN", description="Bot token, xoxb-…"
     )
@@ -199,6 +210,13 @@ class Settings(BaseSettings):
         if key is not None and len(key.get_secret_value()) < _KEY_CHARS_MIN:
             raise ValueError(f"needs at least {_KEY_CHARS_MIN} characters")
         return key
+
+    @field_validator("alertmanager_token")
+    @classmethod
+    def _not_guessed(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < _TOKEN_CHARS_MIN:
+            raise ValueError(f"needs at least {_TOKEN_CHARS_MIN} characters")
+        return token
 
     @field_validator("people_cache")
     @classmethod

@@ -80,6 +80,11 @@ class AlertLine:
     muted: str = ""  # why nobody is told of it at present, where that is no silence
     runbook: str = ""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody is to hear of it at present."""
+        return self.hush is not None or bool(self.muted)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentCard:
@@ -115,7 +120,7 @@ class IncidentCard:
         """The state that people act on: one alert that nobody has seen makes it fire."""
         if not self.is_open:
             return Standing.CLOSED
-        heard = [each for each in self.firing if each.hush is None]
+        heard = [each for each in self.firing if not each.is_quiet]
         if self.firing and not heard:
             return Standing.SILENCED
         if heard and all(each.acked_by for each in heard):

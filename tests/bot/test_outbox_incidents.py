@@ -19,10 +19,18 @@ ELSEWHERE = "C0ORDERS"
 
 
 async def tell(
-    store: Store, text: str, *, kind: str = "card", incident: int = 7, channel: str = CHANNEL
+    store: Store,
+    text: str,
+    *,
+    kind: str = "card",
+    incident: int = 7,
+    channel: str = CHANNEL,
+    loud: bool = False,
 ) -> None:
     """A row about an incident."""
-    payload: dict[str, JsonValue] = {"incident": incident, "kind": kind, "text": text}
+    payload: dict[str, JsonValue] = {
+        "incident": incident, "kind": kind, "text": text, "loud": loud,
+    }  # fmt: skip
     async with store.begin() as conn:
         await post(
             conn, topic="incident", request_id=None, channel=channel, payload=payload, now=now()
@@ -83,6 +91,19 @@ async def test_an_escalation_stands_in_no_thread_also_in_the_incidents_own_chann
         await emptied(store)
     assert messages(slack) == [("firing", False), ("nobody has looked", False)]
     assert said(slack, ELSEWHERE) == ["nobody has looked"]
+
+
+async def test_what_must_not_be_missed_in_a_thread_is_heard_of_in_the_channel_too(
+    store: Store, slack: SlackStandIn, client: AsyncWebClient
+) -> None:
+    async with delivering(store, client, Drawing()):
+        await tell(store, "firing")
+        await tell(store, "joined", kind="note", loud=True)
+        await tell(store, "is seen", kind="note")
+        await emptied(store)
+    _, loud, quiet = slack.messages(CHANNEL)
+    assert loud["subtype"] == "thread_broadcast"
+    assert "subtype" not in quiet
 
 
 @pytest.mark.parametrize("kind", ["500", "drop_before", "drop_after"])
