@@ -25,6 +25,7 @@ from postgres.health.advisor_catalog import Catalog
 from postgres.health.advisor_probe import probe
 from postgres.health.advisor_statements import Statement, Wants
 from postgres.health.explain import NoPlanError, PlanNode, Session, generic_plan
+from postgres.health.index_terms import FORMAT
 
 PRETEND: Final = "SELECT indexrelid, indexname FROM {schema}.hypopg_create_index($1)"
 
@@ -166,7 +167,7 @@ class Planner:
     async def _pretend(self, candidate: Candidate) -> tuple[str, int]:
         body = candidate.terms.body()
         text = await self._session.fetch(
-            "SELECT format($1, VARIADIC $2::text[]) AS sql",
+            FORMAT,
             f"CREATE INDEX ON %I.%I {body.template}",
             [candidate.table.schema, candidate.table.name, *body.args],
         )

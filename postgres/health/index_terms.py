@@ -26,6 +26,9 @@ _OPERATORS: Final = frozenset(
      "~~", "!~~", "~~*", "!~~*", "@>", "<@", "?"}
 )  # fmt: skip
 
+# PostgreSQL quotes what stands for %I and %L, so no text from a person gets in as it is.
+FORMAT: Final = "SELECT format($1::text, VARIADIC $2::text[]) AS sql"
+
 
 class TermsError(PostgresError):
     """The text is no list of index columns, or says more than we take."""
@@ -186,6 +189,21 @@ def written(terms: Terms) -> Mapping[str, str]:
         "include": ", ".join(include),
         "where": _typed(terms.where) if terms.where else "",
     }
+
+
+def create_template(
+    schema: str,
+    table: str,
+    name: str,
+    terms: Terms,
+    opclasses: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Piece:
+    """The statement that creates the index while its table stays in use, for `FORMAT`."""
+    unique = "UNIQUE " if terms.is_unique else ""
+    head = Piece(
+        template=f"CREATE {unique}INDEX CONCURRENTLY %I ON %I.%I", args=(name, schema, table)
+    )
+    return _joined([head, terms.body(opclasses)], " ")
 
 
 def index_name(schema: str, table: str, terms: Terms) -> str:
