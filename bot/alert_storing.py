@@ -76,7 +76,7 @@ async def _keep(
     if standing.row is not None:
         await see_alert(
             conn, standing.row.id, severity=str(standing.severity), problem=words.problem,
-            next_step=words.next_step, at=now, detail=standing.detail, value=memory.value,
+            next_step=words.next_step, at=now, detail=standing.detail, value=words.value,
             incident_id=incident_id, forget_ack=standing.is_worse,
         )  # fmt: skip
         return
@@ -84,7 +84,7 @@ async def _keep(
     await fire_alert(
         conn, database=database, name=name, label=label, severity=str(standing.severity),
         problem=words.problem, next_step=words.next_step, at=now, fired_at=memory.since or now,
-        detail=standing.detail, value=memory.value, incident_id=incident_id,
+        detail=standing.detail, value=words.value, incident_id=incident_id,
     )  # fmt: skip
 
 

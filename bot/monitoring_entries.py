@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, SecretStr, StringConstraints
 
 from bot.entry_values import Cron, Size, SlackChannel, Span, Strict, Text
+from jobs.alert_rules import rules_of
 from jobs.crontab import cron_trigger
 from jobs.health_settings import (
     CACHE_FOR,
@@ -88,6 +89,7 @@ class _Schema(Strict):
     kind: SchemaKind
     path: Path
     metadata: str = ""
+    python: Path | None = None
 
 
 class MonitoringEntry(Strict):
@@ -129,7 +131,7 @@ def monitoring_of(
         return MonitoringSettings()
     if entry is False:
         return MonitoringSettings(is_on=False)
-    return MonitoringSettings(
+    settings = MonitoringSettings(
         every=entry.every,
         replicas=entry.replicas,
         volume=Volume(
@@ -157,6 +159,8 @@ def monitoring_of(
         sensitive_tables=entry.sensitive_tables,
         schema=_schema(entry.schema_, folder) if entry.schema_ else None,
     )
+    rules_of(settings)  # whatever cannot be used is said now, and not when it should fire
+    return settings
 
 
 def _at(path: Path | None, folder: Path) -> Path | None:
@@ -188,5 +192,8 @@ def _schema(given: _Schema, folder: Path) -> SchemaSource:
     if given.kind is SchemaKind.ALEMBIC and ":" not in given.metadata:
         raise ValueError("schema of kind alembic needs `metadata: MODULE:ATTRIBUTE`")
     return SchemaSource(
-        kind=given.kind, path=folder / given.path.expanduser(), metadata=given.metadata
+        kind=given.kind,
+        path=folder / given.path.expanduser(),
+        metadata=given.metadata,
+        python=_at(given.python, folder),
     )

@@ -186,6 +186,7 @@ def words(rule: Rule, database: Database, node: str, row: NodeRow | None, memory
         ),
         runbook=runbook(rule.name, database, own=rule.runbook),
         metric=rule.metric,
+        value=_shown(rule, memory.value),
     )
 
 
@@ -197,11 +198,17 @@ def runbook(name: str, database: Database, *, own: str = "") -> str:
 
 
 def _value_text(rule: Rule, value: float | None) -> str:
-    if value is not None and rule.name == MONITORING_BLIND and value >= NEVER_SECONDS:
+    if rule.name == MONITORING_BLIND and (value or 0) >= NEVER_SECONDS:
         return "as long as we know"
     if rule.metric in METRICS:
         return metric_text(rule.metric, value)
     return number_text(value) if value is not None else metric_text("up", None)
+
+
+def _shown(rule: Rule, value: float | None) -> float | None:
+    """The number beside the words, where it is one that people would look at."""
+    is_never = rule.name == MONITORING_BLIND and (value or 0) >= NEVER_SECONDS
+    return None if rule.name == SERVER_DOWN or is_never else value
 
 
 def _filled(text: str, **values: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from jobs.alert_machine import Severity
 from jobs.alert_rule import Help, Rule, Scope
 from jobs.alert_table import RULES
+from jobs.alerts import NAMES
 from jobs.health_settings import AlertRule, MonitoringSettings
 from postgres.health.metrics import METRICS
 
@@ -21,14 +22,20 @@ def rules_of(settings: MonitoringSettings) -> Mapping[str, Rule]:
     """The rules of a database: ours as the inventory has them, and its own.
 
     Raises:
-        ValueError: a rule cannot be used; the inventory was not read with `monitoring_entries`.
+        ValueError: a rule cannot be used. Reading the inventory asks, so that later it can.
     """
     if not settings.is_on:
         return MappingProxyType({})
     found = dict(RULES)
     for name, given in settings.rules.items():
+        if name in NAMES:
+            raise ValueError(
+                f"rule {name} is about backups and has no threshold: `backups:` says what is due"
+            )
         if not given.is_on:
-            found.pop(name, None)
+            if name not in RULES:
+                raise ValueError(f"rule {name} is none of ours, so it cannot be switched off")
+            found.pop(name)
         else:
             found[name] = _ours(RULES[name], given) if name in RULES else _own(given)
     return MappingProxyType(found)

@@ -17,13 +17,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What people read of an alert that fires."""
+    """What people read of an alert that fires. `value`: None where a number says nothing."""
 
     problem: str
     next_step: str
     suggestions: tuple[Suggestion, ...] = ()
     runbook: str = ""
     metric: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
