@@ -2,12 +2,15 @@
 
 Advisory locks of one session. While the store is away nobody can tell: who looked after an
 archive goes on with it, as WAL must not stop coming; the slot and the folder's lock keep a
-second receiver out meanwhile.
+second receiver out meanwhile. Whatever else one worker does for all is leased here too, under
+names of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -36,9 +39,16 @@ class Lease(StrEnum):
 
 
 class Leases:
-    """The archives that this worker looks after. `name` is shown by pg_stat_activity."""
+    """The archives that this worker looks after. `name` is shown by pg_stat_activity.
 
-    def __init__(self, store: Store, *, name: str) -> None:
+    With `remember` the session's last answer counts for so long, for all that it leased: who
+    leases hundreds of things neither asks hundreds of times, nor waits for a dead store so often.
+    """
+
+    def __init__(self, store: Store, *, name: str, remember: timedelta = timedelta(0)) -> None:
+        self._remember = remember.total_seconds()
+        self._answered_at = -math.inf
+        self._failed_at = -math.inf
         self._store = store
         self._name = f"archives:{name}"[:NAME_CHARS_MAX]
         self._conn: asyncpg.Connection | None = None
@@ -48,15 +58,19 @@ class Leases:
     async def take(self, database: str) -> Lease:
         """Take an archive if nobody has it, or see that it is still ours."""
         async with self._turn:
+            if self._is_recent(self._failed_at):
+                return Lease.UNKNOWN
             try:
                 async with asyncio.timeout(2 * PING_SECONDS_MAX):
-                    return await self._take(database)
+                    lease = await self._take(database)
             except Exception as error:
                 # The second is what asyncpg says when the server's farewell crosses our statement.
                 if not is_away(error) and not isinstance(error, asyncpg.InternalClientError):
                     raise
                 self._drop()
+                self._failed_at = asyncio.get_running_loop().time()
                 return Lease.UNKNOWN
+            return lease
 
     def close(self) -> None:
         """Leave all of them to others."""
@@ -67,12 +81,19 @@ class Leases:
             self._conn = await self._store.direct(application_name=self._name)
             await self._conn.execute(KEEP_ALIVE, timeout=PING_SECONDS_MAX)
         if database in self._ours:
-            await self._conn.fetchval(PING, timeout=PING_SECONDS_MAX)
+            if not self._is_recent(self._answered_at) or self._conn.is_closed():
+                await self._conn.fetchval(PING, timeout=PING_SECONDS_MAX)
+                self._answered_at = asyncio.get_running_loop().time()
             return Lease.OURS
-        if not await self._conn.fetchval(TRY_LEASE, database, timeout=PING_SECONDS_MAX):
+        is_free = await self._conn.fetchval(TRY_LEASE, database, timeout=PING_SECONDS_MAX)
+        self._answered_at = asyncio.get_running_loop().time()
+        if not is_free:
             return Lease.ELSEWHERE
         self._ours.add(database)
         return Lease.OURS
+
+    def _is_recent(self, at: float) -> bool:
+        return asyncio.get_running_loop().time() - at < self._remember
 
     def _drop(self) -> None:
         conn, self._conn = self._conn, None

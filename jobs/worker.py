@@ -15,6 +15,7 @@ from typing import Final
 from approvals.directory import Directory
 from approvals.in_force import Policies
 from jobs.archiving import ArchiveKeeper
+from jobs.collecting import Collecting
 from jobs.engine import PgQueue
 from jobs.grants import Grants
 from jobs.limits import Limits
@@ -90,6 +91,7 @@ class Worker:
             asyncio.create_task(self._keep_scratches()),
             asyncio.create_task(self._keep_archives()),
             asyncio.create_task(self._take_stock()),
+            asyncio.create_task(self._collect()),
         ]
         try:
             await self._until_stopped(stop, consuming, beside)
@@ -117,6 +119,12 @@ class Worker:
     async def _take_stock(self) -> None:
         given = self.given
         await Stocktaking(
+            store=given.store, databases=given.databases, worker=given.worker, clock=given.clock
+        ).run()
+
+    async def _collect(self) -> None:
+        given = self.given
+        await Collecting(
             store=given.store, databases=given.databases, worker=given.worker, clock=given.clock
         ).run()
 

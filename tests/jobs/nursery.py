@@ -55,6 +55,7 @@ class Nursery:
             "target": bench.target_dsn,
             "home": str(bench.home),
             "names": bench.names,
+            "every": bench.every,
             "die_at": die_at,
         }
         assert self._parent.stdin is not None
@@ -91,6 +92,7 @@ async def work(wanted: dict[str, Any]) -> None:
         home=Path(wanted["home"]),
         approvals=SmallApprovals(store),
         names=tuple(wanted["names"]),
+        every=wanted["every"],
     )
     worker = bench.worker(DYING if wanted["die_at"] else QUICK)
     if wanted["die_at"]:

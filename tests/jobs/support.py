@@ -28,6 +28,7 @@ from approvals.words import (
     Why,
 )
 from jobs.engine import PgQueue
+from jobs.health_settings import MonitoringSettings
 from jobs.limits import Limits
 from jobs.operation import (
     Answer,
@@ -307,8 +308,9 @@ TABLES = """
 EMPTY = "TRUNCATE work RESTART IDENTITY"
 
 
-def database(name: str, dsn: str) -> Database:
-    """A target of the inventory."""
+def database(name: str, dsn: str, *, every: float | None = None) -> Database:
+    """A target of the inventory, looked at every so many seconds if any."""
+    looks = MonitoringSettings(every=timedelta(seconds=every)) if every else None
     return Database(
         name=name,
         dsn=SecretStr(dsn),
@@ -316,6 +318,7 @@ def database(name: str, dsn: str) -> Database:
         tier=Tier.STANDARD,
         channel="C0ORDERS",
         backup_folder=Path("/nonexistent"),
+        monitoring=looks or MonitoringSettings(is_on=False),
     )
 
 
@@ -331,6 +334,7 @@ class Bench:
     target: asyncpg.Connection | None = None
     names: tuple[str, ...] = ("orders", "users", "stock")
     operations: dict[str, Operation] = field(default_factory=lambda: {"work": WORK})
+    every: float | None = None  # seconds between two looks at a target; None: none
 
     @property
     def queue(self) -> PgQueue:
@@ -342,7 +346,9 @@ class Bench:
             approvals=self.approvals,
             directory=self.people,
             operations=self.operations,
-            databases={name: database(name, self.target_dsn) for name in self.names},
+            databases={
+                name: database(name, self.target_dsn, every=self.every) for name in self.names
+            },
             home=self.home,
             clock=clock,
             limits=limits,
