@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from jobs.health_history import History, history_of, values_of
+from jobs.health_outlook import with_outlook
 from jobs.health_state import HealthState, health_states, role_of
 from jobs.health_status import (
     Judged,
@@ -43,7 +44,7 @@ _DATABASES_MAX: Final = 100
 _TABLES_MAX: Final = 10
 _NODES_MAX: Final = 10
 _POINTS_MIN: Final = 3
-_REASON_CHARS_MAX: Final = 60
+_WHY_CHARS_MAX: Final = 36
 
 
 class Params(BaseModel, extra="forbid"):
@@ -63,10 +64,11 @@ async def answer(context: Context, params: Params) -> Answer:
             next_step="Name one there: twokey.example.yml shows how.",
         )
     async with context.store.begin() as conn:
-        found = [judged(state, context.now) for state in await health_states(conn, wanted)]
+        known = await health_states(conn, wanted)
         if not params.database:
+            found = [judged(state, context.now) for state in known]
             return _of_all(worst_first(found), context.now)
-        [one] = found
+        one = judged(await with_outlook(conn, known[0], context.now), context.now)
         node = one.state.main.node if one.state.main else params.database
         history = await history_of(conn, params.database, node, context.now)
     return _of_one(one, history, context.now)
@@ -109,7 +111,7 @@ def _of_all(found: Sequence[Judged], now: datetime) -> Answer:
             *((f"And {rest} more that are no worse.",) if rest else ()),
         ),
         table=Table(
-            columns=("Database", "Status", "Pool", "95 % within", "Lag", "Disk", "Full", "Why"),
+            columns=("Database", "Status", "Why", "Pool", "p95", "Lag", "Disk", "Full in"),
             rows=tuple(_row(each, now) for each in shown),
         ),
     )
@@ -119,11 +121,17 @@ def _row(each: Judged, now: datetime) -> tuple[str, ...]:
     numbers = each.state.numbers if each.state.seen_at is not None else {}
     names = ("pool_usage_pct", "query_ms_p95", "replication_lag_ms", "disk_usage_pct")
     shown = (_short(name, numbers) for name in (*names, "days_until_full"))
+    return (each.state.database.name, str(each.status), _why(each, now), *shown)
+
+
+def _why(each: Judged, now: datetime) -> str:
+    """In a cell: what fires, or why nobody sees it."""
+    if each.status is Status.HEALTHY:
+        return "-"
     unseen = why_unseen(each.state, now)
-    why = each.reason if each.state.alerts or unseen is None else unseen[0]
-    is_fine = each.status is Status.HEALTHY
-    cut = why if len(why) <= _REASON_CHARS_MAX else f"{why[: _REASON_CHARS_MAX - 1]}…"
-    return (each.state.database.name, str(each.status), *shown, "-" if is_fine else cut)
+    names = ", ".join(dict.fromkeys(alert.title for alert in each.state.alerts))
+    why = names or (unseen[0] if unseen else each.reason)
+    return why if len(why) <= _WHY_CHARS_MAX else f"{why[: _WHY_CHARS_MAX - 1]}…"
 
 
 def _short(name: str, numbers: Mapping[str, float | None]) -> str:

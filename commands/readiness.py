@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pydantic import BaseModel, Field
 
 from jobs.backup_state import states
+from jobs.health_outlook import with_outlook
 from jobs.health_state import health_states
 from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk, Table
 from jobs.readiness import Readiness, readiness, worst_first
+from jobs.readiness_backups import Item
 from jobs.readiness_checks import Check
 from jobs.readiness_facts import facts_of
 from jobs.text import span_text
@@ -40,6 +42,8 @@ async def answer(context: Context, params: Params) -> Answer:
     async with context.store.begin() as conn:
         known = await states(conn, wanted, context.now)
         health = await health_states(conn, wanted)
+        if params.database:
+            health = [await with_outlook(conn, health[0], context.now)]
         facts = await facts_of(conn, health, context.now)
     found = [
         readiness(state, each, facts[each.database.name], context.now)
@@ -53,30 +57,34 @@ def _of_one(found: Readiness) -> Answer:
         f"{alert.severity}: {alert.name}. {alert.problem} {alert.next_step}"
         for alert in found.alerts[:_ALERTS_MAX]
     ]
-    details = (
-        ("ok" if item.is_met else "NO", item.name, item.evidence, f"of {item.check}")
-        for item in found.items
-    )
     return Answer(
         title=f"Readiness of {found.database}: {found.score}",
         lines=(*alerts, *_mends(found.missing), _next(found)),
         table=Table(
-            columns=("", "Check", "Evidence", "Age"),
-            rows=(*(_row(check) for check in found.checks), *details),
+            columns=("", "Check", "Age", "Evidence"),
+            rows=tuple(row for check in found.checks for row in _rows(check, found.items)),
         ),
     )
 
 
-def _row(check: Check) -> tuple[str, str, str, str]:
+def _rows(check: Check, items: Sequence[Item]) -> Iterator[tuple[str, str, str, str]]:
+    """A check, and below it what stands behind it."""
     age = "-" if check.age is None else span_text(check.age)
-    return str(check.verdict), f"{check.number}. {check.name}", check.evidence, age
+    yield str(check.verdict), f"{check.number}. {check.name}", age, check.evidence
+    for item in items:
+        if item.check == check.number:
+            yield "ok" if item.is_met else "NO", f"· {item.name}", "", item.evidence
 
 
 def _mends(missing: Sequence[Check]) -> Sequence[str]:
     """What to do first, for what is not met."""
-    said = [f"To mend {check.number}: {check.mend}" for check in missing if check.mend]
+    said = [f"{check.number}. {check.name}: {check.mend}" for check in missing if check.mend]
     rest = len(said) - _MENDS_MAX
-    return [*said[:_MENDS_MAX], *([f"And {rest} more below."] if rest > 0 else [])]
+    return [
+        *(["What is missing, and what would mend it:"] if said else []),
+        *said[:_MENDS_MAX],
+        *([f"And {rest} more, see below."] if rest > 0 else []),
+    ]
 
 
 def _of_all(found: Sequence[Readiness]) -> Answer:

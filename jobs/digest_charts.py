@@ -98,22 +98,17 @@ def _storage(sizes: Sizes) -> Chart | None:
             alt=f"Storage: {now_text} now. There is too little history for a forecast.",
         )  # fmt: skip
     ahead = [number for number in range(7, 7 * WEEKS_AFTER + 1, 7) if number <= len(found.mid)]
-    last = len(measured) - 1
-    gap = (None,) * last
-
-    def expected(values: Sequence[float]) -> tuple[float | None, ...]:
-        return (*gap, measured[-1], *(values[number - 1] / divisor for number in ahead))
-
+    gap = (None,) * (len(measured) - 1)
+    expected = (*gap, measured[-1], *(found.mid[number - 1] / divisor for number in ahead))
     then = ahead[-1]
     low, mid, high = (bytes_text(each[then - 1]) for each in (found.low, found.mid, found.high))
     return Chart(
-        title="Storage: measured and expected",
+        title=f"Storage, expected from {found.last:%d %b} on",
         kind=ChartKind.LINE,
         labels=(*labels, *(f"{found.last + timedelta(days=number):%d %b}" for number in ahead)),
         series=(
             Series(name="measured", values=(*measured, *((None,) * len(ahead)))),
-            Series(name="expected", values=expected(found.mid)),
-            Series(name="at most (9 of 10)", values=expected(found.high)),
+            Series(name="expected", values=expected),
         ),
         alt=f"Storage: {now_text} now, about {mid} in {then} days (8 of 10: {low} to {high}).",
         unit=unit,

@@ -144,20 +144,23 @@ def _ready(digest: Digest) -> str:
     if len(digest.databases) == 1:
         return f"{score} checks met"
     total = sum(each.ready for each in digest.databases) / len(digest.databases)
-    return (
-        f"{number_text(total)} of {least.ready_of} checks on average, least {least.name}: {score}"
-    )
+    return f"{number_text(total)} of {least.ready_of} checks on average; {least.name} {score}"
 
 
-def _availability(digest: Digest) -> str | None:
+def _availability(digest: Digest) -> str:
     known = [(each.up_pct, each.name) for each in digest.databases if each.up_pct is not None]
     if not known:
         return "nobody looked"
     least, name = min(known)
     before = [each.up_pct_before for each in digest.databases if each.up_pct_before is not None]
-    was = f" (before {up_text(min(before))})" if before and abs(min(before) - least) > 0.005 else ""  # noqa: PLR2004
-    which = f", {name} the least" if len(digest.databases) > 1 and least < _WHOLE else ""
-    return f"{up_text(least)}{which}{was}"
+    was = (
+        f"before {up_text(min(before))}"
+        if before and up_text(min(before)) != up_text(least)
+        else ""
+    )
+    which = f"the least, {name}" if len(digest.databases) > 1 and least < _WHOLE else ""
+    beside = "; ".join(filter(None, (which, was)))
+    return f"{up_text(least)}{f' ({beside})' if beside else ''}"
 
 
 def up_text(percent: float) -> str:

@@ -146,8 +146,9 @@ def _monitored(known: _Known) -> Check:
         return _check(number, name, False, "switched off", mend)
     blind = list(_blind_spots(known))
     nodes = count_text(len(known.health.nodes), "node")
-    channel = known.state.database.channel
-    evidence = "; ".join(blind) or f"{nodes} every {span_text(settings.every)}, alerts to {channel}"
+    evidence = (
+        "; ".join(blind) or f"{nodes} every {span_text(settings.every)}, alerts go to its channel"
+    )
     return _check(number, name, not blind, evidence, f"/db health {known.name}", known.seen_age)
 
 
@@ -205,7 +206,7 @@ def _indexed(known: _Known) -> Check:
     statements = facts.slow_statements or 0
     is_met = average < SLOW_PER_MINUTE_MAX and not statements
     evidence = (
-        f"about {number_text(average)} slow a minute in a day,"
+        f"{number_text(average)} slow a minute,"
         f" {count_text(statements, 'statement')} over 1 s on average"
     )
     return _check(number, name, is_met, evidence, advice, known.seen_age)

@@ -194,10 +194,9 @@ async def test_many_databases_are_a_line_each_the_worst_first(job: JobMaker, sto
     assert answer.table is not None
     assert len(answer.table.rows) == 100
     assert answer.table.rows[0] == (
-        "db077", "warning", "24 %", "27.7 ms", "20 ms", "61 %", "400 days",
-        "1 alert fires: Slow.",
+        "db077", "warning", "Slow", "24 %", "27.7 ms", "20 ms", "61 %", "400 days",
     )  # fmt: skip
-    assert answer.table.rows[1][-1] == "-"
+    assert answer.table.rows[1][2] == "-"
 
 
 async def test_an_inventory_without_databases_is_said(job: JobMaker) -> None:

@@ -153,7 +153,7 @@ async def test_the_last_sample_and_the_sizes_are_there(store: Store) -> None:
     found = await digest(store)
     assert found.databases[0].bytes == NUMBERS["database_bytes"]
     assert found.databases[0].days_until_full == 400
-    assert [chart.title for chart in found.charts] == ["Storage: measured and expected"]
+    assert [chart.title for chart in found.charts] == ["Storage, expected from 21 Nov on"]
     daily = await digest(store, period=Period.DAILY)
     assert daily.charts == ()
 

@@ -84,10 +84,8 @@ def test_the_numbers_stand_beside_those_of_the_period_before() -> None:
 
 def test_of_several_the_weakest_is_named() -> None:
     digest = a_digest(ORDERS, BILLING)
-    assert tile("Ready for the worst", digest) == (
-        "7.5 of 10 checks on average, least billing: 6 of 10"
-    )
-    assert tile("Availability seen", digest) == "98.20 %, billing the least (before 100 %)"
+    assert tile("Ready for the worst", digest) == ("7.5 of 10 checks on average; billing 6 of 10")
+    assert tile("Availability seen", digest) == "98.20 % (the least, billing; before 100 %)"
     assert tile("Storage", digest).endswith("billing full in 200 days at the earliest")
     assert tile("Load", digest) == (
         "1,500 queries/s, 95 of 100 within 27.7 ms on orders (before 12 ms)"
