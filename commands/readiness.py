@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import BaseModel, Field
@@ -62,18 +62,19 @@ def _of_one(found: Readiness) -> Answer:
         lines=(*alerts, *_mends(found.missing), _next(found)),
         table=Table(
             columns=("", "Check", "Age", "Evidence"),
-            rows=tuple(row for check in found.checks for row in _rows(check, found.items)),
+            rows=(*map(_row, found.checks), *map(_detail, found.items)),
         ),
     )
 
 
-def _rows(check: Check, items: Sequence[Item]) -> Iterator[tuple[str, str, str, str]]:
-    """A check, and below it what stands behind it."""
+def _row(check: Check) -> tuple[str, str, str, str]:
     age = "-" if check.age is None else span_text(check.age)
-    yield str(check.verdict), f"{check.number}. {check.name}", age, check.evidence
-    for item in items:
-        if item.check == check.number:
-            yield "ok" if item.is_met else "NO", f"· {item.name}", "", item.evidence
+    return str(check.verdict), f"{check.number}. {check.name}", age, check.evidence
+
+
+def _detail(item: Item) -> tuple[str, str, str, str]:
+    """What stands behind one of the first two."""
+    return "ok" if item.is_met else "NO", f"{item.check} · {item.name}", "", item.evidence
 
 
 def _mends(missing: Sequence[Check]) -> Sequence[str]:

@@ -18,9 +18,10 @@ from approvals.statistics import LeadTimes, lead_times
 from jobs.backup_state import states
 from jobs.digest import AlertSum, ApprovalSum, DatabaseDigest, Digest, Period, Waiting
 from jobs.digest_charts import charts
+from jobs.digest_words import named
 from jobs.health_outlook import with_outlook
 from jobs.health_state import HealthState, health_states
-from jobs.health_status import judged
+from jobs.health_status import Judged, judged
 from jobs.operation import Chart, Database
 from jobs.readiness import Readiness, readiness
 from jobs.readiness_backups import RESTORED
@@ -190,7 +191,7 @@ def _database(
     return DatabaseDigest(
         name=name,
         status=found.status,
-        problem=found.reason,
+        problem=_problem(found),
         ready=ready.met,
         ready_of=len(ready.checks),
         backups=proofs["taken"],
@@ -210,6 +211,14 @@ def _database(
         qps=load.get("qps"),
         qps_before=was.get("qps"),
     )
+
+
+def _problem(found: Judged) -> str:
+    """The reason of its status, shorter where alerts say it."""
+    names = list(dict.fromkeys(alert.title for alert in found.state.alerts))
+    if not names:
+        return found.reason
+    return f"{named(names)} {'fires' if len(names) == 1 else 'fire'}."
 
 
 def _percent(share: float | None) -> float | None:

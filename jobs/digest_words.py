@@ -154,13 +154,12 @@ def _availability(digest: Digest) -> str:
     least, name = min(known)
     before = [each.up_pct_before for each in digest.databases if each.up_pct_before is not None]
     was = (
-        f"before {up_text(min(before))}"
+        f" (before {up_text(min(before))})"
         if before and up_text(min(before)) != up_text(least)
         else ""
     )
-    which = f"the least, {name}" if len(digest.databases) > 1 and least < _WHOLE else ""
-    beside = "; ".join(filter(None, (which, was)))
-    return f"{up_text(least)}{f' ({beside})' if beside else ''}"
+    which = f" on {name}, the lowest" if len(digest.databases) > 1 and least < _WHOLE else ""
+    return f"{up_text(least)}{which}{was}"
 
 
 def up_text(percent: float) -> str:

@@ -37,8 +37,8 @@ async def test_one_database_is_told_with_its_alerts_and_what_comes_next(
     assert "backup-daily orders 2026-11-23 02:00 UTC" in answer.lines[-1]
     assert answer.table is not None
     said = {row[1]: row[0] for row in answer.table.rows}
-    assert said["· Proven by a restore"] == "NO"
-    assert said["· By the clock"] == "ok"
+    assert said["2 · Proven by a restore"] == "NO"
+    assert said["1 · By the clock"] == "ok"
     assert said["2. Restores tested"] == "NO"
     assert "2. Restores tested: /db verify orders" in answer.lines
 

@@ -139,6 +139,7 @@ async def test_critical_alerts_that_nobody_took_wait(store: Store) -> None:
     found = await digest(store)
     assert found.waiting.unacked == ("ServerDown on orders",)
     assert str(found.status) == "critical"
+    assert found.databases[0].problem == "ServerDown, Full fire."
 
 
 async def test_the_last_sample_and_the_sizes_are_there(store: Store) -> None:
