@@ -77,11 +77,16 @@ class SchemaKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaSource:
-    """The source of truth of a database's schema. `metadata`: MODULE:ATTRIBUTE for Alembic."""
+    """The source of truth of a database's schema.
+
+    For Alembic: `metadata` is MODULE:ATTRIBUTE, found from the folder `path` by `python`, which
+    has the application's packages; None: our own.
+    """
 
     kind: SchemaKind
     path: Path
     metadata: str = ""
+    python: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

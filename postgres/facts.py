@@ -27,19 +27,22 @@ IDENTITY: Final = r"""
 # A line of text for each thing that people define, sorted bytewise, hashed by the server.
 # Neither OIDs nor positions nor statistics: a restored copy has the same fingerprint. Names
 # are written out whole, because a search_path in this very statement says so: `path` is
-# a subquery that cannot be inlined, and each part reads it first. One row.
-SCHEMA: Final = r"""
+# a subquery that cannot be inlined, and each part reads it first.
+_DEFINITIONS: Final = r"""
       WITH path AS MATERIALIZED (
                SELECT set_config('search_path', 'pg_catalog', true) AS is_set),
            spaces AS MATERIALIZED (
                SELECT n.oid, n.nspname
                  FROM pg_namespace n
                 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'),
+           members AS MATERIALIZED (
+               SELECT d.objid FROM pg_depend d WHERE d.deptype = 'e' AND {members}),
            classes AS MATERIALIZED (
                SELECT c.oid, s.nspname, c.relname, c.relkind, c.relpersistence, c.relrowsecurity,
                       c.relforcerowsecurity, c.reloptions, c.relpartbound,
                       format('%I.%I', s.nspname, c.relname) AS name
-                 FROM pg_class c JOIN spaces s ON s.oid = c.relnamespace),
+                 FROM pg_class c JOIN spaces s ON s.oid = c.relnamespace
+                WHERE c.oid NOT IN (SELECT objid FROM members)),
            lines(line) AS (
         SELECT format('schema %I', nspname) FROM spaces
      UNION ALL
@@ -98,7 +101,7 @@ SCHEMA: Final = r"""
      UNION ALL
         SELECT concat_ws(' ', 'function', p.prokind, pg_get_functiondef(p.oid))
           FROM path, pg_proc p JOIN spaces s ON s.oid = p.pronamespace
-         WHERE p.prokind <> 'a'
+         WHERE p.prokind <> 'a' AND p.oid NOT IN (SELECT objid FROM members)
      UNION ALL
         SELECT concat_ws(' ', 'aggregate', p.oid::regprocedure::text, a.aggkind,
                          a.aggtransfn::regprocedure::text, a.aggfinalfn::regprocedure::text,
@@ -107,6 +110,7 @@ SCHEMA: Final = r"""
           FROM path, pg_aggregate a
           JOIN pg_proc p ON p.oid = a.aggfnoid
           JOIN spaces s  ON s.oid = p.pronamespace
+         WHERE p.oid NOT IN (SELECT objid FROM members)
      UNION ALL
         SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid), t.tgenabled)
           FROM path, pg_trigger t JOIN classes c ON c.oid = t.tgrelid
@@ -127,7 +131,7 @@ SCHEMA: Final = r"""
                                                FROM pg_range r WHERE r.rngtypid = t.oid)
                          END)
           FROM path, pg_type t JOIN spaces s ON s.oid = t.typnamespace
-         WHERE t.typtype IN ('d', 'e', 'r')
+         WHERE t.typtype IN ('d', 'e', 'r') AND t.oid NOT IN (SELECT objid FROM members)
      UNION ALL
         SELECT concat_ws(' ', 'policy', c.name, quote_ident(p.polname), p.polcmd, p.polpermissive,
                          (SELECT string_agg(coalesce(r.rolname, 'public'), ','
@@ -143,10 +147,29 @@ SCHEMA: Final = r"""
           JOIN classes c           ON c.oid = f.ftrelid
           JOIN pg_foreign_server v ON v.oid = f.ftserver
            )
+"""
+
+# One row.
+SCHEMA: Final = (
+    _DEFINITIONS.replace("{members}", "false")  # noqa: S608 - constants of ours
+    + r"""
     SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\n' ORDER BY line COLLATE "C"), ''),
                                     getdatabaseencoding())), 'hex') AS fingerprint
       FROM lines
 """
+)
+
+# What the fingerprint is made of, a row for each line: `postgres.schema.drift` compares them. What
+# an extension brings is said by its name and version.
+SCHEMA_LINES: Final = (
+    _DEFINITIONS.replace("{members}", "true")  # noqa: S608 - constants of ours
+    + """
+    SELECT line
+      FROM lines
+     ORDER BY line COLLATE "C"
+     LIMIT $1
+"""
+)
 
 # So many digits of the fingerprint are shown to people: 96 bits.
 FINGERPRINT_CHARS: Final = 24

@@ -1,0 +1,1 @@
+"""Schemas as they are declared and as they are: read, made, compared."""
