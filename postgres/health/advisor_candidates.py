@@ -20,6 +20,7 @@ _EQUAL_MAX: Final = 3
 _OTHER_MAX: Final = 2
 # A column with fewer values than this matches more than 5 % of the rows on average.
 FEW_VALUES: Final = 20
+ALMOST: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ def candidates(wants: Wants, catalog: Catalog, *, rows_min: float) -> list[Candi
     for table, uses in wanted.values():
         for columns in _column_lists(table, uses):
             if any(have[: len(columns)] == columns for have in table.indexed):
+                continue
+            if columns[:1] in table.indexed and _is_almost_unique(table, columns[0]):
                 continue
             terms = plain_terms(columns)
             found[table.oid, terms.canonical] = Candidate(
@@ -248,3 +251,8 @@ def _column_lists(table: AdvisedTable, uses: Mapping[Use, Sequence[str]]) -> lis
 def _has_few(table: AdvisedTable, column: str) -> bool:
     distinct = table.columns[column].distinct
     return distinct is not None and distinct < FEW_VALUES
+
+
+def _is_almost_unique(table: AdvisedTable, column: str) -> bool:
+    """Then an index of it finds the row, and no second column helps."""
+    return (table.columns[column].distinct or 0) >= ALMOST * table.rows
