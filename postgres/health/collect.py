@@ -68,7 +68,8 @@ class NodeCollector:
     """Looks at one server again and again. Not for two tasks at once.
 
     `earlier` is the `detail` of this node's last look, by whoever took it: with it the counts of
-    the last hour survive a change of worker. `pgbouncer` is the DSN of an admin console.
+    the last hour survive a change of worker. `pgbouncer` is the DSN of an admin console. `timer`
+    counts seconds: reading texts is kept to a share of the time.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class NodeCollector:
         volume: Place | None = None,
         pgbouncer: SecretStr | None = None,
         earlier: Mapping[str, Any] | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is connected yet.
 
@@ -93,7 +95,7 @@ class NodeCollector:
         self._hour = Hour.read((earlier or {}).get("hour"))
         self._failing_since = _failing_since(earlier or {})
         self._trail = Trail()
-        self._statements = StatementWatch(limit=ANSWER_SECONDS_MAX)
+        self._statements = StatementWatch(limit=ANSWER_SECONDS_MAX, clock=timer)
         self._sizes = SizeWatch()
         self._catalog = CatalogWatch()
         self._volumes = Volumes(volume)
@@ -234,7 +236,7 @@ class NodeCollector:
         """What was read, or None and a note: no tier costs another one its numbers."""
         try:
             async with asyncio.timeout_at(draft.ends_at):
-                return await read(await self._connection.open())
+                return await self._connection.run(read)
         except (*FAILURES, PostgresError) as error:
             said = str(error).splitlines()[0] if str(error) else "no answer in time"
             draft.note(f"{what} could not be read: {said.rstrip('.')}.")

@@ -26,7 +26,14 @@ _SETTINGS: Final = """
     SET search_path = pg_catalog;
 """
 
-FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The last one is what asyncpg says of a connection that was cut while nobody used it.
+FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 _T = TypeVar("_T")
 
@@ -50,7 +57,9 @@ class NodeConnection:
         before, conn = self._conn, await self.open()
         try:
             return await work(conn)
-        except FAILURES:
+        except FAILURES as error:
+            if isinstance(error, asyncpg.InternalClientError):
+                conn.terminate()
             if conn is not before or not conn.is_closed():
                 raise
         return await work(await self.open())

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from postgres.health.counters import Counters, DatabaseCounters
 
-SECONDS_MIN: Final = 0.5  # a shorter interval says nothing
+SECONDS_MIN: Final = 0.01  # a shorter interval says nothing
 SECONDS_MAX: Final = 3600.0  # an average over more than this would be shown as of now
 BLOCKS_MIN: Final = 1000  # below, one cold page would look like a bad cache
 HOUR_SECONDS: Final = 3600.0

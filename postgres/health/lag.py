@@ -88,7 +88,7 @@ class Replication:
 def seen_by_primary(replicas: Sequence[Mapping[str, Any]], trail: Trail) -> Replication:
     """The lag of what is connected. `replicas` are rows of `instance`; others than standbys go."""
     told = tuple(_replica(row, trail) for row in replicas if is_standby(row))
-    return Replication(numbers=MappingProxyType(_worst(told, missing=None)), replicas=told)
+    return Replication(numbers=MappingProxyType(_worst(told)), replicas=told)
 
 
 def is_standby(row: Mapping[str, Any]) -> bool:
@@ -135,19 +135,34 @@ def merge(
     """
     notes = _contradictions(primary, standbys, names)
     if primary is None or primary.detail.get("role") != "primary":
-        streaming = sum(_receives(standby) for standby in standbys)
-        numbers = {**dict.fromkeys(_NAMES), "replicas_missing": float(max(expected - streaming, 0))}
+        missing = max(expected - sum(_receives(each) for each in standbys), 0)
+        numbers = {**dict.fromkeys(_NAMES), "replicas_missing": float(missing)}
         return Replication(numbers=MappingProxyType(numbers), replicas=(), notes=tuple(notes))
-    replicas = tuple(primary.detail.get("replicas") or ())
-    cut_off = []
-    for at, standby in enumerate(standbys):
-        if standby.detail.get("role") == "standby" and not _receives(standby):
-            name = names[at] if at < len(names) else "a standby"
-            cut_off.append(_cut_off(standby, name, primary))
-            notes.append(_why_cut_off(standby, name))
-    all_of_them = (*replicas, *cut_off)
-    numbers = _worst(all_of_them, missing=expected)
-    return Replication(numbers=MappingProxyType(numbers), replicas=all_of_them, notes=tuple(notes))
+    ours = [(_name(names, at), each) for at, each in enumerate(standbys) if _is_of(each, primary)]
+    cut_off = [(name, each) for name, each in ours if not _receives(each)]
+    notes += [_why_cut_off(each, name) for name, each in cut_off]
+    replicas = (
+        *(primary.detail.get("replicas") or ()),
+        *(_cut_off(each, name, primary) for name, each in cut_off),
+    )
+    numbers = _worst(replicas)
+    # A standby behind another standby has no row on the primary.
+    streaming = max(numbers["replicas_streaming"] or 0.0, float(len(ours) - len(cut_off)))
+    numbers |= {
+        "replicas_streaming": streaming,
+        "replicas_missing": max(expected - streaming, 0.0),
+    }
+    return Replication(numbers=MappingProxyType(numbers), replicas=replicas, notes=tuple(notes))
+
+
+def _name(names: Sequence[str], at: int) -> str:
+    return names[at] if at < len(names) else "A standby"
+
+
+def _is_of(standby: Look, primary: Look) -> bool:
+    """Whether it is a standby, and a copy of this cluster as far as both can tell."""
+    systems = {each.detail.get("system") for each in (standby, primary)} - {None}
+    return standby.detail.get("role") == "standby" and len(systems) <= 1
 
 
 def _contradictions(
@@ -155,12 +170,12 @@ def _contradictions(
 ) -> list[str]:
     notes = []
     for at, other in enumerate(standbys):
-        name = names[at] if at < len(names) else "Another node"
-        if primary is not None and other.detail.get("role") == "primary":
-            notes.append(f"{name} says that it is a primary too: two primaries take writes.")
-        system = other.detail.get("system")
-        if primary is not None and system and system != (primary.detail.get("system") or system):
-            notes.append(f"{name} is a copy of another cluster: it is no standby of this one.")
+        if primary is None:
+            continue
+        if other.detail.get("role") == "primary":
+            notes.append(f"{_name(names, at)} is a primary too: two of them take writes.")
+        elif not _is_of(other, primary):
+            notes.append(f"{_name(names, at)} is a copy of another cluster, no standby of this.")
     return notes
 
 
@@ -186,16 +201,13 @@ def _why_cut_off(standby: Look, name: str) -> str:
     return f"{name} does not stream: its WAL receiver is {status or 'not running'}."
 
 
-def _worst(
-    replicas: Sequence[Mapping[str, Any]], *, missing: int | None
-) -> dict[str, float | None]:
-    """Of all standbys. `missing`: how many are expected, None where nobody said."""
-    streaming = sum(row["state"] == "streaming" for row in replicas)
+def _worst(replicas: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Of all standbys; how many are missing is not known here."""
     lags = [row["replay_ms"] for row in replicas if row["replay_ms"] is not None]
     behind = [row["lag_bytes"] for row in replicas if row["lag_bytes"] is not None]
     return {
         "replication_lag_ms": max(lags, default=None),
-        "replication_lag_bytes": None if not behind else float(max(0, *behind)),
-        "replicas_streaming": float(streaming),
-        "replicas_missing": None if missing is None else float(max(missing - streaming, 0)),
+        "replication_lag_bytes": float(max(0, *behind)) if behind else None,
+        "replicas_streaming": float(sum(row["state"] == "streaming" for row in replicas)),
+        "replicas_missing": None,
     }

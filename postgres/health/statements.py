@@ -131,8 +131,8 @@ async def find_statements(conn: Any, *, limit: float) -> StatementsAt | str:
 
 async def read_statements(conn: Any, where: StatementsAt, *, limit: float) -> StatementSample | str:
     """All counters, or why there are none and what to do, in sentences."""
-    moment = await conn.fetchrow(where.moment(), timeout=limit)
     try:
+        moment = await conn.fetchrow(where.moment(), timeout=limit)
         rows = await conn.fetch(where.counters(), timeout=limit)
     except asyncpg.ObjectNotInPrerequisiteStateError:
         return _NOT_LOADED
