@@ -212,3 +212,55 @@ def _renumbered(sql: str) -> str:
     numbers = sorted({int(number) for number in re.findall(r"\$(\d+)", sql)})
     new = {number: place for place, number in enumerate(numbers, start=1)}
     return re.sub(r"\$(\d+)", lambda found: f"${new[int(found[1])]}", sql)
+
+
+def key_lookup(text: str) -> str | None:
+    """`customers.id` for a SELECT of one table's rows by equality with parameters; else None.
+
+    With several columns, the first stands for all.
+    """
+    from pglast import ast, enums  # noqa: PLC0415
+
+    try:
+        _, tree = parsed(text)
+    except UnreadableError:
+        return None
+    sources = tree.fromClause if isinstance(tree, ast.SelectStmt) else None
+    if sources is None or len(sources) != 1:
+        return None
+    table = sources[0]
+    if not isinstance(table, ast.RangeVar) or tree.groupClause or tree.withClause:
+        return None
+    where = tree.whereClause
+    terms = (
+        where.args
+        if isinstance(where, ast.BoolExpr) and where.boolop == enums.BoolExprType.AND_EXPR
+        else (where,)
+    )
+    columns = [_equal_to_parameter(term) for term in terms or ()]
+    first = next((column for column in columns if column is not None), None)
+    return f"{table.relname}.{first}" if first is not None else None
+
+
+def _equal_to_parameter(term: Any) -> str | None:
+    """The column of `column = $1`."""
+    from pglast import ast, enums  # noqa: PLC0415
+
+    if not isinstance(term, ast.A_Expr) or term.kind != enums.A_Expr_Kind.AEXPR_OP:
+        return None
+    if [name.sval for name in term.name or ()] != ["="]:
+        return None
+    sides = [term.lexpr, term.rexpr]
+    parameters = [_bare(side) for side in sides if isinstance(_bare(side), ast.ParamRef)]
+    columns = [_bare(side) for side in sides if isinstance(_bare(side), ast.ColumnRef)]
+    if len(parameters) != 1 or len(columns) != 1:
+        return None
+    last = columns[0].fields[-1]
+    return str(last.sval) if isinstance(last, ast.String) else None
+
+
+def _bare(expression: Any) -> Any:
+    """Without its casts."""
+    while type(expression).__name__ == "TypeCast":
+        expression = expression.arg
+    return expression

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from pydantic import SecretStr
@@ -23,7 +23,13 @@ WAITS = """
 """
 
 
-def database_of(server: Server, user: str, folder: Path, **more: Any) -> Database:
+class Place(Protocol):
+    """Such as a server."""
+
+    def dsn(self, database: str, user: str) -> str: ...
+
+
+def database_of(server: Place, user: str, folder: Path, **more: Any) -> Database:
     return Database(
         name="shop", dsn=SecretStr(server.dsn("shop", user)), environment="production",
         tier=Tier.CRITICAL, channel="C0ORDERS", backup_folder=folder / "backups", **more,
@@ -32,7 +38,7 @@ def database_of(server: Server, user: str, folder: Path, **more: Any) -> Databas
 
 @asynccontextmanager
 async def job_on(
-    server: Server, folder: Path, *, store: Any = None, user: str = "postgres", **more: Any
+    server: Place, folder: Path, *, store: Any = None, user: str = "postgres", **more: Any
 ) -> AsyncIterator[DirectJob]:
     database = database_of(server, user, folder, **more)
     readers = Readers()
