@@ -71,9 +71,9 @@ def _mending(found: Sequence[Finding]) -> Sequence[str]:
     if not said:
         return ()
     return (
-        "To mend it without blocking writers, as a migration that was tried on a copy (where"
-        + " rows break a new constraint, VALIDATE fails, and it holds for new rows only):",
+        "To mend it without blocking writers, as a migration that was tried on a copy:",
         *said,
+        "Where rows break a new constraint VALIDATE fails, and it holds for new rows only.",
     )
 
 
