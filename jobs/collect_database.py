@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs.away import is_away
+from jobs.capacity import CapacityReport, forecast_of
 from jobs.collect_node import NodePlace, NodeWatch, Opener, Silent, open_node
 from jobs.collect_pending import HourSums, Look, Tally, Waiting
 from jobs.collect_rows import Outlook, look_of
@@ -27,6 +28,8 @@ log: Final = logging.getLogger("twokey.health")
 
 # Of a worker's connections to the store, collecting takes no more.
 WRITES_MAX: Final = 3
+# Some hundredths of a second in a thread, and sizes change by the day.
+FORECAST_EVERY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class DatabaseWatch:
         self._tally_taken_at: datetime | None = None
         self._outlook = Outlook()
         self._outlook_at: datetime | None = None
+        self._forecast_at: datetime | None = None
         self._is_store_away = False
 
     async def look(self) -> None:
@@ -84,7 +88,8 @@ class DatabaseWatch:
             found = await self._ask(now)
             self._keep(now, found)
             async with asyncio.timeout(self._tools.pace.store.total_seconds()), self._tools.writes:
-                await self._write(now)
+                await self._write()
+                await self._look_out(now)
             self._is_store_away = False
         except Exception as error:
             if is_away(error):
@@ -145,7 +150,7 @@ class DatabaseWatch:
         )  # fmt: skip
         self._waiting.add(look)
 
-    async def _write(self, now: datetime) -> None:
+    async def _write(self) -> None:
         """All that waits in one transaction: all of it is stored, or waits on."""
         looks = self._waiting.looks
         rows = [row for look in looks for row in look.rows]
@@ -154,7 +159,6 @@ class DatabaseWatch:
             accepted = {(row.node, row.at) for row in stored}
             for look in looks:
                 await self._write_beside(conn, look, accepted)
-            await self._look_out(conn, now)
         self._waiting.clear()
         if looks and not any(at == looks[-1].at for _, at in accepted):
             self._tally.clear()  # another worker looks too, and counts the same
@@ -172,13 +176,22 @@ class DatabaseWatch:
                 await unknown_texts(conn, name, ids, at=look.at)
         await add_texts(conn, name, look.texts, at=look.at)
 
-    async def _look_out(self, conn: AsyncConnection, now: datetime) -> None:
+    async def _look_out(self, now: datetime) -> None:
         """Work out now and again what history says, for the looks to come."""
-        if _is_due(self._outlook_at, self._tools.pace.outlook, now):
-            since = (now - SPAN).date()
+        if not _is_due(self._outlook_at, self._tools.pace.outlook, now):
+            return
+        self._outlook_at = now
+        since, days_until_full = (now - SPAN).date(), self._outlook.days_until_full
+        async with self._tools.store.begin() as conn:
             history = await size_history(conn, self._name, DATABASE, since=since)
-            self._outlook = Outlook(growth_bytes_day=growth_per_day(history))
-            self._outlook_at = now
+            if _is_due(self._forecast_at, FORECAST_EVERY, now):
+                report = await forecast_of(conn, self._database, now)
+                known = report.days_until_full if isinstance(report, CapacityReport) else None
+                days_until_full = None if known is None else float(known)
+                self._forecast_at = now
+        self._outlook = Outlook(
+            growth_bytes_day=growth_per_day(history), days_until_full=days_until_full
+        )
 
     def _note_away(self, error: Exception) -> None:
         if not self._is_store_away:

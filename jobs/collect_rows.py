@@ -13,7 +13,7 @@ from jobs.operation import Database
 from postgres.health.collect import Collected
 from postgres.health.lag import Replication, merge
 from store.samples import NodeRow
-from store.sizes import VOLUME, VOLUME_TOTAL, Size
+from store.sizes import Size
 from store.statements import StatementText
 
 PRIMARY: Final = "primary"
@@ -22,7 +22,7 @@ _NOTES_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What history says: stands in the numbers of the primary."""
+    """What history says: stands in the numbers of the primary. None where it says nothing yet."""
 
     growth_bytes_day: float | None = None
     days_until_full: float | None = None
@@ -61,7 +61,10 @@ def look_of(
             for name, answer in found.items()
         ),
         sizes_of=primary or "",
-        sizes=_sizes(seen[primary]) if primary else {},
+        sizes={
+            each.what: Size(bytes=each.bytes, rows=each.rows)
+            for each in (seen[primary].sizes if primary else ())
+        },
         hours=tuple(hours),
         texts=tuple(texts),
     )
@@ -133,15 +136,3 @@ def _row(
 def _region(database: Database, name: str) -> str:
     regions = {node.name: node.region for node in database.replicas}
     return regions.get(name, database.region)
-
-
-def _sizes(primary: Collected) -> Mapping[str, Size]:
-    """What is due to be kept of this look; the volume's too where it is known."""
-    if not primary.sizes:
-        return {}
-    sizes = {each.what: Size(bytes=each.bytes, rows=each.rows) for each in primary.sizes}
-    volume = primary.detail.get("volume") or {}
-    for what, name in ((VOLUME, "used"), (VOLUME_TOTAL, "total")):
-        if what not in sizes and volume.get(name) is not None:
-            sizes[what] = Size(bytes=int(volume[name]))
-    return sizes
