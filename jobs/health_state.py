@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from jobs.alert_rule import stale_after
 from jobs.operation import Database
 from store.samples import NodeRow, nodes_of
 
 PRIMARY: Final = "primary"
-# "No sample for five minutes" is the field's word for blind monitoring.
-BLIND_MIN: Final = timedelta(minutes=5)
-_ROUNDS_MISSED: Final = 5
 _ALERTS_MAX: Final = 1000
 
 # The worst first. One of a database may stand there several times, with different labels.
@@ -98,13 +96,8 @@ def role_of(node: NodeRow) -> str:
 
 
 def is_stale(node: NodeRow, database: Database, now: datetime) -> bool:
-    """Whether a node was seen once and then for too long not any more."""
-    return node.seen_at is not None and now - node.seen_at > blind_after(database)
-
-
-def blind_after(database: Database) -> timedelta:
-    """How old a sample may be before nobody can say how the database is."""
-    return max(BLIND_MIN, _ROUNDS_MISSED * database.monitoring.every)
+    """Whether a node was seen once and then for too long not any more: as alerts count it."""
+    return node.seen_at is not None and now - node.seen_at > stale_after(database.monitoring)
 
 
 async def health_states(
