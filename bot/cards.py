@@ -21,7 +21,6 @@ from bot.buttons import Purpose, Seal, Shown
 from bot.digest import DIGEST
 from bot.menus import Menus
 from bot.outbox_rows import Row
-from bot.views.alert import alert_message
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.card import Card, GateLine, VoteLine
@@ -191,6 +190,5 @@ def _digest(payload: Mapping[str, Any]) -> Message:
 _DRAWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "result": _result,
     "anchor": anchor_message,
-    "alert": alert_message,
     "digest": _digest,
 }

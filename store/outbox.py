@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.redact import redact_json
 
 Topic = Literal[
-    "card", "note", "progress", "result", "direct", "anchor", "alert", "incident", "digest"
+    "card", "note", "progress", "result", "direct", "anchor", "incident", "digest"
 ]  # fmt: skip
 CHANNEL: Final = "twokey_outbox"
 
