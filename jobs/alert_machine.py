@@ -218,8 +218,9 @@ def announce(
     """
     memory = _not_ahead(memory, now)
     if not memory.is_firing:
-        over = () if memory.told_at is None else (Event.RESOLVED,)
-        return replace(memory, said_stale=False, **_NOT_TOLD), over
+        if memory.told_at is None:
+            return memory, ()
+        return replace(memory, said_stale=False, **_NOT_TOLD), (Event.RESOLVED,)
     if is_muted:
         return memory, ()
     events: tuple[Event, ...]
@@ -270,6 +271,8 @@ def _flipped(memory: Memory, at: datetime) -> tuple[datetime, ...]:
 
 def _flips_counted(memory: Memory, now: datetime) -> Memory:
     """Flapping begins with many flips within an hour, and ends when it rests and they are few."""
+    if not memory.flips and not memory.is_flapping:
+        return memory
     flips = tuple(at for at in memory.flips if now - at < FLAPPING_WITHIN)
     is_flapping = len(flips) >= FLAPPING_FLIPS or (memory.is_flapping and memory.is_firing)
     return replace(

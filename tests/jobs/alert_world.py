@@ -83,11 +83,13 @@ class Town:
         self.keep(decision)
         return decision
 
-    def lives(self, span: timedelta, *servers: Mapping[str, Any]) -> list[str]:
+    def lives(
+        self, span: timedelta, *servers: Mapping[str, Any], step: timedelta = 30 * SECOND
+    ) -> list[str]:
         """Looks of every half minute; what was said in the thread meanwhile."""
         before, end = len(self.notes), self.now + span
         while self.now < end:
-            self.now += 30 * SECOND
+            self.now += step
             self.looks(*(a_node(self.now, **given) for given in servers))
         return self.notes[before:]
 
