@@ -2,7 +2,7 @@
 
 The console speaks PostgreSQL's simple query protocol and nothing else, which asyncpg uses for no
 statement that returns rows. So this is a client for exactly one statement, `SHOW POOLS`, with the
-ways to log in that PgBouncer knows: none, a password in the clear (under TLS), MD5, SCRAM-SHA-256.
+ways to log in that PgBouncer knows: none, a password in the clear, MD5, SCRAM-SHA-256.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ async def waiting_pools(dsn: SecretStr) -> Pools:
     try:
         async with asyncio.timeout(SECONDS_MAX):
             return pools_of(*await simple_query(target, "SHOW POOLS"))
+    except (struct.error, ValueError, IndexError) as error:
+        raise _odd("it does not speak PostgreSQL's protocol") from error
     except (OSError, TimeoutError) as error:
         raise _odd(str(error).splitlines()[0] if str(error) else "no answer in time") from error
 
