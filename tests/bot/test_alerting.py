@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from bot.alerting import Watch
 from bot.inventory import Inventory
 from bot.outbox import Outbox
-from bot.views.alert import alert_message
 from jobs.alert_engine import Decision
 from jobs.health_settings import MonitoringSettings
 from sandbox.slack.server import SlackStandIn
@@ -269,15 +268,3 @@ async def test_the_channel_reads_what_is_wrong_and_what_to_do(
     assert text is not None
     assert text.startswith("🚨")
     assert "There is no daily backup since 40 d" in text
-
-
-def test_a_message_says_when_it_is_over_and_cannot_be_made_to_mention() -> None:
-    payload = {
-        "name": "BackupMissing", "database": "orders", "severity": "warning", "state": "firing",
-        "problem": "<!channel> is late", "next_step": "Take *one*", "fired_at": "2026-11-22T00:00Z",
-    }  # fmt: skip
-    begun = str(alert_message(payload).content())
-    assert "<!channel>" not in begun
-    assert "⚠️" in begun
-    over = alert_message({**payload, "state": "resolved"})
-    assert over.text == "✅ Over: BackupMissing on orders"
