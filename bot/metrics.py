@@ -13,8 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from bot.archive_metrics import ArchiveMetrics
 from bot.audit_metrics import AuditMetrics
+from bot.health_metrics import HealthMetrics
 from store.archives import list_archives
 from store.connect import Store
+from store.samples import nodes_in_short
 
 _ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Final states are not counted row by row: there may be millions, and they do not change.
@@ -47,6 +49,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.audit = AuditMetrics(self.registry)
         self.archives = ArchiveMetrics(self.registry)
+        self.health = HealthMetrics(self.registry)
         self._ack = Histogram(
             "twokey_ack_seconds",
             "From a request's arrival to its ack",
@@ -150,6 +153,7 @@ class Metrics:
             for row in found:
                 self._states[row.what].labels(row.state).set(row.number)
             self.archives.show(await list_archives(conn))
+            self.health.show(await nodes_in_short(conn))
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""

@@ -126,6 +126,16 @@ async def nodes_of(
     return [NodeRow(**row) for row in (await conn.execute(query)).mappings()]
 
 
+async def nodes_in_short(conn: AsyncConnection) -> Sequence[NodeRow]:
+    """All nodes with nothing in their `detail` but `role`: it is most of a row."""
+    role = sa.func.jsonb_build_object("role", nodes.c.detail["role"])
+    columns = [
+        role.label(column.name) if column is nodes.c.detail else column for column in nodes.c
+    ]
+    query = sa.select(*columns).order_by(nodes.c.database, nodes.c.node)
+    return [NodeRow(**row) for row in (await conn.execute(query)).mappings()]
+
+
 async def record(
     conn: AsyncConnection, rows: Sequence[NodeRow], *, gap: timedelta = timedelta(0)
 ) -> Sequence[NodeRow]:

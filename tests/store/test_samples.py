@@ -16,6 +16,7 @@ from store.samples import (
     WIDTHS,
     NodeRow,
     forget_nodes,
+    nodes_in_short,
     nodes_of,
     record,
     rounded,
@@ -61,6 +62,16 @@ async def test_the_last_word_and_each_look_are_stored(store: Store) -> None:
     assert (primary.at, primary.seen_at) == (NOON + EVERY, NOON + EVERY)
     assert west.at == NOON
     assert await raw(store, "tps", "deadlocks") == [(0, 2.5, None), (0.5, 3, None)]
+
+
+async def test_nodes_in_short_have_nothing_but_their_role(store: Store) -> None:
+    await stored(store, look(0, detail={"role": "primary", "tables": ["public.a"]}))
+    await stored(store, look(0, node="west", detail={}))
+    async with store.begin() as conn:
+        found = await nodes_in_short(conn)
+        whole = await nodes_of(conn)
+    assert [each.detail for each in found] == [{"role": "primary"}, {"role": None}]
+    assert [each.numbers for each in found] == [each.numbers for each in whole]
 
 
 async def test_a_node_that_is_down_keeps_what_was_known_of_it(store: Store) -> None:
