@@ -20,7 +20,7 @@ from postgres.health.advisor_candidates import Candidate, Gain, Proposal, merged
 from postgres.health.advisor_catalog import Catalog, read_catalog
 from postgres.health.advisor_planner import AdviceLimits, Found, Planner
 from postgres.health.advisor_statements import (
-    HIDDEN,
+    SEES_ALL,
     WHERE_EXTENSIONS,
     Statement,
     Wants,
@@ -84,7 +84,8 @@ async def advise(session: Session, *, limits: AdviceLimits = USUAL) -> Advice:
         )
     except asyncpg.ObjectNotInPrerequisiteStateError:
         return _nothing(NOT_LOADED)
-    known, skipped = _readable(read)
+    sees_all = (await session.fetch(SEES_ALL))[0]["sees_all"]
+    known = _readable(read)
     names = {each.relname for _, wants in known for each in wants.tables.values()}
     functions = {name for _, wants in known for name in wants.functions}
     catalog = await read_catalog(session, names, functions)
@@ -92,6 +93,7 @@ async def advise(session: Session, *, limits: AdviceLimits = USUAL) -> Advice:
     heavy = [pair for pair in known if pair[0].mean_ms >= limits.mean_ms_min][: limits.looked_at]
     deadline = asyncio.get_running_loop().time() + limits.whole.total_seconds()
     proposals: list[Proposal] = []
+    skipped: Counter[str] = Counter()
     done = 0
     for statement, wants in heavy:
         if asyncio.get_running_loop().time() > deadline:
@@ -109,7 +111,7 @@ async def advise(session: Session, *, limits: AdviceLimits = USUAL) -> Advice:
         since=min((each.since for each in read if each.since), default=None),
         writes_since=catalog.since,
         at=catalog.now,
-        missing=tuple(_missing(read, catalog, hypopg="hypopg" in schemas)),
+        missing=tuple(_missing(catalog, hypopg="hypopg" in schemas, sees_all=sees_all)),
     )
 
 
@@ -130,14 +132,10 @@ NO_HYPOPG: Final = Missing(
 )
 
 
-def _readable(read: Sequence[Statement]) -> tuple[list[tuple[Statement, Wants]], Counter[str]]:
+def _readable(read: Sequence[Statement]) -> list[tuple[Statement, Wants]]:
     """The statements that could be read, UPDATE and DELETE as the SELECT that finds their rows."""
     known: list[tuple[Statement, Wants]] = []
-    skipped: Counter[str] = Counter()
     for statement in read:
-        if statement.text == HIDDEN:
-            skipped["may not be read by us"] += 1
-            continue
         try:
             wants = read_wants(statement.text)
             if (select := as_select(wants.tree)) is not None:
@@ -147,7 +145,7 @@ def _readable(read: Sequence[Statement]) -> tuple[list[tuple[Statement, Wants]],
         except UnreadableError:
             continue  # a utility statement or an INSERT
         known.append((statement, wants))
-    return known, skipped
+    return known
 
 
 def _proposals(statement: Statement, found: Found) -> list[Proposal]:
@@ -195,9 +193,9 @@ def _weighed(
     return weighed
 
 
-def _missing(read: Sequence[Statement], catalog: Catalog, *, hypopg: bool) -> list[Missing]:
+def _missing(catalog: Catalog, *, hypopg: bool, sees_all: bool) -> list[Missing]:
     found = [] if hypopg else [NO_HYPOPG]
-    if any(each.text == HIDDEN for each in read):
+    if not sees_all:
         found.append(
             Missing(
                 problem="Texts of other users' statements are hidden from us.",

@@ -21,6 +21,7 @@ _OTHER_MAX: Final = 2
 # A column with fewer values than this matches more than 5 % of the rows on average.
 FEW_VALUES: Final = 20
 ALMOST: Final = 0.9
+MUCH: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +100,18 @@ def candidates(wants: Wants, catalog: Catalog, *, rows_min: float) -> list[Candi
     found: dict[tuple[int, str], Candidate] = {}
     for table, uses in wanted.values():
         for columns in _column_lists(table, uses):
-            if any(have[: len(columns)] == columns for have in table.indexed):
+            first = columns[0]
+            if len(columns) > 1 and _is_almost_unique(table, first):
                 continue
-            if columns[:1] in table.indexed and _is_almost_unique(table, columns[0]):
+            if any(have[: len(columns)] == columns for have in table.indexed):
                 continue
             terms = plain_terms(columns)
             found[table.oid, terms.canonical] = Candidate(
                 table=table,
                 terms=terms,
                 columns=columns,
-                use=next(use for use in Use if columns[0] in uses[use]),
-                needs_probe=columns[0] in uses[Use.EQUAL] and _has_few(table, columns[0]),
+                use=next(use for use in Use if first in uses[use]),
+                needs_probe=first in uses[Use.EQUAL] and _has_few(table, first),
             )
     for function, column in wants.calls:
         for table in _tables(wants, catalog, column.alias, column.name):
@@ -126,7 +128,7 @@ def why_none(wants: Wants, catalog: Catalog, *, rows_min: float) -> str:
     tables = [catalog.find(each.schemaname, each.relname) for each in wants.tables.values()]
     known = [table for table in tables if table is not None]
     if not known:
-        return "reads no table of this database"
+        return ""  # the catalogue, or nothing: not worth a word
     if any(table.kind == "v" for table in known):
         return "reads a view: not looked into"
     if any(table.kind == "p" for table in known):
@@ -136,6 +138,15 @@ def why_none(wants: Wants, catalog: Catalog, *, rows_min: float) -> str:
     if all(table.rows < rows_min for table in known):
         return "reads small tables"
     return "has its indexes, or compares nothing that one helps"
+
+
+def returns_much(statement: Statement, wants: Wants, catalog: Catalog) -> bool:
+    """Whether it gives back so much of its one table that reading it whole is right."""
+    if not wants.is_plain or len(wants.tables) != 1:
+        return False
+    (named,) = wants.tables.values()
+    table = catalog.find(named.schemaname, named.relname)
+    return table is not None and statement.rows_per_call > MUCH * table.rows
 
 
 def choose(choices: Sequence[Choice]) -> Choice | None:

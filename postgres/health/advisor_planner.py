@@ -19,6 +19,7 @@ from postgres.health.advisor_candidates import (
     candidates,
     choose,
     guess,
+    returns_much,
     why_none,
 )
 from postgres.health.advisor_catalog import Catalog
@@ -70,6 +71,8 @@ class Planner:
         found = candidates(wants, self._catalog, rows_min=self._limits.rows_min)
         if not found:
             return Found(why=why_none(wants, self._catalog, rows_min=self._limits.rows_min))
+        if returns_much(statement, wants, self._catalog):
+            return Found(why="gives back a large part of its table")
         if self._catalog.own_functions & wants.functions:
             return Found(why="calls a function of the database's own, which planning might run")
         self._qualify(wants)

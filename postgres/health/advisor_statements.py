@@ -15,7 +15,8 @@ from typing import Any, Final
 from postgres.health.explain import Session
 from postgres.health.statement_text import StatementKind, UnreadableError, kind_of, parsed
 
-HIDDEN: Final = "<insufficient privilege>"
+# Of others' statements, whoever lacks this sees neither number nor text.
+SEES_ALL: Final = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all"
 
 WHERE_EXTENSIONS: Final = """
     SELECT extname, quote_ident(nspname) AS schema

@@ -109,7 +109,6 @@ def test_two_columns_are_tried_in_the_order_of_how_selective_they_are() -> None:
         (replace(CATALOG, tables=(replace(ORDERS, rows=-1),)), "never analyzed"),
         (replace(CATALOG, tables=(replace(ORDERS, kind="v"),)), "view"),
         (replace(CATALOG, tables=(replace(ORDERS, kind="p"),)), "partitions"),
-        (replace(CATALOG, tables=()), "no table"),
         (replace(CATALOG, tables=(replace(ORDERS, indexed=(("customer_id", "id"),)),)), "indexes"),
     ],
 )
