@@ -23,6 +23,7 @@ NAMES = (
     "clicks",
     "doors",
     "forecast",
+    "alert_noise",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
