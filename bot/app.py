@@ -29,6 +29,7 @@ from approvals.words import BadInputError
 from bot.background import Background
 from bot.buttons import Seal
 from bot.cards import Cards
+from bot.charts import Charts
 from bot.choices import Choices
 from bot.desk import Desk
 from bot.directs import Directs
@@ -117,6 +118,7 @@ async def build(
     desk = _desk(ground, operations, Windows(client=client))
     background = Background(limit=settings.stop_limit)
     homes = Homes(desk, clock=clock)
+    charts = Charts(client=client, clock=clock)
     return Twokey(
         settings=settings,
         store=store,
@@ -125,7 +127,7 @@ async def build(
         desk=desk,
         bolt=bolt_app(
             desk, identity=identity, client=client, session=session, background=background,
-            homes=homes,
+            homes=homes, charts=charts,
         ),
         client=client,
         outbox=Outbox(
@@ -134,6 +136,7 @@ async def build(
                 cards=desk.cards, incidents=desk.incidents, store=store, client=client
             ),
             pace=pace or Pace(give_up=settings.outbox_give_up),
+            charts=charts,
         ),
         worker=_worker(ground, operations, limits or limits_of(settings)),
         teller=_teller(ground),
@@ -285,6 +288,7 @@ def bolt_app(
     session: aiohttp.ClientSession,
     background: Background,
     homes: Homes | None = None,
+    charts: Charts | None = None,
 ) -> AsyncApp:
     """Bolt with our listeners. The gate has checked the signature, Socket Mode needs none."""
 
@@ -308,7 +312,7 @@ def bolt_app(
         # Without it Bolt polls for the ack every 10 ms, and loses it when a listener raises.
         process_before_response=True,
     )
-    replies = Replies(client, session)
+    replies = Replies(client, session, charts)
     commands.register(app, desk, replies=replies, background=background)
     suggestions.register(app, FormDesk(desk=desk), replies=replies, background=background)
     forms.register(app, FormDesk(desk=desk), replies=replies, background=background)

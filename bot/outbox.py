@@ -19,6 +19,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import outbox_rows
 from bot.blocks import Message
+from bot.charts import BAD_BLOCKS, Charts
 from bot.outbox_rows import UNCLEAR, Place, Row
 from bot.slack import (
     SlackAwayError,
@@ -38,8 +39,6 @@ EVENT_TYPE: Final = "twokey"
 _SEARCH_PAGES_MAX: Final = 20
 _SEARCH_PAGE_SIZE: Final = 200
 _CLOCKS_DIFFER: Final = timedelta(minutes=2)
-# The message is at fault, not the channel: its words alone may still pass.
-_BAD_BLOCKS: Final = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
 # Nobody can be told directly any more: to try it again would bring nothing.
 _NOBODY_THERE: Final = frozenset(
     {
@@ -101,6 +100,7 @@ class Outbox:
         clock: Callable[[], datetime],
         pace: Pace,
         meter: Meter,
+        charts: Charts | None = None,
     ) -> None:
         if pace.delivery_max >= pace.lease:
             raise ValueError("a delivery must end before its lease")
@@ -110,6 +110,7 @@ class Outbox:
         self._clock = clock
         self._pace = pace
         self._meter = meter
+        self._charts = charts or Charts(client=client, clock=clock)
         self._wake = asyncio.Event()
         self._free_hands = pace.channels_at_once
         self._turns = Spacing(pace.between)
@@ -339,9 +340,10 @@ class Outbox:
 
     async def _send(self, method: Callable[[Any], Any], message: Message) -> Mapping[str, Any]:
         try:
-            return await call(method(message.content()))
+            return await self._charts.send(message, lambda content: call(method(content)))
         except SlackRefusedError as error:
-            if error.error not in _BAD_BLOCKS:
+            # The message is at fault, not the channel: its words alone may still pass.
+            if error.error not in BAD_BLOCKS:
                 raise
             log.error("Slack refuses the blocks of a message: %s. Sent as text.", error.error)  # noqa: TRY400
             return await call(method({"text": message.text, "blocks": []}))

@@ -46,7 +46,11 @@ def register(app: AsyncApp, desk: Desk, *, replies: Replies, background: Backgro
         message = await guarded(
             "command", partial(router.answer, desk, typed), metrics=desk.metrics, changes=True
         )
-        if message.text:
+        if message.charts:
+            # An ack that Slack does not take shows nothing to anybody; of a post it says so.
+            await ack()
+            background.start(replies.tell(where, message), limit=LATE_MAX)
+        elif message.text:
             await ack(response_type="ephemeral", **message.content())
         else:  # a window has opened
             await ack()
