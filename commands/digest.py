@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from jobs.digest import Period
 from jobs.digest_facts import digest_of
@@ -12,7 +13,8 @@ from jobs.digest_words import as_answer
 from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk
 
 # A forecast of all sizes and a week of a hundred databases are more than an ack waits for.
-PATIENCE = timedelta(seconds=45)
+PATIENCE: Final = timedelta(seconds=45)
+_PERIODS: Final = frozenset(Period)
 
 
 class Params(BaseModel, extra="forbid"):
@@ -22,6 +24,14 @@ class Params(BaseModel, extra="forbid"):
         default="", description="Database in the inventory; all of them when left out"
     )
     period: Period = Field(default=Period.WEEKLY, description="daily or weekly")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_period(cls, given: Any) -> Any:
+        """`/db digest daily` is of all databases."""
+        if isinstance(given, dict) and set(given) == {"database"} and given["database"] in _PERIODS:
+            return {"period": given["database"]}
+        return given
 
 
 async def answer(context: Context, params: Params) -> Answer:
