@@ -16,7 +16,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.service import Approvals
 from approvals.words import BadInputError
-from bot.alerting import Watch
+from bot.alerting import POLL, Watch
 from bot.alertmanager import Alertmanager, receiver
 from bot.api import Api
 from bot.background import Background
@@ -176,9 +176,11 @@ class Twokey:
         )  # fmt: skip
 
     def _watch(self) -> Watch:
+        # To look more often than anybody measures would find nothing new.
+        paces = [one.monitoring.every for one in self.desk.inventory.databases.values()]
         return Watch(
             inventory=self.desk.inventory, store=self.store, clock=self.desk.clock,
-            broke=self.metrics.broke,
+            poll=min([POLL, *paces]), broke=self.metrics.broke,
         )  # fmt: skip
 
     async def _sweep(self, stop: asyncio.Event) -> None:

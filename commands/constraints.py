@@ -39,7 +39,8 @@ async def answer(context: Context, params: Params) -> Answer:
         )
     return Answer(
         title=f"Constraints of {params.database}: {count_text(len(found), 'finding')}",
-        lines=(_summary(found), *_mending(found)),
+        lines=(_summary(found), *_about_mending(found)),
+        statements=tuple(_mending(found)),
         table=Table(
             columns=("Finding", "Table", "What", "Rows"),
             rows=tuple(
@@ -58,23 +59,25 @@ def _summary(found: Sequence[Finding]) -> str:
     return f"{said}.{by_name if guesses else ''}"
 
 
+def _about_mending(found: Sequence[Finding]) -> Sequence[str]:
+    if not any(each.statements for each in found):
+        return ()
+    return (
+        "What follows mends it without blocking writers, as a migration that was tried on a copy.",
+        "Where rows break a new constraint VALIDATE fails, and it holds for new rows only.",
+    )
+
+
 def _mending(found: Sequence[Finding]) -> Sequence[str]:
     """Each kind once before any of them twice: people see what there is."""
     with_statements = [each for each in found if each.statements]
     firsts = {each.kind: each for each in reversed(with_statements)}
     chosen = [firsts[kind] for kind in FindingKind if kind in firsts]
     chosen += [each for each in with_statements if each not in chosen]
-    said = [
-        f"{each.kind} in {each.table}: {'; then '.join(each.statements)};"
+    return [
+        "\n".join((f"-- {each.kind}: {each.table}", *(f"{sql};" for sql in each.statements)))
         for each in chosen[:_MENDED_MAX]
     ]
-    if not said:
-        return ()
-    return (
-        "To mend it without blocking writers, as a migration that was tried on a copy:",
-        *said,
-        "Where rows break a new constraint VALIDATE fails, and it holds for new rows only.",
-    )
 
 
 OPERATION = Operation(

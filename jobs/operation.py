@@ -182,13 +182,15 @@ class Suggestion:
 class Answer:
     """What a query found, or what a change brought: drawn by the shell.
 
-    Order on the screen: title, lines, facts, charts, table, suggestions.
+    Order on the screen: title, lines, statements, facts, charts, table, suggestions.
+    `statements` are SQL to be copied: they stand in a code block, as they are.
     """
 
     title: str
     lines: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     table: Table | None = None
+    statements: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
     # When it was looked at, where that may be a while ago: set by the shell.

@@ -54,6 +54,7 @@ REPORTS: Final = """
     SELECT date '2024-01-01' + n, n * 991 % 500000 FROM generate_series(0, 700) AS n;
     ANALYZE;
 """
+EXTENSIONS: Final = "CREATE EXTENSION pg_stat_statements; CREATE EXTENSION amcheck"
 CONTENTS: Final[Mapping[str, str]] = MappingProxyType({"orders": SHOP, "reports": REPORTS})
 
 
@@ -92,6 +93,8 @@ async def _create(binaries: Binaries, data: Path) -> Server:
         "wal_level": "replica",
         "max_wal_senders": "8",
         "summarize_wal": "on",
+        "shared_preload_libraries": "pg_stat_statements",
+        "track_io_timing": "on",
     }
     if binaries.major < INCREMENTAL_SINCE:
         del settings["summarize_wal"]
@@ -120,6 +123,7 @@ async def _fill(server: Server, name: str) -> None:
         inside = await asyncpg.connect(server.dsn(name), timeout=SECONDS_MAX)
         try:
             await inside.execute(CONTENTS[name], timeout=SECONDS_MAX)
+            await inside.execute(EXTENSIONS, timeout=SECONDS_MAX)
         finally:
             await inside.close()
         await conn.execute(f"COMMENT ON DATABASE \"{name}\" IS '{READY_MARK}'", timeout=SECONDS_MAX)

@@ -18,6 +18,7 @@ import yaml
 
 from approvals.words import BadInputError
 from bot.app import assembled
+from bot.cli.past import remember_growth
 from bot.inventory import Inventory, load_inventory
 from bot.outbox import Pace
 from bot.process import Twokey, utc_now
@@ -28,6 +29,7 @@ from postgres.restore.lasting import remove_all
 from postgres.server import find_binaries, remove_server
 from sandbox.clusters import DemoCluster, start_cluster
 from sandbox.slack.server import PortTakenError, SlackStandIn, start_slack
+from sandbox.traffic import visitors
 from store.connect import Store
 from store.outbox import post
 
@@ -41,6 +43,7 @@ OPEN_REQUESTS: Final = sa.text("""
     SELECT id FROM requests WHERE state IN ('pending', 'approved', 'executing') ORDER BY id
 """)
 FORGET_POSTS: Final = sa.text("DELETE FROM posts")
+FORGET_PLACES: Final = sa.text("DELETE FROM places")
 
 
 @dataclass(kw_only=True)
@@ -94,6 +97,8 @@ async def demo_world(home: Path, *, port: int, by_clock: bool = True) -> AsyncIt
         inventory = _inventory(home, clusters, by_clock=by_clock)
         store = await stack.enter_async_context(open_store(settings, os.environ))
         await _forget_posts(store)
+        await remember_growth(store, clusters)
+        await stack.enter_async_context(visitors({one.name: one.dsn for one in clusters}))
         twokey, url, stop, task = await _running(settings, inventory, store, slack)
         world = World(
             slack=slack, store=store, settings=settings, inventory=inventory,
@@ -222,6 +227,7 @@ def _inventory(home: Path, clusters: tuple[DemoCluster, ...], *, by_clock: bool)
             "channel": CHANNEL,
             "backup_folder": str(home / "backups" / cluster.name),
             "backups": _backups(cluster, by_clock=by_clock),
+            "monitoring": _monitoring(cluster, by_clock=by_clock),
             **traits[cluster.name],
         }
         for cluster in clusters
@@ -247,9 +253,25 @@ def _backups(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
     }
 
 
+def _monitoring(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
+    """As one would watch it, but that nobody has to wait half a minute to see something."""
+    sensitive = ["public.customers"] if cluster.name == "orders" else []
+    return {
+        "every": "2s",
+        "volume": {"total": "4GB"},
+        "cores": os.cpu_count() or 1,
+        "pools": [{"name": "shop", "instances": 2, "size": 10}],
+        "rules": {"LockWait": {"fire": 3, "clear": 1, "hold": "2s"}},
+        "sensitive_tables": sensitive,
+        "digest": {"channel": "C0DBOPS"} if by_clock else False,
+        "cache": "1m",
+    }
+
+
 async def _forget_posts(store: Store) -> None:
     async with store.begin() as conn:
         await conn.execute(FORGET_POSTS)
+        await conn.execute(FORGET_PLACES)
         for request_id in (await conn.execute(OPEN_REQUESTS)).scalars().all():
             await post(
                 conn, topic="card", request_id=request_id, channel=CHANNEL, payload={},

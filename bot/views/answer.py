@@ -37,6 +37,7 @@ def answer_message(answer: Answer, *, below: Sequence[Block] = ()) -> Message:
     blocks: list[Block] = [
         *titled(answer.title),
         *(sections("\n".join(escape(line) for line in answer.lines)) if answer.lines else []),
+        *(code_blocks("\n".join(answer.statements)) if answer.statements else []),
         *fields(answer.facts),
         *chart_blocks(answer.charts),
         *_table(answer),

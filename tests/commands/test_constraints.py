@@ -50,7 +50,12 @@ async def test_findings_come_with_the_statements_that_mend_them(
         "1 foreign key missing, 1 unique missing, 1 check missing."
         " 3 of them are guessed by a column's name."
     )
-    assert "FOREIGN KEY (user_id) REFERENCES public.users (id) NOT VALID; then" in found.lines[2]
+    assert found.statements[0] == (
+        "-- foreign key missing: public.posts\n"
+        "ALTER TABLE public.posts ADD CONSTRAINT posts_user_id_fkey FOREIGN KEY (user_id)"
+        " REFERENCES public.users (id) NOT VALID;\n"
+        "ALTER TABLE public.posts VALIDATE CONSTRAINT posts_user_id_fkey;"
+    )
     assert found.table is not None
     assert [row[:2] for row in found.table.rows] == [
         ("foreign key missing", "public.posts"),
