@@ -1,10 +1,10 @@
 """How often people are told in a week of numbers around their thresholds, and what they miss.
 
 Samples of every half minute: pool use with working hours and noise, slow statements with spikes,
-replication lag with bursts; two days on which the pool hovers at its threshold, and incidents
-of 6 to 90 minutes. Each goes through our machine with the rules as they ship, through the same thresholds
-with `for` alone, and through a plain comparison. Nobody acknowledges anything, so that ours
-repeats and escalates too: the others would be silent about what goes on.
+replication lag with bursts; two days on which the pool hovers at its threshold, and incidents of
+6 to 90 minutes. Each goes through our machine with the rules as they ship, through the same
+thresholds with `for` alone, and through a plain comparison. Nobody acknowledges anything, so that
+ours repeats and escalates too: the others would be silent about what goes on.
 """
 
 from __future__ import annotations

@@ -14,12 +14,20 @@ from approvals.machine import diagram
 from bot.cli.main import app
 from bot.metrics import Metrics
 from bot.settings import Settings
+from jobs.alert_machine import Severity
+from jobs.alert_rule import Rule
+from jobs.alert_table import RULES
+from jobs.metric_text import unit_text
 from jobs.operation import Operation
 from jobs.registry import load_operations
+from jobs.text import span_text
+from postgres.health.metrics import METRICS, Unit
 
 ROOT: Final = Path(__file__).parents[1]
 BEGIN: Final = "<!-- states:begin -->\n"
 END: Final = "<!-- states:end -->"
+RULES_BEGIN: Final = "<!-- rules:begin -->\n"
+RULES_END: Final = "<!-- rules:end -->"
 HEAD: Final = """# Reference
 
 Written by `make docs` from the code; a test fails when it is out of date. Every command prints its
@@ -31,7 +39,12 @@ or 2 (bad input).
 def pages() -> Mapping[Path, str]:
     """Each generated page with what it should say."""
     how = ROOT / "docs" / "how-it-works.md"
-    return {ROOT / "docs" / "reference.md": reference(), how: with_states(how.read_text("utf-8"))}
+    health = ROOT / "docs" / "health.md"
+    return {
+        ROOT / "docs" / "reference.md": reference(),
+        how: with_states(how.read_text("utf-8")),
+        health: with_rules(health.read_text("utf-8")),
+    }
 
 
 def reference() -> str:
@@ -46,6 +59,39 @@ def with_states(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}```mermaid\n{diagram()}```\n{END}{after}"
+
+
+def with_rules(text: str) -> str:
+    """A page with the table of alerts between its two marks."""
+    before, _, rest = text.partition(RULES_BEGIN)
+    _, _, after = rest.partition(RULES_END)
+    return f"{before}{RULES_BEGIN}{_rules()}\n{RULES_END}{after}"
+
+
+def _rules() -> str:
+    lines = [
+        "| alert | metric | fires | for | over | hold | again | escalates |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(_rule(rule) for rule in RULES.values())])
+
+
+def _rule(rule: Rule) -> str:
+    beyond, well = (">", "≤") if rule.above else ("<", "≥")
+    unit = METRICS[rule.metric].unit if rule.metric in METRICS else Unit.COUNT
+    beside = f" and `{rule.beside.metric}` > {rule.beside.fire:g}" if rule.beside else ""
+    is_critical = rule.severity is Severity.CRITICAL
+    cells = (
+        f"**{rule.name}** (critical)" if is_critical else rule.name,
+        f"`{rule.metric}`",
+        f"{beyond} {unit_text(unit, rule.fire)}{beside}",
+        span_text(rule.lasting) if rule.lasting else "at once",
+        f"{well} {unit_text(unit, rule.clear)}",
+        span_text(rule.hold),
+        span_text(rule.repeat),
+        span_text(rule.escalate) if rule.escalate else "",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _commands() -> Iterator[str]:
