@@ -160,15 +160,15 @@ def notes(state: HealthState) -> Sequence[str]:
 
 def _of_alert(alert: FiringAlert) -> Advice:
     acked = " Somebody is at it." if alert.acked_by else ""
-    text = f"{alert.severity}: {alert.title}. {alert.problem}{acked} {alert.next_step}"
+    muted = alert.detail.get("muted")
+    quiet = f" It is not told at present: {muted}." if isinstance(muted, str) and muted else ""
+    text = f"{alert.severity}: {alert.title}. {alert.problem}{acked}{quiet} {alert.next_step}"
     return Advice(text=text, suggestions=suggestions_of(alert.detail))
 
 
 def _of_nodes(state: HealthState, now: datetime) -> Iterator[Advice]:
     """Nodes that nobody sees, unless an alert says so already."""
-    if state.alerts and any(
-        "Blind" in alert.name or "Down" in alert.name for alert in state.alerts
-    ):
+    if any(alert.name in _SAID for alert in state.alerts):
         return
     main = state.main
     if unseen := why_unseen(state, now):
@@ -177,6 +177,8 @@ def _of_nodes(state: HealthState, now: datetime) -> Iterator[Advice]:
         is_said = node is main and unseen is not None
         if not is_said and (not node.ok or is_stale(node, state.database, now)):
             yield Advice(text=_unseen_node(node, now))
+        elif not is_said and node.problem:  # it answers, but not to everything
+            yield Advice(text=f"Node {node.node}: {node.problem} {node.next_step}".rstrip())
 
 
 def _unseen_node(node: NodeRow, now: datetime) -> str:

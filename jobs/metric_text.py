@@ -52,7 +52,7 @@ def _milliseconds(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.1f} %" if value % 1 else f"{value:.0f} %"
+    return f"{f'{value:.1f}'.removesuffix('.0')} %"
 
 
 def _days(value: float) -> str:

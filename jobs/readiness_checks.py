@@ -112,7 +112,7 @@ def _backups(known: _Known) -> Check:
     is_met = not (untimed or others or known.wrong(BACKED_UP)) and newest is not None
     if untimed:
         evidence = f"no schedule for {_names(untimed)}"
-        mend = f"Name them in the inventory: `backups: {{}}` under {known.name} is the usual"
+        mend = f"Write `backups: {{}}` under {known.name} in the inventory"
     elif newest is None:
         evidence, mend = "there is no usable backup", f"/db backup {known.name}"
     elif not is_met:
@@ -217,11 +217,12 @@ def _replicated(known: _Known) -> Check:
     database, numbers = known.state.database, known.health.numbers
     configured = database.monitoring.replicas
     expected = len(database.replicas) if configured is None else configured
-    advice = f"/db health {known.name}, and `replicas:` in the inventory"
+    advice = f"/db health {known.name}"
     if not expected:
         needs = database.tier in _NEEDS_STANDBY
         why = "needs one" if needs else "comes back from backups"
-        return _check(number, name, not needs, f"no standby; tier {database.tier} {why}", advice)
+        mend = "Add a standby, and name it under `replicas:` in the inventory"
+        return _check(number, name, not needs, f"no standby; tier {database.tier} {why}", mend)
     streaming = numbers.get("replicas_streaming")
     if streaming is None:
         return _unknown(number, name, f"{expected} expected, none seen yet", advice)
@@ -252,7 +253,8 @@ def _drilled(known: _Known) -> Check:
     age = known.since(known.facts.drilled_at)
     evidence = "never" if age is None else "done"
     is_met = age is not None and age <= DRILL_AGE_MAX
-    mend = f"Rehearse by hand until drills are built in: /db restore {known.name} --into scratch"
+    restore = f"/db restore {known.name} --to latest --into scratch"
+    mend = f"Rehearse by hand until drills are built in: {restore}"
     return _check(8, "Quarterly drill", is_met, evidence, mend, age)
 
 

@@ -49,10 +49,13 @@ async def test_what_the_sample_says_stands(store: Store) -> None:
     assert await seen(store, state) is state
 
 
-async def test_without_history_or_without_an_answer_nothing_is_made_up(store: Store) -> None:
+async def test_without_history_nothing_is_made_up(store: Store) -> None:
     await measured(store, 5)
-    for node in (a_node(numbers=UNKNOWN), a_node(numbers=UNKNOWN, ok=False)):
-        state = a_health(node)
+    for state in (a_health(a_node(numbers=UNKNOWN)), a_health()):
         assert await seen(store, state) is state
-    empty = a_health()
-    assert await seen(store, empty) is empty
+
+
+async def test_a_server_that_does_not_answer_has_no_numbers(store: Store) -> None:
+    await measured(store, 60)
+    state = a_health(a_node(numbers={"up": 0}, ok=False))
+    assert await seen(store, state) is state

@@ -114,6 +114,23 @@ def test_why_there_are_no_numbers_is_said_with_what_to_do() -> None:
 def test_what_an_alert_says_of_a_node_is_not_said_again() -> None:
     down = an_alert("ServerDown", "critical")
     assert len(advice(a_health(a_node(ok=False), alerts=(down,)), NOW)) == 1
+    other = an_alert("WalArchiveDown", "critical")
+    assert len(advice(a_health(a_node(ok=False), alerts=(other,)), NOW)) == 2
+
+
+def test_who_is_at_it_and_why_nobody_is_told_is_said() -> None:
+    alert = an_alert(acked_by="ana", detail={"muted": "silenced by Ana"})
+    (only,) = advice(a_health(a_node(), alerts=(alert,)), NOW)
+    assert only.text == (
+        "warning: HighPoolUsage. Pool use is 91 %. Somebody is at it. It is not told at present:"
+        " silenced by Ana. Look: /db pool orders"
+    )
+
+
+def test_what_could_be_read_only_in_part_is_said() -> None:
+    node = a_node(problem="Sizes could not be read.", next_step="GRANT pg_monitor TO mon;")
+    (only,) = advice(a_health(node), NOW)
+    assert only.text == "Node orders: Sizes could not be read. GRANT pg_monitor TO mon;"
 
 
 def test_who_blocks_others_and_waits_for_nobody_gets_a_button() -> None:

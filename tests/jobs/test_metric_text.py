@@ -16,6 +16,7 @@ from postgres.health.metrics import METRICS, Unit
         ("lock_wait_s_max", 0.0, "0 s"),
         ("pool_usage_pct", 42.0, "42 %"),
         ("cache_hit_pct", 99.14, "99.1 %"),
+        ("xid_age_pct", 0.0000007, "0 %"),
         ("database_bytes", 1536.0, "1.5 kB"),
         ("growth_bytes_day", -1536.0, "-1.5 kB a day"),
         ("growth_bytes_day", 1536.0, "+1.5 kB a day"),

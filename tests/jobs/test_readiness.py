@@ -148,6 +148,14 @@ def test_a_tier_that_no_schedule_takes_backups_for_is_named() -> None:
     assert missing(found)[1] == ("NO", "no schedule for weekly, monthly")
 
 
+def test_what_no_alert_tells_of_counts_as_well() -> None:
+    """Without an archive only the ends of backups can be recovered: nobody is woken for that."""
+    state = a_state(a_line(), a_line(3 * DAY))
+    found = readiness(state, HealthState(database=state.database), Facts(), NOW)
+    assert found.alerts == ()
+    assert missing(found)[1] == ("NO", "Any moment can be recovered")
+
+
 def test_a_restore_that_fails_its_tests_is_none() -> None:
     found = world(backups={"backups": (a_line(verified_at=NOW - 9 * DAY),)})
     assert missing(found)[2][0] == "NO"
