@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approvals.dates import span as dated
 from approvals.times import duration
 from approvals.words import BadInputError
+from jobs.alert_rules import rules_of
+from jobs.alerts import NAMES
 from jobs.operation import Database, JobError
 from store.incidents import open_incidents
 from store.outbox import post
@@ -99,8 +101,9 @@ def _iso(said: str, zone: ZoneInfo) -> datetime | None:
 
 
 async def known_names(conn: AsyncConnection, database: Database) -> Sequence[str]:
-    """The alerts that there are for a database: those that have fired, and its own rules'."""
-    return sorted({*await names_told(conn, database.name), *database.monitoring.rules})
+    """The alerts that there are for a database: its rules', those of backups, and what fired."""
+    told = await names_told(conn, database.name)
+    return sorted({*rules_of(database.monitoring), *NAMES, *told})
 
 
 def named(name: str, known: Iterable[str], *, database: str) -> str:
