@@ -33,7 +33,8 @@ from postgres.health.blocking import (
 )
 
 SEES: Final = """
-    SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, current_user::text AS us
+    SELECT /* twokey-monitor */ pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all,
+           current_user::text AS us
 """
 COLUMNS: Final = ("Session", "Who", "Waits", "For", "Transaction", "Does")
 _ROOTS_SAID_MAX: Final = 5

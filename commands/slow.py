@@ -164,7 +164,7 @@ def _marked(lines: Sequence[Line]) -> Iterator[str]:
     slow = [f"#{number}" for number, line in enumerate(lines, start=1) if line.is_slow]
     if slow:
         which = f"{', '.join(slow)} {'takes' if len(slow) == 1 else 'take'}"
-        yield f"⚠️ {which} more than a second on average."
+        yield f"{which} more than a second on average: the guide's list of slow queries."
 
 
 def _plans(plans: Sequence[Explained], numbers: Mapping[int, int]) -> Iterator[str]:

@@ -30,7 +30,8 @@ _PIDS_SAID_MAX: Final = 8
 _ACTIVE: Final = frozenset({"active", "fastpath function call"})
 
 FIND: Final = """
-    SELECT a.pid, a.usename AS user, a.application_name AS application, a.datname AS database,
+    SELECT /* twokey-monitor */
+           a.pid, a.usename AS user, a.application_name AS application, a.datname AS database,
            host(a.client_addr) AS client, a.backend_type, a.state, a.query, a.backend_start,
            a.xact_start, a.query_start, a.state_change, a.backend_xid IS NOT NULL AS has_written,
            clock_timestamp() AS seen_at, '{}'::int[] AS blocked_by, NULL AS locktype,

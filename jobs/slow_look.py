@@ -55,7 +55,7 @@ NOW: Final = """
 """
 
 TABLE_ROWS: Final = """
-    SELECT n.nspname AS space, c.relname AS name, c.reltuples AS rows
+    SELECT /* twokey-monitor */ n.nspname AS space, c.relname AS name, c.reltuples AS rows
       FROM unnest($1::text[], $2::text[]) AS asked (space, name)
       JOIN pg_namespace n ON n.nspname = asked.space
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name

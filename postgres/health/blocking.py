@@ -21,7 +21,7 @@ Key = int | str
 # that wait the longest. `waitstart` is missing before PostgreSQL 14, so it is read as JSON. Who
 # waits for a row waits for its writer's transaction: the lock on the row says the table.
 LOOK: Final = """
-    WITH waiting AS MATERIALIZED (
+    WITH /* twokey-monitor */ waiting AS MATERIALIZED (
         SELECT a.pid, pg_blocking_pids(a.pid) AS blocked_by
           FROM pg_stat_activity a
          WHERE a.wait_event_type = 'Lock' AND a.pid <> pg_backend_pid()
@@ -57,7 +57,8 @@ LOOK: Final = """
 # The locks of prepared transactions on what somebody waits for. They belong to no session; which
 # transaction's they are says the lock that each transaction holds on its own number.
 PREPARED: Final = """
-    SELECT w.pid, w.mode AS wanted, h.mode AS held, p.gid, p.prepared, p.owner AS user,
+    SELECT /* twokey-monitor */
+           w.pid, w.mode AS wanted, h.mode AS held, p.gid, p.prepared, p.owner AS user,
            p.database, clock_timestamp() AS seen_at
       FROM pg_locks w
       JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype

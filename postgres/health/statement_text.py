@@ -131,10 +131,25 @@ def shown(text: str, *, chars_max: int = SHOWN_CHARS_MAX) -> str:
     words = _words(text[:TEXT_MAX])
     if not words:
         return "(nothing that can be shown)" if text.strip() else ""
+    line = "; ".join(_told(part) for part in _parts(words) if part)
+    return line if len(line) <= chars_max else line[: chars_max - 1].rstrip() + "…"
+
+
+def _told(words: list[str]) -> str:
     if words[0].strip().upper() not in _QUERIES:
         return " ".join(_command(words))
-    line = "".join(words).strip()
-    return line if len(line) <= chars_max else line[: chars_max - 1].rstrip() + "…"
+    return "".join(words).strip()
+
+
+def _parts(words: list[str]) -> list[list[str]]:
+    """The words of each statement: a client may send several at once."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word.strip() == ";":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
 
 
 def is_query(text: str) -> bool:

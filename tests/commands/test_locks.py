@@ -47,6 +47,7 @@ async def test_the_root_is_named_with_what_helps(busy: Server, tmp_path: Path) -
     assert answer.title == "Locks of shop: 2 sessions waiting"
     [line] = answer.lines
     assert line.startswith(f"2 sessions held up by {pid}, app (web): idle in transaction for ")
+    assert "last: BEGIN; UPDATE orders SET note = ? WHERE id = ?" in line
     assert f"/db terminate-backend shop {pid}" in line
     assert answer.table is not None
     rows = answer.table.rows

@@ -91,7 +91,7 @@ async def test_stored_hours_with_the_same_hours_last_week(
     assert {row[-1] for row in rest} == {"ALTER ROLE", "select ?, * from gone where id = $1"}
     said = "\n".join(answer.lines)
     assert "against the same hours last week" in said
-    assert "⚠️ #1 takes more than a second on average." in said
+    assert "#1 takes more than a second on average" in said
     assert "reads all 20,000 rows of public.orders" in said
     assert "geheim" not in str(answer)
     [(name, plan)] = answer.facts

@@ -29,6 +29,8 @@ from postgres.health.statement_text import (
         ("create user mapping for ana server s options (password 'hunter2')", "CREATE USER"),
         ("COPY t FROM PROGRAM 'curl -u me:hunter2'", "COPY"),
         ("VACUUM (ANALYZE) orders", "VACUUM"),
+        ("BEGIN; update t set a = 'x'; alter role r password 'hunter2';",
+         "BEGIN; update t set a = ?; ALTER ROLE"),
         ("CREATE INDEX CONCURRENTLY x ON t (a)", "CREATE INDEX CONCURRENTLY"),
         ("hunter2 is no SQL", "(utility statement)"),
         ("update t set a = 'half of a sec", "update t set a ="),
