@@ -12,7 +12,6 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from jobs.health_history import History, history_of, values_of
-from jobs.health_outlook import with_outlook
 from jobs.health_state import HealthState, health_states, role_of
 from jobs.health_status import (
     Judged,
@@ -68,7 +67,7 @@ async def answer(context: Context, params: Params) -> Answer:
         if not params.database:
             found = [judged(state, context.now) for state in known]
             return _of_all(worst_first(found), context.now)
-        one = judged(await with_outlook(conn, known[0], context.now), context.now)
+        one = judged(known[0], context.now)
         node = one.state.main.node if one.state.main else params.database
         history = await history_of(conn, params.database, node, context.now)
     return _of_one(one, history, context.now)

@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 from jobs.backup_state import states
-from jobs.health_outlook import with_outlook
 from jobs.health_state import health_states
 from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk, Table
 from jobs.readiness import Readiness, readiness, worst_first
@@ -42,8 +41,6 @@ async def answer(context: Context, params: Params) -> Answer:
     async with context.store.begin() as conn:
         known = await states(conn, wanted, context.now)
         health = await health_states(conn, wanted)
-        if params.database:
-            health = [await with_outlook(conn, health[0], context.now)]
         facts = await facts_of(conn, health, context.now)
     found = [
         readiness(state, each, facts[each.database.name], context.now)

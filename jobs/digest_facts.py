@@ -19,7 +19,6 @@ from jobs.backup_state import states
 from jobs.digest import AlertSum, ApprovalSum, DatabaseDigest, Digest, Period, Waiting
 from jobs.digest_charts import charts
 from jobs.digest_words import named
-from jobs.health_outlook import with_outlook
 from jobs.health_state import HealthState, health_states
 from jobs.health_status import Judged, judged
 from jobs.operation import Chart, Database
@@ -134,7 +133,7 @@ async def digest_of(
     names = [database.name for database in wanted]
     since, before = now - period.length, now - 2 * period.length
     values = {"names": names, "since": since, "before": before, "until": now}
-    health = [await with_outlook(conn, state, now) for state in await health_states(conn, wanted)]
+    health = await health_states(conn, wanted)
     facts = await facts_of(conn, health, now)
     ready = {
         state.database.name: readiness(state, each, facts[state.database.name], now)

@@ -293,7 +293,7 @@ def _forecast(known: _Known) -> Check:
         evidence = f"{history}, but the volume's size is not known"
         return _check(number, name, False, evidence, "`volume:` in the inventory", age)
     if days is None:
-        return _check(number, name, True, f"{history}, not full within a year", "", age)
+        return _check(number, name, True, f"{history}, not full as far as can be foreseen", "", age)
     evidence = f"{history}, full in {metric_text('days_until_full', days)} at the earliest"
     return _check(number, name, days >= FULL_DAYS_MIN, evidence, advice, age)
 

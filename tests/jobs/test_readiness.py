@@ -170,7 +170,7 @@ def test_a_tier_that_comes_back_from_backups_needs_no_standby() -> None:
 
 def test_what_no_forecast_says_to_be_full_is_fine() -> None:
     found = world(numbers={"days_until_full": None})
-    assert found.checks[9].evidence == "60 days of history, not full within a year"
+    assert found.checks[9].evidence == "60 days of history, not full as far as can be foreseen"
     unknown = world(numbers={"days_until_full": None, "disk_usage_pct": None})
     assert missing(unknown)[10][0] == "NO"
 
