@@ -16,6 +16,9 @@ from jobs.operation import Chart
 
 DRAWING_MAX: Final = timedelta(seconds=15)  # the first one imports matplotlib and finds fonts
 PICTURE_BYTES_MAX: Final = 2_000_000
+_CANNOT_DRAW: Final = (
+    ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, OSError, ImportError,
+)  # fmt: skip
 # One at a time in this process, so that pictures leave processor time to everything else.
 _DRAWER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="twokey-pictures")
 
@@ -71,6 +74,6 @@ async def drawn(what: Chart | Sheet) -> bytes:
 def _draw(what: Chart | Sheet) -> bytes:
     try:
         return render(what) if isinstance(what, Chart) else render_sheet(what)
-    except (ValueError, ArithmeticError, ImportError, OSError, RuntimeError) as error:
+    except _CANNOT_DRAW as error:
         # Whoever wanted the picture has words instead: a chart must not hold a message up.
         raise PictureError(f"{type(error).__name__}: {error}") from error

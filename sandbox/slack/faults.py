@@ -21,6 +21,7 @@ class FaultKind(StrEnum):
     DROP_BEFORE = "drop_before"  # connection closed, nothing done
     DROP_AFTER = "drop_after"  # the work was done, the answer is lost
     ABORT_SOCKET = "abort_socket"  # connection reset, nothing done
+    NO_BLOCK = "no_block"  # this workspace does not have such blocks yet, until it is cleared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,8 @@ class Fault:
     `method` is an API method, `response_url`, `upload`, `socket` (the next envelope in Socket
     Mode cuts its connection), `delivery` (the next command, click or event: `drop_after` loses
     the app's ack, every other kind the delivery itself), or `*` for every API method. `skip`
-    lets that many calls through first.
+    lets that many calls through first. For `no_block` it is a type of block, and nothing is
+    counted.
     """
 
     id: int
@@ -72,9 +74,15 @@ class Faults:
         self._faults.append(fault)
         return fault
 
+    def missing_blocks(self) -> frozenset[str]:
+        """The types of blocks that this workspace refuses."""
+        return frozenset(f.method for f in self._faults if f.kind is FaultKind.NO_BLOCK)
+
     def take(self, method: str, *, api: bool = False) -> Fault | None:
         """The fault that happens now, or None; it is counted."""
         for index, fault in enumerate(self._faults):
+            if fault.kind is FaultKind.NO_BLOCK:
+                continue
             if fault.method != method and not (api and fault.method == "*"):
                 continue
             if fault.skip:

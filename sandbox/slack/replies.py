@@ -92,7 +92,7 @@ class Replies:
                 self._platform.workspace.drop(original)
             return
         if reply.get("replace_original") and original is not None:
-            content = _content(reply)
+            content = _content(reply, self._platform)
             edited = None if original.only_for else self._platform.next_ts()
             self._platform.workspace.put(replace(original, edited=edited, **content))
             return
@@ -105,7 +105,7 @@ class Replies:
         return found if found and found.user == self._platform.workspace.app.user else None
 
     def _say(self, reply: Json, *, user: str, channel: str) -> Message:
-        content = _content(reply)
+        content = _content(reply, self._platform)
         public = reply.get("response_type") == "in_channel"
         message = Message(
             channel=channel,
@@ -118,7 +118,7 @@ class Replies:
         return self._platform.workspace.put(message)
 
 
-def _content(reply: Json) -> Json:
+def _content(reply: Json, platform: Platform) -> Json:
     text = reply.get("text") or ""
     blocks = reply.get("blocks") or []
     if isinstance(blocks, str):
@@ -132,6 +132,6 @@ def _content(reply: Json) -> Json:
         raise ApiError("invalid_payload")
     return {
         "text": text,
-        "blocks": tuple(checked_blocks(blocks)),
+        "blocks": tuple(checked_blocks(blocks, platform)),
         "attachments": tuple(reply.get("attachments") or ()),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sandbox.slack.blocks import check_blocks, with_ids
 from sandbox.slack.call import POST, Call, Method
 from sandbox.slack.errors import ApiError
 from sandbox.slack.objects import message_object
+from sandbox.slack.platform import Platform
 from sandbox.slack.workspace import Channel, Json, Message
 
 TEXT_CHARS_MAX: Final = 40_000
@@ -32,20 +33,32 @@ def content(call: Call, *, must: bool = True) -> Json:
         raise ApiError("msg_too_long")
     found: Json = {"text": text or ""} if text is not None or must else {}
     if blocks is not None:
-        found["blocks"] = tuple(checked_blocks(blocks))
+        found["blocks"] = tuple(checked_blocks(blocks, call.platform))
     if attachments is not None:
         found["attachments"] = tuple(attachments)
     return found
 
 
-def checked_blocks(blocks: Any) -> list[Json]:
+def checked_blocks(blocks: Any, platform: Platform) -> list[Json]:
     """The blocks of a message with all ids; raises `invalid_blocks`."""
     if not isinstance(blocks, list):
         raise ApiError("invalid_blocks_format")
-    if problems := check_blocks(blocks, surface="message"):
+    problems = check_blocks(blocks, surface="message") or list(_not_here(blocks, platform))
+    if problems:
         bare = [problem.removeprefix("[ERROR] ") for problem in problems]
         raise ApiError("invalid_blocks", *problems, errors=bare)
     return with_ids(blocks)
+
+
+def _not_here(blocks: list[Json], platform: Platform) -> Iterator[str]:
+    """What is right in itself, but this workspace has no such block or no such file."""
+    missing = platform.faults.missing_blocks()
+    for index, block in enumerate(blocks):
+        if block["type"] in missing:
+            yield f"[ERROR] unsupported type: {block['type']} [json-pointer:/blocks/{index}/type]"
+        file_id = (block.get("slack_file") or {}).get("id") if block["type"] == "image" else None
+        if file_id and file_id not in platform.workspace.files:
+            yield f"[ERROR] invalid slack file [json-pointer:/blocks/{index}/slack_file]"
 
 
 def metadata(call: Call) -> Json | None:

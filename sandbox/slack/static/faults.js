@@ -6,7 +6,7 @@ import { h, icon, replace } from "./dom.js";
 import { avatar, badges } from "./people.js";
 import { app, nameOf, store } from "./store.js";
 
-const METHODS = ["chat.postMessage", "chat.update", "chat.postEphemeral", "views.open", "views.update", "views.publish", "users.info", "usergroups.users.list", "conversations.history", "conversations.info", "files.getUploadURLExternal", "files.completeUploadExternal", "response_url", "socket", "*"];
+const METHODS = ["chat.postMessage", "chat.update", "chat.postEphemeral", "views.open", "views.update", "views.publish", "users.info", "usergroups.users.list", "conversations.history", "conversations.info", "files.getUploadURLExternal", "files.completeUploadExternal", "response_url", "socket", "data_visualization", "*"];
 
 const KINDS = [
   ["429", "Too many requests", "Answers 429 with Retry-After"],
@@ -17,6 +17,7 @@ const KINDS = [
   ["drop_before", "Dropped before", "Hangs up; nothing was done"],
   ["drop_after", "Dropped after", "Does the work, then hangs up: the answer is lost"],
   ["abort_socket", "Connection reset", "Resets the connection"],
+  ["no_block", "No such block yet", "Refuses messages with blocks of this type, such as data_visualization, until it is cleared"],
 ];
 
 // Only Slack's own time: the app and its databases keep the machine's.
