@@ -113,7 +113,7 @@ async def test_backups_and_proofs_of_the_period_count(store: Store) -> None:
 
 
 async def test_lead_times_and_what_waits_are_of_these_databases(store: Store) -> None:
-    decided = {"approved_at": NOW - DAY + 20 * MINUTE}
+    decided = {"approved_at": NOW - DAY + 20 * MINUTE, "expires_at": NOW + HOUR}
     waits = {"state": "pending", "ended_at": None, "expires_at": NOW + HOUR}
     await insert(store, requests, a_request("backup", NOW - DAY, **decided))
     await insert(store, requests, a_request("backup", NOW - 8 * DAY, approved_at=NOW - 7.5 * DAY))
