@@ -146,6 +146,7 @@ def answered(answer: Answer) -> Json:
 def as_text(answer: Answer) -> str:
     """An answer in full, as lines."""
     lines = [answer.title, *answer.lines, *(f"{name}: {value}" for name, value in answer.facts)]
+    lines += [f"    {line}" for text in answer.statements for line in text.splitlines()]
     if answer.table is not None:
         rows = [answer.table.columns, *answer.table.rows]
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]

@@ -10,6 +10,7 @@ from typing import Final
 
 from approvals import audit
 from approvals.audit import Entry, Head
+from bot.cli.tour_health import HEALTH
 from bot.cli.tour_play import (
     ANA,
     BEN,
@@ -171,6 +172,7 @@ STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     ("The audit: the chain is whole, and an edit, a removal and a cut are found.", _audit),
     *TRUST,
     *RECOVERY,
+    *HEALTH,
 )
 
 
