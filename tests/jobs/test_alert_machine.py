@@ -155,6 +155,16 @@ def test_one_reading_that_is_seen_twice_lasts_no_longer() -> None:
     assert alert.sees(90, at=bad + 5 * MINUTE) == (FIRED,)
 
 
+def test_a_reading_that_is_no_newer_than_the_last_changes_nothing() -> None:
+    alert = fires(is_acked=True)
+    at = alert.now
+    for older in (at, at - MINUTE):
+        alert.now += 10 * MINUTE
+        alert.sees(60, at=older)
+        assert (alert.memory.value, alert.memory.clear_since) == (90, None)
+    assert alert.heard == [FIRED, STALE]  # the same sample, again and again, is not measured
+
+
 def test_it_says_once_that_its_number_is_not_measured_any_more() -> None:
     alert = fires(is_acked=True)
     assert alert.lives(None, 2 * HOUR) == [STALE]
