@@ -94,7 +94,8 @@ function grid({ steps, y, x, labels, bars, floor }) {
     s("text.tick", { x: EDGE.left - 8, y: y(step) + 3.5, "text-anchor": "end" }, number(step))));
   const room = Math.max(1, Math.floor((bars ? x.band : (WIDTH - EDGE.left - EDGE.right) / labels.length) / 6.4));
   const longest = Math.max(1, ...labels.map((label) => label.length));
-  const every = Math.max(1, Math.ceil(Math.min(longest, 14) / room));
+  // The first name of a line stands to the right of its point: half a name more room.
+  const every = Math.max(1, Math.ceil((Math.min(longest, 14) * (bars ? 1 : 1.5)) / room));
   const names = labels.map((label, i) => (i % every === 0
     ? s("text.tick", { x: x.at(i), y: floor + 17, "text-anchor": !bars && i === 0 ? "start" : !bars && i === labels.length - 1 ? "end" : "middle" }, label.length > 14 ? `${label.slice(0, 13)}…` : label)
     : null));
