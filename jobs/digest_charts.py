@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from jobs.digest import Period
+from jobs.drawing import Role
 from jobs.forecast import Forecast, forecast
 from jobs.metric_text import bytes_text, number_text
 from jobs.operation import Chart, ChartKind, Series
@@ -108,7 +109,7 @@ def _storage(sizes: Sizes) -> Chart | None:
         labels=(*labels, *(f"{found.last + timedelta(days=number):%d %b}" for number in ahead)),
         series=(
             Series(name="measured", values=(*measured, *((None,) * len(ahead)))),
-            Series(name="expected", values=expected),
+            Series(name="expected", values=expected, role=Role.EXPECTED),
         ),
         alt=f"Storage: {now_text} now, about {mid} in {then} days (8 of 10: {low} to {high}).",
         unit=unit,

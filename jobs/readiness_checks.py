@@ -294,7 +294,7 @@ def _forecast(known: _Known) -> Check:
         return _check(number, name, False, evidence, "`volume:` in the inventory", age)
     if days is None:
         return _check(number, name, True, f"{history}, not full as far as can be foreseen", "", age)
-    evidence = f"{history}, full in {metric_text('days_until_full', days)} at the earliest"
+    evidence = f"full in {metric_text('days_until_full', days)} at the earliest; {history}"
     return _check(number, name, days >= FULL_DAYS_MIN, evidence, advice, age)
 
 

@@ -131,7 +131,7 @@ ONE_TIER = {BackupTier.DAILY: TIERS[BackupTier.DAILY]}
         ({"facts": {"anchored_at": None}}, 9, "NO", "Twokey's own audit is not anchored"),
         ({"facts": {"size_days": 13}}, 10, "?", "13 of 14 days of sizes so far"),
         ({"numbers": {"days_until_full": 89}}, 10, "NO",
-         "60 days of history, full in 89 days at the earliest"),
+         "full in 89 days at the earliest; 60 days of history"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_with_its_evidence_and_what_would_mend_it(
