@@ -21,6 +21,7 @@ from jobs.operation import Answer, Suggestion
 
 SUGGEST: Final = "suggest"
 LOOK_AGAIN: Final = "look_again"
+ROW: Final = "suggestions"
 VALUE_CHARS_MAX: Final = 2000  # Slack's limit for a button's value
 BUTTONS_MAX: Final = 5
 
@@ -80,16 +81,20 @@ class Suggester:
         return drawn[:BUTTONS_MAX]
 
     def below(self, answer: Answer, asked: Asked) -> tuple[Block, ...]:
-        """What stands below an answer: what helps, its age, and a button to look again."""
-        helping = self.buttons(answer.suggestions)
-        blocks = [actions(*helping, block_id="suggestions")] if helping else []
+        """What stands below an answer: what helps, a button to look again, and its age."""
+        buttons = self.buttons(answer.suggestions)
+        if answer.at is not None and (again := self._again(asked)) is not None:
+            buttons = [*buttons[: BUTTONS_MAX - 1], again]
+        row = [actions(*buttons, block_id=ROW)] if buttons else []
         if answer.at is None:
-            return tuple(blocks)
-        aged = context(f"As of {moment(answer.at)}; it is remembered for a while.")
+            return tuple(row)
+        return (*row, context(f"As of {moment(answer.at)}; it is remembered for a while."))
+
+    def _again(self, asked: Asked) -> Block | None:
+        """Asks the same anew; None where it is too long for a button."""
         params: Mapping[str, Any] = asked.params.model_dump(mode="json")
         try:
             value = self.close(Call(operation=asked.operation.name, params=params))
         except ValueError:
-            return (*blocks, aged)
-        again = button("Look again", action_id=LOOK_AGAIN, value=value)
-        return (*blocks, aged, actions(again, block_id=LOOK_AGAIN))
+            return None
+        return button("Look again", action_id=LOOK_AGAIN, value=value)

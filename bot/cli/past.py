@@ -27,8 +27,9 @@ _TOTAL_BYTES: Final = 4 * 1024**3
 
 IS_THERE: Final = sa.text("SELECT EXISTS (SELECT FROM sizes WHERE database = :name) AS known")
 SIZES: Final = """
-    SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database)::bigint AS database,
-           (SELECT sum(size) FROM pg_ls_waldir())::bigint               AS wal
+    SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database
+             WHERE datallowconn AND NOT datistemplate)::bigint AS database,
+           (SELECT sum(size) FROM pg_ls_waldir())::bigint      AS wal
 """
 TABLES: Final = """
     SELECT n.nspname || '.' || c.relname AS name, pg_total_relation_size(c.oid) AS bytes

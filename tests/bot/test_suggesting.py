@@ -79,7 +79,7 @@ def test_what_does_not_fit_into_a_button_has_none_and_the_others_stay() -> None:
 def test_an_answer_that_is_remembered_says_how_old_it_is_and_can_be_looked_at_anew() -> None:
     suggester = Suggester([b"k" * 32])
     at = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    aged, row = suggester.below(Answer(title="Advice", at=at), ASKED)
+    row, aged = suggester.below(Answer(title="Advice", at=at), ASKED)
     assert "2026-11-22 12:00 UTC" in aged["elements"][0]["text"]
     [button] = row["elements"]
     assert suggester.open(button["value"]) == Call(
