@@ -87,7 +87,7 @@ async def test_what_is_asked_of_version_1_8_runs(pair: Pair) -> None:
 async def test_an_extension_of_an_older_postgresql_says_how_to_update_it(pair: Pair) -> None:
     await sql(pair.primary, "CREATE DATABASE upgraded")
     await sql(
-        pair.primary, "CREATE SCHEMA \"Odd\"",
+        pair.primary, 'CREATE SCHEMA "Odd"',
         "CREATE EXTENSION pg_stat_statements SCHEMA \"Odd\" VERSION '1.7'", database="upgraded",
     )  # fmt: skip
     async with connected(pair.primary, "upgraded") as conn:
