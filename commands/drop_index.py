@@ -158,8 +158,11 @@ async def _found(context: Context, params: Params) -> Doomed:
             f"There is no index {params.index}.",
             next_step=f"See what there is: /db indexes {params.database}",
         )
-    siblings = await context.reader.rows(SHAPES, rows[0]["table_oid"], rows[0]["oid"])
-    return Doomed(row=rows[0], siblings=siblings)
+    oid = rows[0]["oid"]
+    shapes = await context.reader.rows(SHAPES, rows[0]["table_oid"])
+    own = next((shape for shape in shapes if shape["oid"] == oid), {})
+    siblings = [shape for shape in shapes if shape["oid"] != oid]
+    return Doomed(row={**own, **rows[0]}, siblings=siblings)
 
 
 async def _names(job: Job, params: Params, plan: Plan) -> tuple[str, str]:
