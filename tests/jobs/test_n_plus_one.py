@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.n_plus_one import HINTS_MAX, n_plus_one
+from jobs.n_plus_one import HINTS_MAX, HOURS_MIN, n_plus_one
 from postgres.health.statement_text import key_lookup
 from store.statements import StatementHour
 
@@ -97,6 +98,24 @@ def test_several_nodes_count_together() -> None:
 )  # fmt: skip
 def test_what_is_no_n_plus_one(other: list[StatementHour]) -> None:
     assert n_plus_one([*parent(), *other], key_lookup) == ()
+
+
+def test_calls_that_follow_only_roughly_are_no_n_plus_one() -> None:
+    # The slope is right, but what happens in an hour is not told by the rows of it.
+    off = {n: 220 if place % 2 else -220 for place, n in enumerate(sorted(TRAFFIC))}
+    rough = hours(2, CHILD, lambda n: max(20 * n + off[n], 0), lambda n: n)
+    xs, ys = [20 * n for n in TRAFFIC], [each.calls for each in rough]
+    slope, correlation = statistics.linear_regression(xs, ys).slope, statistics.correlation(xs, ys)
+    assert 0.9 < slope < 1.1
+    assert 0.9 < correlation < 0.98
+    assert n_plus_one([*parent(), *rough], key_lookup) == ()
+
+
+def test_few_hours_tell_nothing() -> None:
+    few = TRAFFIC[: HOURS_MIN - 1]
+    assert n_plus_one([*parent(traffic=few), *child(traffic=few)], key_lookup) == ()
+    enough = TRAFFIC[:HOURS_MIN]
+    assert n_plus_one([*parent(traffic=enough), *child(traffic=enough)], key_lookup)
 
 
 def test_two_statements_of_every_request_only_follow_the_traffic() -> None:
