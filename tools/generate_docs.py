@@ -26,6 +26,8 @@ from postgres.health.metrics import METRICS, Unit
 ROOT: Final = Path(__file__).parents[1]
 BEGIN: Final = "<!-- states:begin -->\n"
 END: Final = "<!-- states:end -->"
+MEASURED_BEGIN: Final = "<!-- metrics:begin -->\n"
+MEASURED_END: Final = "<!-- metrics:end -->"
 RULES_BEGIN: Final = "<!-- rules:begin -->\n"
 RULES_END: Final = "<!-- rules:end -->"
 HEAD: Final = """# Reference
@@ -43,7 +45,7 @@ def pages() -> Mapping[Path, str]:
     return {
         ROOT / "docs" / "reference.md": reference(),
         how: with_states(how.read_text("utf-8")),
-        health: with_rules(health.read_text("utf-8")),
+        health: with_measured(with_rules(health.read_text("utf-8"))),
     }
 
 
@@ -92,6 +94,18 @@ def _rule(rule: Rule) -> str:
         span_text(rule.escalate) if rule.escalate else "",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def with_measured(text: str) -> str:
+    """A page with the table of what is measured of a database between its two marks."""
+    before, _, rest = text.partition(MEASURED_BEGIN)
+    _, _, after = rest.partition(MEASURED_END)
+    lines = ["| metric | unit | | of |", "|---|---|---|---|"]
+    lines += [
+        f"| `{m.name}` | {m.unit} | {m.says} | {'each node' if m.is_of_node else 'the primary'} |"
+        for m in METRICS.values()
+    ]
+    return "\n".join([f"{before}{MEASURED_BEGIN}", *lines, f"\n{MEASURED_END}{after}"])
 
 
 def _commands() -> Iterator[str]:
