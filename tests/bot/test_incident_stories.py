@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import sqlalchemy as sa
 
@@ -195,3 +196,11 @@ async def test_the_home_tab_shows_what_fires_and_forgets_it_when_it_is_over(worl
         lambda: "Fires now" not in texts((world.slack.home("U0ANA") or {"blocks": []})["blocks"]),
         seconds=15,
     )
+
+
+async def test_the_door_for_alerts_of_others_is_there_and_says_that_it_is_not_open(
+    world: World, session: aiohttp.ClientSession
+) -> None:
+    async with session.post(f"{world.url}/alerts/alertmanager", json={}) as answer:
+        assert answer.status == 404
+        assert "TWOKEY_ALERTMANAGER_TOKEN" in (await answer.json())["next_step"]
