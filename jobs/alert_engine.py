@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from jobs.alert_helps import suggestions_as_json
+from jobs.alert_helps import suggestions_as_json, suggestions_of
 from jobs.alert_machine import BLANK, Event, Memory, Phase, Severity, announce, ended, observe
 from jobs.alert_rule import MONITORING_BLIND, REPLICA_MISSING, SERVER_DOWN
 from jobs.alert_signal import Key, Signal, Words
@@ -204,7 +204,9 @@ def _words(signal: Signal, memory: Memory, row: AlertRow | None) -> Words:
     said = signal.say(memory)
     if signal.is_found or row is None:
         return said
-    return replace(said, problem=row.problem, next_step=row.next_step)
+    return replace(
+        said, problem=row.problem, next_step=row.next_step, suggestions=suggestions_of(row.detail)
+    )
 
 
 def _standing(
@@ -301,12 +303,17 @@ def _is_drawn_otherwise(
     """Whether an open incident's message shows something that is not so any more."""
     if look.incident is None:
         return severity is not None
-    was = {True: "muted", False: ""}
     return look.incident.severity != severity or any(
-        was[bool(each.detail["muted"])] != was[bool(each.row.detail.get("muted"))]
+        _shown(each.detail) != _shown(each.row.detail)
         for each in standing
         if each.is_told and each.row is not None
     )
+
+
+def _shown(detail: Mapping[str, JsonValue]) -> tuple[bool, object]:
+    """Whether it is silent, and what its buttons would do: a blocker that is gone helps nobody."""
+    buttons = [(each.operation, dict(each.params)) for each in suggestions_of(detail)]
+    return bool(detail.get("muted")), buttons
 
 
 def _notes(look: Look, heard: Sequence[Heard], now: datetime) -> Iterator[Note]:

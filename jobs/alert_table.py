@@ -341,7 +341,7 @@ _WORK: Final = (
         " {limit}.",
         action="It keeps its locks and holds back vacuum: /db locks {database}. Let the"
         " application commit, or set idle_in_transaction_session_timeout.",
-        helps=(Help.END_BLOCKER, Help.LOCKS),
+        helps=(Help.LOCKS,),
     ),
     Rule(
         name="LongTransaction",

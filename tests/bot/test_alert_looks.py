@@ -14,8 +14,11 @@ import sqlalchemy as sa
 
 from bot.alerting import Watch
 from bot.inventory import parse_inventory
-from jobs.alert_helps import suggestions_of
+from jobs.alert_helps import backup_suggestions, suggestions_for, suggestions_of
+from jobs.alert_rule import Help
+from jobs.alerts import NAMES
 from jobs.health_settings import AlertRule, MonitoringSettings
+from jobs.registry import load_operations
 from store.connect import Store
 from store.incidents import open_incidents
 from store.silences import active_silences, add_silence, end_silence
@@ -179,6 +182,18 @@ async def test_rows_that_are_no_numbers_are_no_data(sensed: Sensed) -> None:
         await sensed.watch.look()
     assert sensed.broken == []
     assert await sensed.stands() is not None
+
+
+def test_what_helps_is_an_operation_with_these_parameters() -> None:
+    operations = load_operations("commands")
+    detail = {"roots": [{"pid": 10}]}
+    found = [
+        *suggestions_for(Help, database="orders", detail=detail, why="w"),
+        *(each for name in NAMES for each in backup_suggestions(name, "orders", "w")),
+    ]
+    assert len(found) >= len(Help)
+    for each in found:
+        operations[each.operation].params.model_validate(dict(each.params))
 
 
 def test_a_rule_that_cannot_be_meant_stops_the_start(tmp_path: Path) -> None:

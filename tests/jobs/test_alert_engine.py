@@ -247,3 +247,14 @@ def test_many_that_begin_at_once_are_one_note() -> None:
     (note,) = town.lives(30 * SECOND, *servers)
     assert len(note.splitlines()) == 12
     assert "critical: ChecksumFailures (west)." in note
+
+
+def test_the_message_is_drawn_anew_when_somebody_else_holds_up_the_others() -> None:
+    town, drawn = Town(), []
+    for pid in (10, 10, 20, 20):
+        town.now += 30 * SECOND
+        decision = town.looks(
+            a_node(town.now, lock_wait_s_max=90 + pid, detail={"roots": [{"pid": pid}]})
+        )
+        drawn.append((decision.is_changed, len(decision.notes)))
+    assert drawn == [(True, 1), (False, 0), (True, 0), (False, 0)]
