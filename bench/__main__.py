@@ -24,6 +24,7 @@ NAMES = (
     "doors",
     "forecast",
     "alert_noise",
+    "indexes",
     "collection",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
