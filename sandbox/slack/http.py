@@ -78,7 +78,7 @@ async def instead(request: web.Request, fault: Fault) -> web.Response | None:
             response = drop(request, abort=True)
         case FaultKind.SLOW:
             await asyncio.sleep(fault.seconds)
-        case FaultKind.DROP_AFTER:
+        case FaultKind.DROP_AFTER | FaultKind.NO_BLOCK:
             pass
         case _:
             assert_never(fault.kind)

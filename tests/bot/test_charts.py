@@ -236,6 +236,7 @@ async def test_an_answer_to_one_person_comes_with_a_picture(
     url = slack._platform.new_hook("U0ANA", CHANNEL)
     replies = Replies(client, session)
     await replies.tell({**body, "response_url": url}, MESSAGE)
+    assert calls(slack, "chat.postEphemeral") == 0
     await replies.tell(body, MESSAGE)
     shown = [[block["type"] for block in one["blocks"]] for one in slack.ephemerals("U0ANA")]
     assert shown == [["header", "section", "image"]] * 2
