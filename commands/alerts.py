@@ -21,6 +21,7 @@ ROWS_MAX: Final = 50
 _NEXT_MAX: Final = 5
 _SILENCES_MAX: Final = 10
 _LABEL_CHARS_MAX: Final = 40
+_FIRING: Final = "firing"
 _COLUMNS: Final = ("Database", "Alert", "Severity", "State", "Value", "Since", "Who")
 
 
@@ -43,7 +44,7 @@ async def answer(context: Context, params: Params) -> Answer:
     return Answer(
         title=_title(params.database, firing),
         lines=(
-            *_next_steps(worst_first(firing)),
+            *_next_steps(worst_first(firing), silences),
             *_silent(silences),
             *_left_out(len(shown)),
             *(() if shown else (f"Nothing has fired within {span_text(RECENT)}.",)),
@@ -88,8 +89,9 @@ def _title(database: str, firing: Sequence[AlertRow]) -> str:
     return f"{count_text(len(firing), 'alert')} {fire} on {where}, {critical} critical"
 
 
-def _next_steps(firing: Sequence[AlertRow]) -> Iterable[str]:
-    unseen = [each for each in firing if not each.acked_by]
+def _next_steps(firing: Sequence[AlertRow], silences: Sequence[SilenceRow]) -> Iterable[str]:
+    """What to do about what nobody looks after, and nobody has silenced."""
+    unseen = [each for each in firing if _state(each, silences) == _FIRING]
     for alert in unseen[:_NEXT_MAX]:
         yield f"{alert.database}, {alert.name}: {alert.problem} Next: {alert.next_step}"
 
@@ -127,7 +129,9 @@ def _state(alert: AlertRow, silences: Sequence[SilenceRow]) -> str:
         return "over"
     if any(each.database == alert.database and each.name in {"", alert.name} for each in silences):
         return "silenced"
-    return "acknowledged" if alert.acked_by else "firing"
+    if alert.detail.get("muted"):
+        return "not told"  # another alert says it, or a run is at work
+    return "acknowledged" if alert.acked_by else _FIRING
 
 
 def _age(alert: AlertRow, now: datetime) -> str:

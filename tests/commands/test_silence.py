@@ -242,6 +242,21 @@ async def test_what_was_over_within_a_day_is_listed_after_what_fires(
     assert answer.table.rows[2][3:6] == ("over", "87.5 %", "30 min ago, for 1 h")
 
 
+async def test_what_another_alert_says_is_listed_as_not_told_and_asks_for_nothing(
+    made: DirectJob, store: Store
+) -> None:
+    async with store.begin() as conn:
+        await conn.execute(
+            sa.text(
+                "UPDATE alerts SET detail = '{\"muted\": \"ServerDown fires\"}' WHERE label <> ''"
+            )
+        )
+    answer = await alerts.answer(made, alerts.Params(database="shop"))
+    assert answer.table is not None
+    assert [row[3] for row in answer.table.rows] == ["not told", "firing"]
+    assert "ReplicationLag" not in "\n".join(answer.lines)
+
+
 async def test_where_nothing_fires_it_says_so(made: DirectJob) -> None:
     answer = await alerts.answer(made, alerts.Params(database="elsewhere"))
     assert answer.title == "No alert fires on elsewhere"
