@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
@@ -95,7 +96,8 @@ class _Schema(Strict):
 class MonitoringEntry(Strict):
     """`monitoring:` of one database. What it leaves out is usual."""
 
-    every: Span = COLLECT_EVERY
+    # Within less a look is a load; more apart two looks give no rates (postgres.health.deltas).
+    every: Annotated[Span, Field(ge=timedelta(seconds=1), le=timedelta(hours=1))] = COLLECT_EVERY
     replicas: Annotated[int, Field(ge=0, le=100)] | None = None
     volume: _Volume = _Volume()
     cores: Annotated[int, Field(ge=1, le=4096)] | None = None
