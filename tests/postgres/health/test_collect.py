@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -245,3 +246,43 @@ async def test_an_unused_slot_and_a_prepared_transaction_are_counted(
     assert slots["forgotten"]["active"] is False
     assert seen.numbers["slots_inactive"] == 1
     await sql(pair.primary, "SELECT pg_drop_replication_slot('forgotten')")
+
+
+async def test_a_connection_whose_state_is_confused_is_given_up_for_a_new_one(
+    pair: Pair, watch: Watch
+) -> None:
+    """What asyncpg says when the server cuts a connection just as it is used again."""
+    connection = watch(pair.primary).collector._connection
+    first = await connection.open()
+
+    async def work(conn: Any) -> int:
+        if conn is first:
+            raise asyncpg.InternalClientError("cannot switch to state 12")
+        return int(await conn.fetchval("SELECT 1"))
+
+    assert await connection.run(work) == 1
+    assert first.is_closed()
+
+
+async def test_the_root_of_a_queue_is_not_who_waits_in_it(pair: Pair, watch: Watch) -> None:
+    look = watch(pair.primary)
+    await sql(pair.primary, "CREATE TABLE IF NOT EXISTS queued (n int)")
+    async with (
+        connected(pair.primary) as holder,
+        connected(pair.primary) as alters,
+        connected(pair.primary) as reads,
+    ):
+        await holder.execute("BEGIN; LOCK TABLE queued IN ACCESS SHARE MODE")
+        waiting = [asyncio.create_task(alters.execute("ALTER TABLE queued ADD m int"))]
+
+        async def wait(count: int) -> bool:
+            return (await look(USUAL)).numbers["lock_waits"] == count
+
+        await until(lambda: wait(1))
+        waiting.append(asyncio.create_task(reads.execute("SELECT * FROM queued")))
+        await until(lambda: wait(2))
+        roots = (await look(USUAL)).detail["roots"]
+        await holder.execute("ROLLBACK")
+        await asyncio.gather(*waiting)
+    assert [root["pid"] for root in roots] == [holder.get_server_pid()]
+    await sql(pair.primary, "DROP TABLE queued")
