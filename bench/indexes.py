@@ -177,7 +177,7 @@ def _results(
     left = len(CASES) - len(helped)
     return [
         Result(
-            what=f"index advice: {len(expected)} that pay, found as narrow as need be / wider / missed;"
+            what=f"index advice: {len(expected)} that pay, found as narrow / wider / missed;"
             f" wrong with {left} traps",
             ours=f"{len(expected) - len(missed) - len(wide)} / {len(wide)} / {len(missed)};"
             f" {len(wrong)}"

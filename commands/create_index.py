@@ -38,11 +38,10 @@ from jobs.text import span_text
 from postgres.dsn import parse_dsn
 from postgres.health import index_plan
 from postgres.health.index_build import Order, build, is_free
+from postgres.health.index_nodes import FORMAT, Piece
 from postgres.health.index_terms import (
-    FORMAT,
     NAME_BYTES_MAX,
     TEXT_CHARS_MAX,
-    Piece,
     Terms,
     create_template,
     index_name,

@@ -38,7 +38,7 @@ from postgres.health.index_drop import (
     recreation,
     twin_of,
 )
-from postgres.health.index_terms import FORMAT
+from postgres.health.index_nodes import FORMAT
 from postgres.health.indexes import Counted
 from postgres.sizes import pretty_bytes
 

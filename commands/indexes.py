@@ -28,7 +28,8 @@ from jobs.operation import Answer, Context, Kind, Operation, Risk, Suggestion, T
 from jobs.text import count_text
 from postgres.health.advisor import SETTINGS, Advice, advise
 from postgres.health.advisor_planner import AdviceLimits
-from postgres.health.index_terms import FORMAT, create_template, index_name
+from postgres.health.index_nodes import FORMAT
+from postgres.health.index_terms import create_template, index_name
 from postgres.health.indexes import (
     UNUSED_AFTER,
     UNUSED_BYTES_MIN,

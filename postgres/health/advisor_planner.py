@@ -26,7 +26,7 @@ from postgres.health.advisor_catalog import Catalog
 from postgres.health.advisor_probe import probe
 from postgres.health.advisor_statements import Statement, Wants
 from postgres.health.explain import NoPlanError, PlanNode, Session, generic_plan
-from postgres.health.index_terms import FORMAT
+from postgres.health.index_nodes import FORMAT
 
 PRETEND: Final = "SELECT indexrelid, indexname FROM {schema}.hypopg_create_index($1)"
 

@@ -20,7 +20,8 @@ import asyncpg
 from postgres.connect import connection
 from postgres.dsn import Target
 from postgres.errors import PostgresError
-from postgres.health.index_terms import Terms, TermsError, terms_of
+from postgres.health.index_nodes import TermsError
+from postgres.health.index_terms import Terms, terms_of
 from postgres.together import together, unbroken
 
 Tell = Callable[[str, float | None], Awaitable[None]]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from postgres.errors import PostgresError
-from postgres.health.index_terms import TermsError, terms_of, written
+from postgres.health.index_nodes import TermsError
+from postgres.health.index_terms import terms_of, written
 from postgres.health.indexes import Counted
 
 FIND: Final = """

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from postgres.errors import PostgresError
-from postgres.health.index_terms import Piece, Terms, TermsError, terms_of
+from postgres.health.index_nodes import Piece, TermsError
+from postgres.health.index_terms import Terms, terms_of
 
 MANY_INDEXES: Final = 10
 MANY_KEYS: Final = 3

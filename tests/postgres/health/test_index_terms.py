@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from postgres.health.index_nodes import TermsError
 from postgres.health.index_terms import (
     NAME_BYTES_MAX,
-    TermsError,
     create_template,
     index_name,
     plain_terms,
