@@ -26,6 +26,7 @@ NAMES = (
     "alert_noise",
     "indexes",
     "collection",
+    "fleet",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
