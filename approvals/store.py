@@ -105,7 +105,10 @@ READ_AFTER_LOCK: Final = sa.text("""
            (SELECT d.answer FROM deliveries d WHERE d.id = :delivery) AS answer,
            EXISTS (SELECT FROM requests r
                     WHERE r.database = :database AND r.database <> ''
-                      AND r.state = 'executing' AND r.id <> :id) AS target_busy,
+                      AND r.state = 'executing' AND r.id <> :id
+                      AND r.attributes ->> 'beside' IS DISTINCT FROM 'yes')
+           AND (SELECT me.attributes ->> 'beside' IS DISTINCT FROM 'yes'
+                  FROM requests me WHERE me.id = :id) AS target_busy,
            (SELECT coalesce(jsonb_agg(r.detail -> 'glass' ->> 'by'), '[]')
               FROM requests r
              WHERE r.state = 'needs_review'

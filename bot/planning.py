@@ -24,6 +24,8 @@ from jobs.reader import LiveContext, Readers
 from store.connect import Store
 from store.last_runs import last_run_mark
 
+# Said of a request that waits for no other of its database: see `Operation.is_beside`.
+BESIDE: Final = "beside"
 # So long a look that takes its time is kept for who asks again, where nothing else is said.
 _BRIEFLY: Final = timedelta(seconds=30)
 
@@ -173,7 +175,9 @@ def attributes(
     if database is not None:
         own |= {"environment": database.environment, "tier": str(database.tier)}
     own |= scheduled_by(door)
-    if clash := sorted((own.keys() | {SCHEDULED}) & plan.attributes.keys()):
+    if operation.is_beside:
+        own[BESIDE] = "yes"
+    if clash := sorted((own.keys() | {SCHEDULED, BESIDE}) & plan.attributes.keys()):
         raise TypeError(f"{operation.name}: its plan sets {', '.join(clash)}")
     return {**plan.attributes, **own}
 

@@ -73,6 +73,7 @@ OPERATION = Operation(
     name="cancel-backend",
     summary="Cancel what a session runs; it stays connected",
     kind=Kind.CHANGE,
+    is_beside=True,
     risk=Risk.RECOVERABLE,
     params=Params,
     example="/db cancel-backend orders 4711",

@@ -185,6 +185,7 @@ OPERATION = Operation(
     name="silence",
     summary="Silence alerts of a database for a time, with a reason",
     kind=Kind.CHANGE,
+    is_beside=True,
     risk=Risk.NONE,
     params=Params,
     example='/db silence orders ReplicationLag 4h "the standby is being rebuilt"',

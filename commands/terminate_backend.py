@@ -68,6 +68,7 @@ OPERATION = Operation(
     name="terminate-backend",
     summary="End a session: what it has not committed is rolled back",
     kind=Kind.CHANGE,
+    is_beside=True,
     risk=Risk.DISRUPTIVE,
     params=Params,
     example="/db terminate-backend orders 4711",

@@ -133,6 +133,7 @@ OPERATION = Operation(
     name="unsilence",
     summary="End a silence of alerts before its time",
     kind=Kind.CHANGE,
+    is_beside=True,
     risk=Risk.NONE,
     params=Params,
     example="/db unsilence orders ReplicationLag",

@@ -72,8 +72,11 @@ Handler: TypeAlias = Callable[[RunId], Awaitable[Verdict]]
 # begun: refused by the worker's own checks and granted anew, or granted anew while queued.
 ADD_RUN: Final = sa.text("""
     INSERT INTO runs (request_id, database, operation, state, epoch, worker, queued_at,
-                      progress, outcome)
-    VALUES (:request_id, :database, :operation, 'queued', 0, '', :now, '{}', '{}')
+                      progress, outcome, beside)
+    VALUES (:request_id, :database, :operation, 'queued', 0, '', :now, '{}', '{}',
+            (SELECT coalesce(attributes ->> 'beside' = 'yes', false)
+               FROM requests
+              WHERE id = :request_id))
     ON CONFLICT (request_id) DO UPDATE
        SET state = 'queued', queued_at = :now, ended_at = NULL, cancel_by = '',
            progress = '{}', outcome = '{}'

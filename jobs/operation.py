@@ -368,6 +368,9 @@ class Operation:
 
     `risk` is the worst that it can do; `lesser_risks` are what a plan of it may say instead.
 
+    One that `is_beside` neither waits for another change of its database nor makes it wait: what
+    ends a session must not queue behind the run that the session holds up.
+
     A query with `patience` may take that long: people first get a word that it is being looked
     at. One with `is_cached` is answered from memory for as long as its database's inventory
     entry says (`monitoring.cache_for`), with its age and a button to look anew.
@@ -393,5 +396,6 @@ class Operation:
     time_limit: timedelta = timedelta(hours=6)
     undo: Undoer | None = None
     lesser_risks: frozenset[Risk] = frozenset()
+    is_beside: bool = False
     patience: timedelta | None = None
     is_cached: bool = False

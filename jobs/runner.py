@@ -78,7 +78,8 @@ class Runner:
 
     async def _load_and_lock(self, run: Run, lock: TargetLock | None) -> tuple[Grant | None, bool]:
         """The request, and whether the lock was free; side by side, as each takes a while."""
-        acquiring = asyncio.create_task(lock.acquire()) if lock and run.database else None
+        wants = lock is not None and bool(run.database) and not run.is_beside
+        acquiring = asyncio.create_task(lock.acquire()) if lock and wants else None
         try:
             grant = await self._given.approvals.load(run.request_id)
             return grant, acquiring is None or await acquiring

@@ -49,6 +49,7 @@ class Run:
     cancel_by: str
     waiting: str  # what people were told that it waits for; '' for nothing
     waiting_since: datetime | None
+    is_beside: bool  # needs its database to nobody's exclusion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Claim:
 
 
 LOAD: Final = sa.text("""
-    SELECT id, request_id, database, operation, state, epoch, cancel_by,
+    SELECT id, request_id, database, operation, state, epoch, cancel_by, beside,
            started_at IS NOT NULL      AS begun,
            progress ->> 'waiting'       AS waiting,
            progress ->> 'waiting_since' AS waiting_since
@@ -93,10 +94,11 @@ CLAIM: Final = sa.text("""
            progress = progress - 'waiting' - 'waiting_since'
      WHERE id = :run_id
        AND state = 'queued'
-       AND (database = '' OR NOT EXISTS (
+       AND (database = '' OR beside OR NOT EXISTS (
                SELECT FROM runs other
                 WHERE other.database = runs.database
                   AND other.id <> runs.id
+                  AND NOT other.beside
                   AND (other.state IN ('running', 'needs_attention')
                        OR (other.state = 'queued' AND other.started_at IS NOT NULL))))
     RETURNING epoch
@@ -109,14 +111,16 @@ LOAD_WITH_HOLDER: Final = sa.text("""
         UNION ALL
         (SELECT *, true
            FROM runs
-          WHERE database = (SELECT wanted.database FROM runs wanted WHERE wanted.id = :run_id)
+          WHERE database = (SELECT wanted.database FROM runs wanted
+                             WHERE wanted.id = :run_id AND NOT wanted.beside)
             AND id <> :run_id
+            AND NOT beside
             AND (state IN ('running', 'needs_attention')
                  OR (state = 'queued' AND started_at IS NOT NULL))
           ORDER BY id
           LIMIT 1)
     )
-    SELECT id, request_id, database, operation, state, epoch, cancel_by,
+    SELECT id, request_id, database, operation, state, epoch, cancel_by, beside,
            started_at IS NOT NULL      AS begun,
            progress ->> 'waiting'       AS waiting,
            progress ->> 'waiting_since' AS waiting_since
@@ -370,4 +374,5 @@ def _run(row: Mapping[Any, Any]) -> Run:
         cancel_by=row["cancel_by"],
         waiting=row["waiting"] or "",
         waiting_since=datetime.fromisoformat(since) if since else None,
+        is_beside=row["beside"],
     )

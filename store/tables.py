@@ -145,6 +145,8 @@ runs = sa.Table(
     sa.Column("cancel_by", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", JSONB, nullable=False),
     sa.Column("outcome", JSONB, nullable=False),  # answer, or problem and next_step
+    # It neither waits for other runs of its database nor makes them wait.
+    sa.Column("beside", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("request_id"),  # a grant runs once
     sa.Index("runs_state", "state", "heartbeat_at"),
     sa.Index(

@@ -72,6 +72,11 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
+BESIDE = sa.text("""
+    UPDATE requests SET attributes = attributes || '{"beside": "yes"}' WHERE id = :id
+""")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
     person: PersonId
@@ -355,7 +360,11 @@ class Bench:
         )
 
     async def grant(
-        self, *steps: Step, database: str = "orders", pins: Mapping[str, str] | None = None
+        self,
+        *steps: Step,
+        database: str = "orders",
+        pins: Mapping[str, str] | None = None,
+        beside: bool = False,
     ) -> RunId:
         """A request that was agreed to, and its queued run."""
         params = Work(steps=list(steps)).model_dump(mode="json")
@@ -373,9 +382,12 @@ class Bench:
                     "now": now,
                 },
             )
+            number = added.scalar_one()
+            if beside:
+                await conn.execute(BESIDE, {"id": number})
             return await self.queue.enqueue(
                 conn,
-                request_id=RequestId(added.scalar_one()),
+                request_id=RequestId(number),
                 database=database,
                 operation="work",
                 now=now,

@@ -201,6 +201,27 @@ async def test_a_run_waits_for_the_change_before_it_and_says_so(bench: Bench) ->
     ]
 
 
+async def test_a_run_beside_others_neither_waits_nor_makes_them_wait(bench: Bench) -> None:
+    first = await bench.grant(Step(name="slow", seconds=3))
+    async with working(bench.worker()):
+        await bench.until_noted("slow begin 0")
+        beside = await bench.grant(Step(name="beside", seconds=3), beside=True)
+        await bench.until_noted("beside begin 0")
+        assert await bench.state(first) == "running"
+        again = await bench.grant(Step(name="again"), beside=True)
+        assert await bench.until(again, "done", seconds=2) == "done"
+        assert await bench.until(first, "done", seconds=5) == "done"
+        assert await bench.until(beside, "done", seconds=5) == "done"
+
+
+async def test_a_run_is_not_held_up_by_one_beside_it(bench: Bench) -> None:
+    await bench.grant(Step(name="beside", seconds=4), beside=True)
+    async with working(bench.worker()):
+        await bench.until_noted("beside begin 0")
+        second = await bench.grant(Step(name="second"))
+        assert await bench.until(second, "done", seconds=3) == "done"
+
+
 async def test_a_waiting_run_takes_no_place_from_other_databases(bench: Bench) -> None:
     await bench.grant(Step(name="slow", seconds=3))
     await bench.grant(Step(name="waits"))

@@ -150,6 +150,8 @@ CREATE TABLE places (
     PRIMARY KEY (kind, key)
 );
 
+-- A run beside others of its database: what ends a backend must not wait for who it holds up.
+ALTER TABLE runs ADD COLUMN beside boolean NOT NULL DEFAULT false;
 -- What was done to a database last: answers from before it are not remembered.
 CREATE INDEX runs_of_database ON runs (database, ended_at DESC) WHERE ended_at IS NOT NULL;
 

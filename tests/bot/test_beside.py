@@ -1,0 +1,48 @@
+"""What runs beside another change of its database, through Slack and the whole of Twokey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from approvals.words import Door
+from bot.command_text import parse
+from bot.planning import BESIDE, attributes
+from jobs.operation import Plan
+from sandbox.slack.server import SlackStandIn
+from store.connect import Store
+from tests.bot.world import CHANNEL, OPERATIONS, running
+from tests.conftest import Target
+
+
+async def test_a_change_beside_is_done_while_another_one_is_at_work(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    beside = replace(OPERATIONS["free"], is_beside=True)
+    async with running(
+        slack, store, tmp_path, target.dsn, http=True, operations={**OPERATIONS, "free": beside}
+    ) as world:
+        await slack.command("U0ANA", CHANNEL, "/db varnish orders forever")
+        await world.card("Running")
+        await slack.command("U0ANA", CHANNEL, "/db free orders")
+        await world.card("Done")
+        states = [card["text"] for card in world.cards()]
+        assert any("Varnish" in text or "varnish" in text or "forever" in text for text in states)
+        assert not any("Done" in text for text in states[:1])
+
+
+def test_no_plan_says_of_itself_that_it_is_beside() -> None:
+    asked = parse("free", ["orders"], OPERATIONS)
+    plan = Plan(title="x", steps=("y",), attributes={BESIDE: "yes"})
+    with pytest.raises(TypeError, match="its plan sets beside"):
+        attributes(asked, plan, None, door=Door.SLACK)
+
+
+def test_what_is_beside_is_derived_from_the_operation() -> None:
+    beside = {"free": replace(OPERATIONS["free"], is_beside=True)}
+    asked = parse("free", ["orders"], beside)
+    assert attributes(asked, Plan(title="x", steps=("y",)), None, door=Door.SLACK)[BESIDE] == "yes"
+    asked = parse("free", ["orders"], OPERATIONS)
+    assert BESIDE not in attributes(asked, Plan(title="x", steps=("y",)), None, door=Door.SLACK)
