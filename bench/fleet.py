@@ -42,7 +42,8 @@ USUAL = timedelta(seconds=30)
 WARM_SECONDS = 25.0
 SECONDS = 50.0
 SAMPLES = """
-    SELECT database, at, (numbers ->> 'collection_ms')::float8 AS ms, numbers ->> 'up' AS up
+    SELECT database, at, (numbers ->> 'collection_ms')::float8 AS ms,
+           (numbers ->> 'up')::float8 AS up
       FROM samples WHERE at >= $1 ORDER BY database, at
 """
 
@@ -112,7 +113,7 @@ async def _measured(server: Server) -> Fleet:
             seconds=seconds,
             wall=wall,
             looks=len(rows),
-            silent=sum(row["up"] == "0" for row in rows),
+            silent=sum(row["up"] == 0 for row in rows),
             milliseconds=[row["ms"] for row in rows if row["ms"] is not None],
             late=_late(rows),
         )
@@ -124,7 +125,7 @@ async def _measured(server: Server) -> Fleet:
 
 def _late(rows: Sequence[Any]) -> list[float]:
     """How much more than the interval lay between two looks at a database that answers."""
-    good = [row for row in rows if row["up"] == "1"]
+    good = [row for row in rows if row["up"] == 1]
     return [
         max((later["at"] - earlier["at"] - EVERY).total_seconds(), 0.0)
         for earlier, later in pairwise(good)

@@ -56,7 +56,9 @@ class Gate:
         self._tasks.add(task)
         self.connections += 1
         try:
-            await self._pass_on(reader, writer)
+            # Only `_shut` cancels it; streams would log that as a mistake.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pass_on(reader, writer)
         finally:
             self._tasks.discard(task)
             writer.close()
