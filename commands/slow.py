@@ -28,10 +28,10 @@ from store.statements import statement_hours
 
 PATIENCE: Final = timedelta(seconds=20)
 COLUMNS: Final = (
-    "#", "Share", "Time", "Calls", "Mean", "p95", "Rows", "Read", "Hit", "Temp", "Change",
-    "Statement",
+    "#", "Share", "Time", "Calls", "Mean", "p95", "Rows", "Read", "Hit", "Change",
 )  # fmt: skip
-STATEMENT_CHARS_MAX: Final = 60
+# What a line of a code block shows without wrapping.
+STATEMENT_CHARS_MAX: Final = 80
 _PAIR_CHARS_MAX: Final = 90
 # N+1 shows over many hours, whatever was asked for.
 PAIRS_SINCE: Final = timedelta(days=3)
@@ -123,6 +123,7 @@ async def _answer(
     return Answer(
         title=title,
         lines=(*said, *_marked(lines), *_plans(plans, numbers), *unreached, *map(_pair, pairs)),
+        statements=tuple(_listed(number, line) for number, line in enumerate(lines, start=1)),
         facts=tuple(_facts(plans, numbers)),
         table=Table(
             columns=COLUMNS,
@@ -215,10 +216,15 @@ def _row(number: int, line: Line) -> tuple[str, ...]:
         number_text(line.rows_per_call),
         pretty_bytes(line.read_bytes) if line.read_bytes else "-",
         "-" if line.hit_share is None else f"{line.hit_share:.0%}",
-        pretty_bytes(line.temp_bytes) if line.temp_bytes else "-",
         change_text(line.change),
-        shown(line.text, chars_max=STATEMENT_CHARS_MAX) or f"(text not known) {line.queryid}",
     )
+
+
+def _listed(number: int, line: Line) -> str:
+    """A statement under its number, and what it had to write aside."""
+    temp = f"  [{pretty_bytes(line.temp_bytes)} of temporary files]" if line.temp_bytes else ""
+    text = shown(line.text, chars_max=STATEMENT_CHARS_MAX) or f"(text not known) {line.queryid}"
+    return f"#{number:<3}{text}{temp}"
 
 
 def _floor(moment: datetime) -> datetime:

@@ -74,7 +74,7 @@ def _of(help_: Help, *, database: str, detail: Mapping[str, Any], why: str) -> I
             pid = root_blocker(detail)
             if pid is not None:
                 yield Suggestion(
-                    text=f"End backend {pid}",
+                    text=f"End session {pid}",
                     operation="terminate-backend",
                     params={"database": database, "pid": pid},
                     reason=why,

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from postgres.health.explain import Session
+from postgres.health.explain import OWN_FUNCTIONS, Session
 
 TABLES_MAX: Final = 1000
 
@@ -67,15 +67,6 @@ INDEXED: Final = """
      WHERE i.indrelid = ANY($1::oid[]) AND i.indisvalid AND i.indpred IS NULL
        AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
      GROUP BY i.indexrelid, i.indrelid
-"""
-
-# A plan may call immutable functions with constants: only PostgreSQL's and extensions' own.
-OWN_FUNCTIONS: Final = """
-    SELECT DISTINCT p.proname AS name
-      FROM pg_proc p
-      JOIN pg_language l ON l.oid = p.prolang
-     WHERE p.proname = ANY($1::text[]) AND l.lanname NOT IN ('internal', 'c')
-       AND p.pronamespace <> 'pg_catalog'::regnamespace AND p.provolatile <> 'v'
 """
 
 # A btree of these types says nothing that a statement asks.

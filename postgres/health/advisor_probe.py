@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from postgres.health.advisor_catalog import AdvisedTable, Catalog
-from postgres.health.advisor_statements import Comparison, Statement, Wants, nodes
+from postgres.health.advisor_statements import Comparison, Statement, Wants
 from postgres.health.explain import Session
+from postgres.health.statement_text import nodes
 
 # A value that more of the rows have than this is nothing to look up by an index.
 FREQUENCY_MAX: Final = 0.05

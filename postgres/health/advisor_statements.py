@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from postgres.health.explain import Session
-from postgres.health.statement_text import StatementKind, UnreadableError, kind_of, parsed
+from postgres.health.statement_text import StatementKind, UnreadableError, kind_of, nodes, parsed
 
 # Of others' statements, whoever lacks this sees neither number nor text.
 SEES_ALL: Final = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all"
@@ -153,18 +153,6 @@ def read_wants(text: str) -> Wants:
         wants.changed = tree.relation.relname
         wants.sets = {target.name for target in tree.targetList if target.name}
     return wants
-
-
-def nodes(tree: Any) -> Iterator[Any]:
-    """Every node of a tree of pglast's."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (tuple, list)):
-            waiting.extend(node)
-        elif type(node).__module__ == "pglast.ast":
-            yield node
-            waiting.extend(getattr(node, name) for name in node)
 
 
 def written_columns(

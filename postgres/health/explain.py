@@ -20,6 +20,7 @@ from postgres.health.statement_text import (
     UnreadableError,
     as_select,
     kind_of,
+    nodes,
     parsed,
 )
 
@@ -72,6 +73,17 @@ class PlanNode:
         return frozenset(node.index for node in self.nodes() if node.index is not None)
 
 
+# Planning may call functions that are not volatile, with our rights: only PostgreSQL's and
+# extensions' own may be called so.
+OWN_FUNCTIONS: Final = """
+    SELECT DISTINCT p.proname AS name
+      FROM pg_proc p
+      JOIN pg_language l ON l.oid = p.prolang
+     WHERE p.proname = ANY($1::text[]) AND l.lanname NOT IN ('internal', 'c')
+       AND p.pronamespace <> 'pg_catalog'::regnamespace AND p.provolatile <> 'v'
+"""
+
+
 async def generic_plan(session: Session, sql: str) -> PlanNode:
     """The generic plan of a statement, without running it.
 
@@ -79,10 +91,12 @@ async def generic_plan(session: Session, sql: str) -> PlanNode:
     its rows. Prepared anew each time: a cached plan would not see indexes made since.
 
     Raises:
-        NoPlanError: it is a utility statement, several statements or no SQL, or the server does
-            not plan it for us (rights, names that are not there, locks).
+        NoPlanError: it is a utility statement, several statements or no SQL, calls a function of
+            the database's own, or the server does not plan it for us (rights, names that are
+            not there, locks).
     """
     text, tree = _plannable(sql)
+    await _without_their_code(session, tree)
     try:
         return await _explained(session, text)
     except asyncpg.InsufficientPrivilegeError:
@@ -128,6 +142,18 @@ def _plannable(sql: str) -> tuple[str, Any]:
             next_step="See what it waits for with /db locks.",
         )
     return text, tree
+
+
+async def _without_their_code(session: Session, tree: Any) -> None:
+    called = sorted(
+        {node.funcname[-1].sval for node in nodes(tree) if type(node).__name__ == "FuncCall"}
+    )
+    if called and await session.fetch(OWN_FUNCTIONS, called):
+        raise NoPlanError(
+            "There is no plan for this statement: it calls a function of the database's own,"
+            " which planning might run with our rights.",
+            next_step="Explain it by hand, as who may run it.",
+        )
 
 
 async def _select_instead(session: Session, select: str) -> PlanNode:

@@ -9,7 +9,7 @@ pglast is imported where it is used: whoever only starts does not pay for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -279,3 +279,15 @@ def _bare(expression: Any) -> Any:
     while type(expression).__name__ == "TypeCast":
         expression = expression.arg
     return expression
+
+
+def nodes(tree: Any) -> Iterator[Any]:
+    """Every node of a tree of pglast's."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (tuple, list)):
+            waiting.extend(node)
+        elif type(node).__module__ == "pglast.ast":
+            yield node
+            waiting.extend(getattr(node, name) for name in node)

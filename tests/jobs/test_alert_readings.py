@@ -177,7 +177,7 @@ def test_the_blocker_is_a_button_that_asks_to_end_it() -> None:
     node = a_node(NOON, detail={"blockers": BLOCKERS})
     said = signals(node)["LockWait", ""].say(Memory(value=90))
     first = said.suggestions[0]
-    assert (first.text, first.operation) == ("End backend 10", "terminate-backend")
+    assert (first.text, first.operation) == ("End session 10", "terminate-backend")
     assert first.params == {"database": "orders", "pid": 10}
     assert first.reason == f"LockWait: {said.problem}"
     stored = {"suggestions": suggestions_as_json(said.suggestions)}

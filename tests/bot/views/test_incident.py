@@ -48,7 +48,7 @@ CARD = IncidentCard(
     ack=TOKEN,
     suggested=tuple(
         button(text, action_id=f"suggest.{n}", value=TOKEN)
-        for n, text in enumerate(("End backend 7", "Who blocks whom", "Silence", "Health"))
+        for n, text in enumerate(("End session 7", "Who blocks whom", "Silence", "Health"))
     ),
 )
 HUSH = Hush(until=NOON + HOUR, by="ana@acme.example", reason="being rebuilt")
@@ -125,7 +125,7 @@ def buttons(card: IncidentCard) -> list[str]:
 
 
 def test_there_are_five_buttons_at_most_and_none_when_it_is_over() -> None:
-    assert buttons(CARD) == ["Acknowledge", "End backend 7", "Who blocks whom", "Silence", "Health"]
+    assert buttons(CARD) == ["Acknowledge", "End session 7", "Who blocks whom", "Silence", "Health"]
     assert len(buttons(replace(CARD, suggested=CARD.suggested * 3))) == BUTTONS_MAX
     assert "Acknowledge" not in buttons(each(CARD, **ACKED))
     assert buttons(replace(OVER, suggested=CARD.suggested)) == []

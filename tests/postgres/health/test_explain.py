@@ -133,3 +133,14 @@ def test_a_plan_is_read_from_json() -> None:
     )  # fmt: skip
     assert [node.node_type for node in plan.nodes()] == ["Limit", "Seq Scan"]
     assert plan.children[0].has_filter
+
+
+async def test_a_statement_that_calls_their_own_code_is_not_planned(shop: Server) -> None:
+    async with connected(shop) as conn:
+        await conn.execute("""
+            CREATE OR REPLACE FUNCTION theirs() RETURNS int STABLE LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'it ran'; END $$
+        """)
+        with pytest.raises(NoPlanError, match="a function of the database's own"):
+            await generic_plan(conn, "SELECT * FROM orders WHERE id = theirs()")
+        await conn.execute("DROP FUNCTION theirs()")
