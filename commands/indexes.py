@@ -59,12 +59,13 @@ async def answer(context: Context, params: Params) -> Answer:
     advice, proposed = await _missing(context)
     shown = advice.proposals[:PROPOSALS_SHOWN]
     lines = missing_lines(advice)
-    for proposal, statement in zip(shown, proposed, strict=True):
-        lines += ["", *proposal_lines(proposal, statement, advice)]
+    for number, proposal in enumerate(shown, start=1):
+        lines += ["", *proposal_lines(number, proposal, advice)]
     lines += ["", unused_line(counted)]
     return Answer(
         title=_title(params.database, advice, findings),
         lines=tuple(lines),
+        statements=tuple(f"{statement};" for statement in proposed),
         facts=(("Looked at", count_text(advice.looked_at, "statement")),),
         table=_table(findings),
         suggestions=tuple(_suggestions(params.database, advice, findings)),

@@ -23,12 +23,13 @@ _DAY: Final = timedelta(days=1)
 _TEXT_CHARS_MAX: Final = 90
 
 
-def proposal_lines(proposal: Proposal, statement: str, advice: Advice) -> list[str]:
-    """One index that is missing: the statement, what it brings and costs, and who gains."""
+def proposal_lines(number: int, proposal: Proposal, advice: Advice) -> list[str]:
+    """One index that is missing: on what, what it brings and costs, and who gains."""
+    head = f"{number}. {proposal.table.text} ({written(proposal.terms)['columns']})"
     if not proposal.is_tried:
         tables = f"{count_text(len(proposal.gains), 'statement')} would be looked up by it"
-        return [f"{statement};", f"A guess, without numbers: {tables}; see what is missing above."]
-    lines = [f"{statement};", f"{_brings(proposal, advice)}. {_costs(proposal, advice)}."]
+        return [head, f"A guess, without numbers: {tables}; see what is missing above."]
+    lines = [head, f"{_brings(proposal, advice)}. {_costs(proposal, advice)}."]
     hints = sorted({gain.hint for gain in proposal.gains if gain.hint})
     lines.append(_confidence(proposal, hints))
     gains = sorted(proposal.gains, key=lambda gain: -(gain.saved_ms or 0))

@@ -75,7 +75,7 @@ class LiveReader:
         try:
             conn = await asyncpg.connect(
                 self._database.dsn.get_secret_value(),
-                timeout=CONNECT_SECONDS_MAX,
+                timeout=int(CONNECT_SECONDS_MAX),
                 # The server's own limit comes first; this one is for a server that says nothing.
                 command_timeout=seconds + 2 * CONNECT_SECONDS_MAX,
                 server_settings=given,

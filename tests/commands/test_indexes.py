@@ -75,7 +75,7 @@ async def test_what_is_missing_is_told_with_what_it_brings_and_a_form_that_can_b
     answered = await answer(there, ASKED)
     assert answered.title.startswith("Indexes of shop: 2 missing indexes")
     said = "\n".join(answered.lines)
-    assert "CREATE INDEX CONCURRENTLY orders_customer_id_tk" in said
+    assert "CREATE INDEX CONCURRENTLY orders_customer_id_tk" in "\n".join(answered.statements)
     assert "Would have saved about" in said
     assert "writes in the last" in said
     assert "Likely: the planner takes it whatever the values are." in said
@@ -179,12 +179,12 @@ def test_time_is_told_by_the_week_once_a_day_was_counted() -> None:
         writes_since=NOW - timedelta(days=10), at=NOW, missing=(),
     )  # fmt: skip
     asked = replace(proposal(["customer_id"], 7_200_000), hot_lost=12)
-    said = " ".join(proposal_lines(asked, "CREATE INDEX", advice))
+    said = " ".join(proposal_lines(1, asked, advice))
     assert "Saves about 1 h a week of 1 statement" in said
     assert "kept up by about 10 writes a day" in said
     assert "12 of the counted updates would no longer be cheap" in said
     young = replace(advice, since=NOW - timedelta(hours=2), writes_since=None)
-    said = " ".join(proposal_lines(asked, "CREATE INDEX", young))
+    said = " ".join(proposal_lines(1, asked, young))
     assert "Would have saved about 2 h of 1 statement in the last 2 h" in said
     assert "100 writes so far" in said
 
