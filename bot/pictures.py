@@ -1,4 +1,4 @@
-"""Charts as PNG, for workspaces that do not draw them, and one picture for a whole digest.
+"""Charts as PNG, for workspaces that do not draw them.
 
 matplotlib is imported when the first picture is drawn: it takes half a second and 30 MB. Its
 `Figure` is used without pyplot, so that threads share nothing and nothing is kept.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -23,20 +22,6 @@ _CANNOT_DRAW: Final = (
 _DRAWER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="twokey-pictures")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """A page for a slide: the first chart large, the others small, bars as a list of names.
-
-    `status`: healthy, warning or critical. `lines`: what needs attention, the first most.
-    """
-
-    title: str
-    subtitle: str
-    status: str
-    charts: tuple[Chart, ...]
-    lines: tuple[str, ...]
-
-
 class PictureError(Exception):
     """A picture could not be drawn in time, or is too large to be sent."""
 
@@ -48,14 +33,7 @@ def render(chart: Chart) -> bytes:
     return chart_page(chart)
 
 
-def render_sheet(sheet: Sheet) -> bytes:
-    """A whole digest as PNG: size and forecast, small curves, the largest tables, words."""
-    from bot.picture_page import sheet_page  # noqa: PLC0415
-
-    return sheet_page(sheet)
-
-
-async def drawn(what: Chart | Sheet) -> bytes:
+async def drawn(chart: Chart) -> bytes:
     """The PNG, drawn in a thread, one at a time in this process.
 
     Raises:
@@ -63,7 +41,7 @@ async def drawn(what: Chart | Sheet) -> bytes:
     """
     try:
         async with asyncio.timeout(DRAWING_MAX.total_seconds()):
-            png = await asyncio.get_running_loop().run_in_executor(_DRAWER, _draw, what)
+            png = await asyncio.get_running_loop().run_in_executor(_DRAWER, _draw, chart)
     except TimeoutError:
         raise PictureError(f"not drawn within {DRAWING_MAX}") from None
     if len(png) > PICTURE_BYTES_MAX:
@@ -71,9 +49,9 @@ async def drawn(what: Chart | Sheet) -> bytes:
     return png
 
 
-def _draw(what: Chart | Sheet) -> bytes:
+def _draw(chart: Chart) -> bytes:
     try:
-        return render(what) if isinstance(what, Chart) else render_sheet(what)
+        return render(chart)
     except _CANNOT_DRAW as error:
         # Whoever wanted the picture has words instead: a chart must not hold a message up.
         raise PictureError(f"{type(error).__name__}: {error}") from error

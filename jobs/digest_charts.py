@@ -100,7 +100,11 @@ def _storage(sizes: Sizes) -> Chart | None:
         )  # fmt: skip
     ahead = [number for number in range(7, 7 * WEEKS_AFTER + 1, 7) if number <= len(found.mid)]
     gap = (None,) * (len(measured) - 1)
-    expected = (*gap, measured[-1], *(found.mid[number - 1] / divisor for number in ahead))
+
+    def onward(values: Sequence[float]) -> tuple[float | None, ...]:
+        """From what is there now to what is expected."""
+        return (*gap, measured[-1], *(values[number - 1] / divisor for number in ahead))
+
     then = ahead[-1]
     low, mid, high = (bytes_text(each[then - 1]) for each in (found.low, found.mid, found.high))
     return Chart(
@@ -109,7 +113,9 @@ def _storage(sizes: Sizes) -> Chart | None:
         labels=(*labels, *(f"{found.last + timedelta(days=number):%d %b}" for number in ahead)),
         series=(
             Series(name="measured", values=(*measured, *((None,) * len(ahead)))),
-            Series(name="expected", values=expected, role=Role.EXPECTED),
+            Series(name="expected", values=onward(found.mid), role=Role.EXPECTED),
+            Series(name="80 % low", values=onward(found.low), role=Role.LOW),
+            Series(name="80 % high", values=onward(found.high), role=Role.HIGH),
         ),
         alt=f"Storage: {now_text} now, about {mid} in {then} days (8 of 10: {low} to {high}).",
         unit=unit,

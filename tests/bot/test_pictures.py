@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from bot.pictures import PICTURE_BYTES_MAX, Sheet, render, render_sheet
+from bot.pictures import PICTURE_BYTES_MAX, render
 from jobs.drawing import Role
 from jobs.operation import Chart, ChartKind, Series
 
@@ -56,11 +56,3 @@ CHARTS = [
 @pytest.mark.parametrize("chart", CHARTS)
 def test_every_chart_becomes_a_picture_for_a_slide(chart: Chart) -> None:
     assert size_of(render(chart)) == (1612, 806)
-
-
-@pytest.mark.parametrize("charts", [(), tuple(CHARTS[:8])])
-def test_every_sheet_becomes_a_picture(charts: tuple[Chart, ...]) -> None:
-    sheet = Sheet(
-        title=HOSTILE, subtitle=HOSTILE, status="warning", charts=charts, lines=(HOSTILE,) * 20
-    )
-    assert size_of(render_sheet(sheet)) == (1755, 988)

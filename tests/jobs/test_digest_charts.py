@@ -47,7 +47,8 @@ def test_too_little_to_draw_is_no_chart() -> None:
 
 def test_a_week_shows_storage_with_what_is_expected() -> None:
     (chart,) = charts([], {"orders": growing(84), "billing": growing(84)}, Period.WEEKLY, NOW)
-    measured, expected = chart.series
+    measured, expected, low, high = chart.series
+    assert low.values[-1] < expected.values[-1] < high.values[-1]
     assert len(chart.labels) == 20
     assert (chart.unit, chart.labels[11], chart.labels[-1]) == ("GB", "22 Nov", "17 Jan")
     assert measured.values[11] == expected.values[11] == 366
