@@ -52,8 +52,8 @@ RUN_SILENT: Final = timedelta(minutes=5)
 RUN_GRACE: Final = timedelta(minutes=5)
 RUN_SILENCE_MAX: Final = timedelta(hours=24)
 _RUNS_MAX: Final = 500
-# They can lose data, and leave the server alone.
-_BESIDES: Final = frozenset({"prune", "restore-confirm"})
+# They leave the server alone, or should be seen in what it does then.
+_BESIDES: Final = frozenset({"prune", "restore-confirm", "drop-index"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ RUNS: Final = sa.text("""
        AND r.heartbeat_at > :since
        AND q.attributes ->> 'risk' IN ('disruptive', 'destructive')
        AND r.database <> ''
+       AND NOT r.beside
        AND r.operation <> ALL (:except)
      ORDER BY r.id
      LIMIT :rows
@@ -170,7 +171,7 @@ async def runs_at_work(
 ) -> Sequence[RunAtWork]:
     """Disruptive and destructive runs that are under way, and were heard of since then.
 
-    `besides`: operations that leave the server alone.
+    `besides`: operations that leave the server alone, as what runs beside others does.
     """
     values = {"since": heard_since, "except": sorted(besides), "rows": rows}
     found = await conn.execute(RUNS, values)

@@ -229,21 +229,22 @@ async def test_a_silence_lasts_from_its_beginning_to_its_end(store: Store) -> No
 
 ADD_RUN = sa.text("""
     INSERT INTO runs (request_id, database, operation, state, epoch, worker, queued_at,
-                      heartbeat_at, progress, outcome)
-    VALUES (:request, 'orders', :operation, :state, 1, 'w', :at, :at, '{}', '{}')
+                      heartbeat_at, progress, outcome, beside)
+    VALUES (:request, 'orders', :operation, :state, 1, 'w', :at, :at, '{}', '{}', :beside)
 """).bindparams(sa.bindparam("at", type_=sa.TIMESTAMP(timezone=True)))
 
 
 async def a_run(
     conn: AsyncConnection, *, risk: str = "disruptive", operation: str = "failover",
-    state: str = "running", at: datetime = NOON,
+    state: str = "running", at: datetime = NOON, beside: bool = False,
 ) -> int:  # fmt: skip
     """A run of a request, whose worker was heard of then."""
     request = int((await conn.execute(ADD_REQUEST)).scalar_one())
     risky = "UPDATE requests SET attributes = jsonb_build_object('risk', CAST(:risk AS text))"
     await conn.execute(sa.text(f"{risky} WHERE id = :id"), {"risk": risk, "id": request})
     await conn.execute(
-        ADD_RUN, {"request": request, "operation": operation, "state": state, "at": at}
+        ADD_RUN,
+        {"request": request, "operation": operation, "state": state, "at": at, "beside": beside},
     )
     return request
 
@@ -259,6 +260,7 @@ async def a_run(
         ({"state": "needs_attention"}, False),  # a person is asked to look
         ({"at": NOON - 6 * MINUTE}, False),  # its worker has died
         ({"operation": "prune"}, False),
+        ({"beside": True}, False),  # it ends a session: what follows must be heard
     ],
 )
 async def test_runs_that_people_notice_are_known(
