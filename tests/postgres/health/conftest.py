@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 
 from postgres.errors import PostgresError
 from postgres.health.collect import Collected, NodeCollector
+from postgres.health.deltas import SECONDS_MIN
 from postgres.health.tiers import EVERYTHING, Due
 from postgres.server import Server, create, find_binaries, standby
 from tests.conftest import folder_of_its_own
@@ -98,10 +101,12 @@ async def _follow(primary: Server, data: Any) -> Server:
 
 
 async def sql(server: Server, *statements: str, database: str = "postgres") -> None:
-    """Run statements over a connection of their own, whose statistics count when it ends."""
+    """Run statements over a connection of their own, whose statistics count when this returns."""
     async with connected(server, database) as conn:
         for statement in statements:
             await conn.execute(statement, timeout=20)
+        # What a session counts is seen by others a second later, or when it is told to.
+        await conn.execute("SELECT pg_stat_force_next_flush()", timeout=20)
 
 
 @asynccontextmanager
@@ -118,14 +123,18 @@ async def connected(
         await conn.close(timeout=5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Watcher:
     """A collector that looks when it is told to."""
 
     collector: NodeCollector
+    looked_at: float = -math.inf
 
     async def __call__(self, due: Due | None = None) -> Collected:
-        """One look; without `due`, at all there is."""
+        """One look; without `due`, at all there is. Never so soon that it says nothing."""
+        since = time.monotonic() - self.looked_at
+        await asyncio.sleep(max(2 * SECONDS_MIN - since, 0))
+        self.looked_at = time.monotonic()
         return await self.collector.collect(datetime.now(UTC), due or EVERYTHING)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postgres.health.deltas import SECONDS_MIN
 from postgres.health.statement_deltas import Kind
 from postgres.health.statement_watch import StatementWatch
 from postgres.health.statements import StatementsAt, find_statements, kind_of, told
@@ -153,7 +154,8 @@ async def test_texts_that_cannot_be_read_cost_no_numbers(pair: Pair) -> None:
     async with connected(pair.primary) as conn:
         slow = Slow(conn, timed, fails=True)
         first = await watch.look(slow, database=5)
-        await sql(pair.primary, "SELECT 1")
+        # Looks that are closer together say nothing about what was between.
+        await sql(pair.primary, "SELECT 1", f"SELECT pg_sleep({2 * SECONDS_MIN})")
         second = await watch.look(slow, database=5)
     assert "texts of statements cannot be read" in first.note
     assert second.numbers["qps"]
