@@ -177,9 +177,9 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
 
 
 def _dsns_of(database: Database) -> list[SecretStr]:
-    pgbouncer = database.monitoring.pgbouncer
+    looking = (database.monitoring.dsn, database.monitoring.pgbouncer)
     replicas = [replica.dsn for replica in database.replicas]
-    return [database.dsn, *replicas, *([pgbouncer] if pgbouncer else [])]
+    return [database.dsn, *replicas, *(dsn for dsn in looking if dsn is not None)]
 
 
 def _read(path: Path) -> str:
@@ -296,7 +296,7 @@ def _monitoring(
     try:
         return monitoring_of(entry, folder=path.parent, secret=secret)
     except NoSecretError as error:
-        raise _wrong(path, f"{key}.pgbouncer", str(error), _EXAMPLES["dsn"]) from None
+        raise _wrong(path, key, str(error), _EXAMPLES["dsn"]) from None
     except ValueError as error:
         raise _wrong(path, key, str(error), MONITORING_EXAMPLES["monitoring"]) from None
     except BadInputError as error:

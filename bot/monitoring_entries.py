@@ -103,6 +103,7 @@ class MonitoringEntry(Strict):
     cores: Annotated[int, Field(ge=1, le=4096)] | None = None
     spindles: Annotated[int, Field(ge=0, le=4096)] = 1
     pools: tuple[_Pool, ...] = ()
+    dsn: Annotated[SecretStr, Field(min_length=1)] | None = None
     pgbouncer: Annotated[SecretStr, Field(min_length=1)] | None = None
     rules: Annotated[Mapping[_RuleName, _Rule | Literal[False]], Field(max_length=_RULES_MAX)] = (
         Field(default_factory=dict)
@@ -135,6 +136,7 @@ def monitoring_of(
         return MonitoringSettings(is_on=False)
     settings = MonitoringSettings(
         every=entry.every,
+        dsn=secret(entry.dsn) if entry.dsn else None,
         replicas=entry.replicas,
         volume=Volume(
             path=_at(entry.volume.path, folder),

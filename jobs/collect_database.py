@@ -207,7 +207,7 @@ def places_of(database: Database) -> Sequence[NodePlace]:
     """The servers of a database's cluster, its own first."""
     own = NodePlace(
         name=database.name,
-        dsn=database.dsn,
+        dsn=database.monitoring.dsn or database.dsn,
         region=database.region,
         volume=database.monitoring.volume,
         pgbouncer=database.monitoring.pgbouncer,

@@ -105,6 +105,7 @@ class MonitoringSettings:
 
     is_on: bool = True
     every: timedelta = COLLECT_EVERY
+    dsn: SecretStr | None = None  # a login with pg_monitor alone; None: the database's own
     replicas: int | None = None  # how many standbys must stream; None: those of the inventory
     volume: Volume = field(default_factory=Volume)
     cores: int | None = None

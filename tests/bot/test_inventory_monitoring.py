@@ -43,6 +43,7 @@ ALL = """
       spindles: 2
       pools: [{name: web, instances: 4, size: 10}, {name: fn, size: 2, serverless: true}]
       pgbouncer: "env:BOUNCER"
+      dsn: "env:LOOKER"
       rules:
         ReplicationLag: {fire: 30000, clear: 10000, for: 2m, hold: 5m, repeat: 4h, escalate: 15m}
         Deadlocks: false
@@ -54,7 +55,8 @@ ALL = """
       sensitive_tables: [public.users]
       schema: {kind: prisma, path: prisma/schema.prisma}
 """
-ENVIRON = {"WEST": "postgresql://west/orders", "BOUNCER": "postgresql://bouncer/pgbouncer"}
+ENVIRON = {"WEST": "postgresql://west/orders", "BOUNCER": "postgresql://bouncer/pgbouncer",
+           "LOOKER": "postgresql://looker/orders"}  # fmt: skip
 
 
 def orders(text: str = "") -> Database:
@@ -84,6 +86,8 @@ def test_everything_that_can_be_said_becomes_values() -> None:
         AppPool(name="web", instances=4, size=10),
         AppPool(name="fn", instances=1, size=2, is_serverless=True),
     )
+    assert settings.dsn is not None
+    assert settings.dsn.get_secret_value() == ENVIRON["LOOKER"]
     assert settings.pgbouncer is not None
     assert settings.pgbouncer.get_secret_value() == ENVIRON["BOUNCER"]
     assert (settings.runbooks, settings.escalate_to) == ("https://wiki.example/{alert}", "C0ONCALL")
@@ -149,6 +153,7 @@ def test_a_digest_that_nobody_asks_for_is_none_and_an_empty_one_is_usual() -> No
         ("monitoring: {schema: {kind: alembic, path: x}}", "MODULE:ATTRIBUTE"),
         ("monitoring: {schema: {kind: rails, path: x}}", "kind"),
         ("monitoring: {pgbouncer: 'env:NOBODY'}", "NOBODY"),
+        ("monitoring: {dsn: 'env:NOBODY'}", "NOBODY"),
         ("replicas: [{name: West, dsn: x}]", "name"),
         ("replicas: [{name: west}]", "dsn"),
         ("replicas: [{name: orders, dsn: 'postgresql://x'}]", "a name of its own"),

@@ -347,3 +347,13 @@ def test_only_the_inventorys_own_node_has_the_volume_and_the_pooler(world: World
     assert (own.name, own.region, own.volume) == ("orders", "eu", Volume(total_bytes=5))
     assert own.pgbouncer is not None
     assert (other.name, other.region, other.volume, other.pgbouncer) == ("west", "us", None, None)
+
+
+def test_a_login_that_may_only_look_is_used_where_there_is_one(world: World) -> None:
+    looker = SecretStr("postgresql://looker")
+    (own,) = places_of(
+        replace(world.orders, monitoring=replace(world.orders.monitoring, dsn=looker))
+    )
+    assert own.dsn == looker
+    (own,) = places_of(world.orders)
+    assert own.dsn == world.orders.dsn
