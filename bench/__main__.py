@@ -55,12 +55,12 @@ What misses its aim, and why:
 
 What the rows of health do not say:
 
-- **A look at everything with 10,000 tables** is taken every 15 minutes, or every hour where it takes
-  longer than a quarter of a second: most of it is `pg_database_size`, one stat() per file. On a
-  database that was vacuumed there are half as many files again, and it took 214 ms once.
+- **A look at everything with 10,000 tables** is taken every 15 minutes, or every hour where it
+  takes longer than a quarter of a second: most of it is `pg_database_size`, one stat() per file.
+  On a database that was vacuumed there are half as many files again: it took 214 ms once.
 - **Alerts that were missed** are short ones whose noise broke the `for` span, as many as with `for`
   alone. **The index that is wider than needed** has one column more than the one that was expected.
-- Shapes and method of the forecasts, and schema and advice of the indexes, are by the same authors.
+- Shapes and method of the forecasts, and schema and advice of the indexes, have the same authors.
 """
 
 
