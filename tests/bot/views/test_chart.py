@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.blocks import Message
@@ -159,6 +159,6 @@ def any_chart(draw: st.DrawFn) -> Chart:
 
 
 @given(charts=st.lists(any_chart(), max_size=3))
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_slack_takes_whatever_a_chart_holds(charts: list[Chart]) -> None:
     assert problems(Message(text="x", blocks=tuple(chart_blocks(charts)))) == []
