@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, model_validator
 
+from jobs.asked_databases import asked_databases
 from jobs.digest import Period
 from jobs.digest_facts import digest_of
 from jobs.digest_words import as_answer
-from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk
+from jobs.operation import Answer, Context, Kind, Operation, Risk
 
 # A forecast of all sizes and a week of a hundred databases are more than an ack waits for.
 PATIENCE: Final = timedelta(seconds=45)
@@ -36,12 +37,7 @@ class Params(BaseModel, extra="forbid"):
 
 async def answer(context: Context, params: Params) -> Answer:
     """The digest of a period that ends now."""
-    wanted = [context.database] if params.database else list(context.databases.values())
-    if not wanted:
-        raise JobError(
-            "There is no database in the inventory.",
-            next_step="Name one there: twokey.example.yml shows how.",
-        )
+    wanted = asked_databases(context, params.database)
     async with context.store.begin() as conn:
         return as_answer(await digest_of(conn, wanted, params.period, context.now))
 

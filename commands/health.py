@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
+from jobs.asked_databases import asked_databases
 from jobs.health_history import History, history_of, values_of
 from jobs.health_state import HealthState, health_states, role_of
 from jobs.health_status import (
@@ -28,7 +29,6 @@ from jobs.operation import (
     Chart,
     ChartKind,
     Context,
-    JobError,
     Kind,
     Operation,
     Risk,
@@ -56,12 +56,7 @@ class Params(BaseModel, extra="forbid"):
 
 async def answer(context: Context, params: Params) -> Answer:
     """One database in full, or one line for each, the worst first."""
-    wanted = [context.database] if params.database else list(context.databases.values())
-    if not wanted:
-        raise JobError(
-            "There is no database in the inventory.",
-            next_step="Name one there: twokey.example.yml shows how.",
-        )
+    wanted = asked_databases(context, params.database)
     async with context.store.begin() as conn:
         known = await health_states(conn, wanted)
         if not params.database:

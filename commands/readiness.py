@@ -7,9 +7,10 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
+from jobs.asked_databases import asked_databases
 from jobs.backup_state import states
 from jobs.health_state import health_states
-from jobs.operation import Answer, Context, JobError, Kind, Operation, Risk, Table
+from jobs.operation import Answer, Context, Kind, Operation, Risk, Table
 from jobs.readiness import Readiness, readiness, worst_first
 from jobs.readiness_backups import Item
 from jobs.readiness_checks import Check
@@ -32,12 +33,7 @@ class Params(BaseModel, extra="forbid"):
 
 async def answer(context: Context, params: Params) -> Answer:
     """The checklist of one database, or one line for each, the worst first."""
-    wanted = [context.database] if params.database else list(context.databases.values())
-    if not wanted:
-        raise JobError(
-            "There is no database in the inventory.",
-            next_step="Name one there: twokey.example.yml shows how.",
-        )
+    wanted = asked_databases(context, params.database)
     async with context.store.begin() as conn:
         known = await states(conn, wanted, context.now)
         health = await health_states(conn, wanted)

@@ -13,6 +13,7 @@ import asyncpg
 
 from approvals.in_force import Policies
 from jobs.operation import Database, JobError, Reader, Session
+from postgres.connect import close
 from store.connect import Store
 from store.quick import Quick
 
@@ -83,7 +84,7 @@ class LiveReader:
             try:
                 yield conn
             finally:
-                await _closed(conn)
+                await close(conn, seconds=CLOSE_SECONDS_MAX)
         except TimeoutError as error:
             raise JobError(
                 f"{self._database.name} did not answer within {seconds:g} s.",
@@ -102,13 +103,6 @@ class LiveReader:
     async def _rows(self, query: str, args: tuple[object, ...]) -> list[Mapping[str, Any]]:
         # No transaction of our own: one statement in a session that only reads.
         return [dict(row) for row in await self._quick.rows(query, args)]
-
-
-async def _closed(conn: asyncpg.Connection) -> None:
-    try:
-        await conn.close(timeout=CLOSE_SECONDS_MAX)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        conn.terminate()
 
 
 def _settings(limit: timedelta) -> dict[str, str]:

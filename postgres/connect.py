@@ -38,7 +38,12 @@ async def connection(target: Target, database: str | None = None) -> AsyncIterat
     try:
         yield conn
     finally:
-        try:
-            await conn.close(timeout=CLOSE_SECONDS_MAX)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            conn.terminate()
+        await close(conn, seconds=CLOSE_SECONDS_MAX)
+
+
+async def close(conn: asyncpg.Connection, *, seconds: float) -> None:
+    """Say goodbye to the server within `seconds`, else hang up."""
+    try:
+        await conn.close(timeout=seconds)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        conn.terminate()
