@@ -58,7 +58,6 @@ from bot.deciding import Caller
 from bot.desk import Desk
 from bot.listeners.guard import ANSWER_SECONDS_MAX
 from bot.turns import turn
-from jobs.operation import Kind
 from postgres.errors import PostgresError
 from store.deliveries import reserved
 
@@ -167,7 +166,7 @@ Work = Callable[[Desk, Call], Awaitable[Answer]]
 async def _ask(desk: Desk, call: Call) -> Answer:
     body = _taken(call, AskBody)
     asked = call_of(body, desk.operations)
-    if asked.operation.kind is Kind.QUERY:
+    if asked.operation.is_query(asked.params):
         raise BadInputError(
             f"{asked.operation.name} only reads: nobody has to agree to it.",
             next_step="Ask it with POST /api/queries.",
@@ -183,7 +182,7 @@ async def _ask(desk: Desk, call: Call) -> Answer:
 
 async def _query(desk: Desk, call: Call) -> Answer:
     asked = call_of(_taken(call, QueryBody), desk.operations)
-    if asked.operation.kind is not Kind.QUERY:
+    if not asked.operation.is_query(asked.params):
         raise BadInputError(
             f"{asked.operation.name} changes something, so others must agree.",
             next_step="Ask for it with POST /api/requests.",

@@ -49,7 +49,7 @@ from bot.views.deny import deny_modal
 from bot.views.details import details_modal
 from bot.voters import electorate
 from bot.windows import Windows
-from jobs.operation import Answer, Kind, Operation
+from jobs.operation import Answer, Operation
 from store.connect import Store
 
 # How long a slow look is waited for before Slack is told that it goes on: Slack gives 3 s.
@@ -142,7 +142,7 @@ class Desk:
         if asked.database:
             self.inventory.database(asked.database)
         person = await self.person(typed.team, typed.user)
-        if asked.operation.kind is Kind.QUERY:
+        if asked.operation.is_query(asked.params):
             return await self.answered(asked, typed.later)
         caller = Caller(person=person, door=Door.SLACK, delivery=typed.delivery)
         decision = await self.ask(asked, caller, channel=typed.channel)

@@ -165,7 +165,7 @@ class FormDesk:
             self.desk.inventory.database(asked.database)
         limit = max(self.plan_limit, operation.patience or timedelta(0))
         desk = replace(self.desk, planner=replace(self.desk.planner, limit=limit))
-        if operation.kind is Kind.QUERY:
+        if operation.is_query(given.params):
             message = await desk.answered(asked)
             return Came(view=result_window(f"/db {operation.name}", message), message=message)
         caller = Caller(person=person, door=Door.SLACK, delivery=sent.delivery)

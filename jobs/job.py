@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from jobs.operation import Mode
 from jobs.progress import Progress
+from jobs.pulse import Leash
 from jobs.reader import LiveContext
 from jobs.steps import Body, Steps
 
@@ -23,6 +24,12 @@ class LiveJob(LiveContext):
     run_key: str
     steps: Steps
     progress: Progress
+    leash: Leash
+
+    @property
+    def is_paused(self) -> bool:
+        """See `jobs.operation.Job.is_paused`."""
+        return bool(self.leash.paused_by)
 
     async def step(
         self, name: str, body: Body, *, mode: Mode, time_limit: timedelta, attempts: int = 1

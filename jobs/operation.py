@@ -21,6 +21,7 @@ from approvals.words import ExplainedError
 from jobs.backup_settings import BackupSettings
 from jobs.drawing import Role
 from jobs.health_settings import MonitoringSettings, Node
+from jobs.migration_settings import MigrationSettings
 
 
 class Kind(StrEnum):
@@ -105,6 +106,7 @@ class Database:
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     region: str = ""
     replicas: tuple[Node, ...] = ()  # the other servers of its cluster
+    migrations: MigrationSettings = field(default_factory=MigrationSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +334,11 @@ class Job(Context, Protocol):
         """
         ...
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person has asked this run to wait, and nobody yet to go on."""
+        ...
+
     async def report(self, text: str, *, fraction: float | None = None) -> None:
         """Tell how it goes. Cheap: the runner limits the rate. `fraction` is 0 to 1."""
         ...
@@ -364,9 +371,13 @@ class Operation:
     The fields of `params`, in their order, are what one types after the name; a field
     called `database` names the target, which the shell looks up in the inventory.
 
-    A query has `answer`; a change has `plan` and `run`.
+    A query has `answer`; a change has `plan` and `run`. A change with `reads` and `answer`
+    only reads with the parameters of which `reads` says so, and is answered as a query then.
 
     `risk` is the worst that it can do; `lesser_risks` are what a plan of it may say instead.
+
+    The run of one that `is_pausable` looks at `Job.is_paused` between its parts; its card has a
+    button for that.
 
     One that `is_beside` neither waits for another change of its database nor makes it wait: what
     ends a session must not queue behind the run that the session holds up.
@@ -399,3 +410,9 @@ class Operation:
     is_beside: bool = False
     patience: timedelta | None = None
     is_cached: bool = False
+    reads: Callable[[Any], bool] | None = None
+    is_pausable: bool = False
+
+    def is_query(self, params: BaseModel) -> bool:
+        """Whether these parameters ask for an answer, and not for a change."""
+        return self.kind is Kind.QUERY or (self.reads is not None and self.reads(params))

@@ -34,6 +34,7 @@ class Leash:
         self.claim = claim
         self.reason: Interrupt | None = None
         self.by = ""
+        self.paused_by = ""  # who asked the body to wait; '' for nobody
         self.pulled = asyncio.Event()
 
     def pull(self, reason: Interrupt, *, by: str = "") -> None:
@@ -99,8 +100,10 @@ class Pulse:
                 self._beaten = now
             seen = await runs.look(conn, ids, worker=self._worker)
         for leash in leashes.values():
-            epoch, cancel_by = seen.get(leash.claim.run_id, (0, ""))
-            if epoch != leash.claim.epoch:
+            run = seen.get(leash.claim.run_id)
+            if run is None or run.epoch != leash.claim.epoch:
                 leash.pull(Interrupt.FENCED)
-            elif cancel_by:
-                leash.pull(Interrupt.CANCELLED, by=cancel_by)
+                continue
+            leash.paused_by = run.paused_by
+            if run.cancel_by:
+                leash.pull(Interrupt.CANCELLED, by=run.cancel_by)

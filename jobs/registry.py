@@ -39,4 +39,6 @@ def _flaw(operation: object, found: Mapping[str, Operation]) -> str | None:
         return "a query needs answer="
     if operation.kind is Kind.CHANGE and (operation.plan is None or operation.run is None):
         return "a change needs plan= and run="
+    if operation.reads is not None and (operation.kind is Kind.QUERY or operation.answer is None):
+        return "reads= is for a change that has answer= as well"
     return None

@@ -151,6 +151,7 @@ class Runner:
                     run_key=f"run-{run.id}",
                     steps=steps,
                     progress=progress,
+                    leash=leash,
                 )
                 result = await self._run(call, job, leash)
         except asyncio.CancelledError as stopped:

@@ -201,7 +201,7 @@ BEAT: Final = sa.text("""
 """)
 
 LOOK: Final = sa.text("""
-    SELECT id, epoch, cancel_by
+    SELECT id, epoch, cancel_by, paused_by
       FROM runs
      WHERE id = ANY(:ids)
        AND worker = :worker
@@ -217,6 +217,16 @@ CANCEL: Final = sa.text("""
     RETURNING id
 """)
 
+PAUSE: Final = sa.text("""
+    UPDATE runs
+       SET paused_by = :by
+     WHERE id = :run_id
+       AND (state = 'running' OR (state = 'queued' AND started_at IS NOT NULL))
+       AND (paused_by = '') <> (:by = '')
+       AND cancel_by = ''
+    RETURNING id
+""").bindparams(sa.bindparam("by", type_=sa.Text()))
+
 COUNTS: Final = sa.text("""
     SELECT state, count(*) AS runs, min(queued_at) AS oldest
       FROM runs
@@ -226,6 +236,15 @@ COUNTS: Final = sa.text("""
 
 LOG_LINE: Final = sa.text("INSERT INTO run_log (run_id, at, line) VALUES (:run_id, :now, :line)")
 LINE_CHARS_MAX: Final = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a worker's pulse sees of a run; '' where nobody asked for it."""
+
+    epoch: int
+    cancel_by: str
+    paused_by: str
 
 
 async def load(conn: AsyncConnection, run_id: RunId) -> Run | None:
@@ -323,10 +342,13 @@ async def beat(conn: AsyncConnection, run_ids: Sequence[RunId], *, worker: str) 
 
 async def look(
     conn: AsyncConnection, run_ids: Sequence[RunId], *, worker: str
-) -> Mapping[RunId, tuple[int, str]]:
-    """Epoch and canceller ('' for none) of those of these runs that are still the worker's."""
+) -> Mapping[RunId, Seen]:
+    """Those of these runs that are still the worker's."""
     rows = await conn.execute(LOOK, {"ids": list(run_ids), "worker": worker})
-    return {RunId(row.id): (row.epoch, row.cancel_by) for row in rows}
+    return {
+        RunId(row.id): Seen(epoch=row.epoch, cancel_by=row.cancel_by, paused_by=row.paused_by)
+        for row in rows
+    }
 
 
 async def request_cancel(conn: AsyncConnection, run_id: RunId, by: str) -> bool:
@@ -336,6 +358,14 @@ async def request_cancel(conn: AsyncConnection, run_id: RunId, by: str) -> bool:
     waits for a person, or is being cancelled already.
     """
     return (await conn.execute(CANCEL, {"run_id": run_id, "by": by})).one_or_none() is not None
+
+
+async def request_pause(conn: AsyncConnection, run_id: RunId, by: str) -> bool:
+    """Ask a begun run to wait, or with '' to go on; its worker sees it within a second.
+
+    False when it does so already, has not begun, has ended, or is being cancelled.
+    """
+    return (await conn.execute(PAUSE, {"run_id": run_id, "by": by})).one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,7 @@ runs = sa.Table(
     _at("heartbeat_at", nullable=True),
     _at("ended_at", nullable=True),
     sa.Column("cancel_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("paused_by", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", JSONB, nullable=False),
     sa.Column("outcome", JSONB, nullable=False),  # answer, or problem and next_step
     # It neither waits for other runs of its database nor makes them wait.
@@ -607,4 +608,116 @@ sizes = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger),
     sa.Index("sizes_day", "day"),
+)
+
+# What our runs have applied; the database's own bookkeeping says what is applied now.
+applied_migrations = sa.Table(
+    "applied_migrations",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("tool", sa.Text, nullable=False),  # postgres.migrate.words.Tool
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("down_sha256", sa.Text, nullable=False),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    _at("applied_at"),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+    _at("rolled_back_at", nullable=True),
+    sa.Column("rolled_back_by", sa.BigInteger, sa.ForeignKey("requests.id")),
+    sa.Index("applied_migrations_of", "database", "version", sa.text("applied_at DESC")),
+    sa.Index(
+        "applied_migrations_once", "request_id", "version", unique=True,
+        postgresql_where=sa.text("request_id IS NOT NULL AND rolled_back_at IS NULL"),
+    ),
+)  # fmt: skip
+
+# Rehearsals on restored copies. `subject`: hash of what was rehearsed, in which order.
+rehearsals = sa.Table(
+    "rehearsals",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    _at("at"),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("backup_id", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("data_bytes", sa.BigInteger, nullable=False),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index("rehearsals_of", "database", "subject", sa.text("at DESC")),
+)
+
+# Data that was kept instead of dropped. `kept`: where it stands now, as schema.name.
+kept_aside = sa.Table(
+    "kept_aside",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),  # table, column, rows
+    sa.Column("original", sa.Text, nullable=False),
+    sa.Column("kept", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.BigInteger),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    _at("at"),
+    _at("until"),
+    _at("told_at", nullable=True),
+    _at("ended_at", nullable=True),
+    sa.Column("ended_by", sa.BigInteger, sa.ForeignKey("requests.id")),
+    sa.Column("outcome", sa.Text, nullable=False, server_default=""),  # dropped, put back
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index(
+        "kept_aside_of", "database", "until", postgresql_where=sa.text("ended_at IS NULL")
+    ),
+    sa.Index(
+        "kept_aside_once", "database", "kept", unique=True,
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)  # fmt: skip
+
+# After a change: is the picture worse than before it? before, seen: {metric: number}.
+watches = sa.Table(
+    "watches",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # watching, fine, worse
+    _at("at"),
+    _at("until"),
+    _at("ended_at", nullable=True),
+    sa.Column("before", JSONB, nullable=False),
+    sa.Column("seen", JSONB, nullable=False),
+    sa.Column("undo", JSONB, nullable=False),  # {operation, params} of the way back, or {}
+    sa.Index("watches_once", "request_id", unique=True),
+    sa.Index("watches_open", "database", postgresql_where=sa.text("state <> 'fine'")),
+)
+
+# The phases of a declared change that have been done, in order.
+change_phases = sa.Table(
+    "change_phases",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    _at("at"),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index("change_phases_of", "database", "change", "id"),
+    sa.Index(
+        "change_phases_once",
+        "request_id",
+        "change",
+        "phase",
+        unique=True,
+        postgresql_where=sa.text("request_id IS NOT NULL"),
+    ),
 )

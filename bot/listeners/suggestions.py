@@ -24,7 +24,6 @@ from bot.replies import Replies
 from bot.slack import SlackError
 from bot.suggesting import LOOK_AGAIN, SUGGEST, Call
 from bot.views.windows import result_window
-from jobs.operation import Kind
 
 Body = dict[str, Any]
 _QUIET: Final = Message(text="", blocks=())
@@ -91,7 +90,7 @@ class SuggestionListeners:
             params = operation.params.model_validate(call.params)
         except ValidationError:
             params = None
-        if params is None or operation.kind is not Kind.QUERY:
+        if params is None or not operation.is_query(params):
             raise RefusedError(
                 f"/db {call.operation} is asked otherwise by the Twokey that runs now.",
                 next_step=f"Type it again: {operation.example}",

@@ -57,7 +57,7 @@ _TABLE_KINDS: Final = frozenset({"r", "p", "S"})
 # What a tool's own bookkeeping puts there belongs to no declared schema.
 BOOKKEEPING: Final = frozenset(
     {"alembic_version", "_prisma_migrations", "flyway_schema_history", "schema_migrations",
-     "twokey_audit"}
+     "twokey_audit", "twokey_migrate", "twokey_aside"}
 )  # fmt: skip
 
 

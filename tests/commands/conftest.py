@@ -67,6 +67,7 @@ class DirectJob:
     policies: Any = None
     databases: Mapping[str, Database] = field(default_factory=dict)
     now: datetime = NOW
+    is_paused: bool = False
     said: list[str] = field(default_factory=list)
     steps: list[tuple[str, Mode]] = field(default_factory=list)
 
