@@ -20,6 +20,8 @@ from bot.anchoring import AnchorPlace, AnchorsEntry
 from bot.backup_entries import EXAMPLES as BACKUP_EXAMPLES
 from bot.backup_entries import BackupsEntry, settings_of
 from bot.entry_values import SlackChannel, Strict, Text
+from bot.migration_entries import EXAMPLES as MIGRATION_EXAMPLES
+from bot.migration_entries import MigrationsEntry, migrations_of
 from bot.monitoring_entries import EXAMPLES as MONITORING_EXAMPLES
 from bot.monitoring_entries import MonitoringEntry, ReplicaEntry, monitoring_of
 from bot.redact import remember_secrets
@@ -55,6 +57,7 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         "critical_queries": "critical_queries: [{name: orders exist, sql: SELECT 1 FROM orders}]",
         **BACKUP_EXAMPLES,
         **MONITORING_EXAMPLES,
+        **MIGRATION_EXAMPLES,
     }
 )
 
@@ -88,6 +91,7 @@ class _Entry(Strict):
     critical_queries: tuple[_Query, ...] = ()
     backups: BackupsEntry | None = None
     monitoring: MonitoringEntry | Literal[False] | None = None
+    migrations: MigrationsEntry | None = None
     region: str = ""
     replicas: Annotated[tuple[ReplicaEntry, ...], Field(max_length=_REPLICAS_MAX)] = ()
 
@@ -164,6 +168,7 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
         name: _database(name, entry, path=path, environ=environ)
         for name, entry in content.databases.items()
     }
+    _check_before(databases, path)
     return Inventory(
         path=path,
         policy=folder / content.policy.expanduser(),
@@ -174,6 +179,18 @@ def parse_inventory(text: str, *, path: Path, environ: Mapping[str, str]) -> Inv
         ),
         anchors=AnchorPlace.of(content.anchors, folder=folder) if content.anchors else None,
     )
+
+
+def _check_before(databases: Mapping[str, Database], path: Path) -> None:
+    """A migration is tried elsewhere first: in a database that there is, and another one."""
+    for name, database in databases.items():
+        strange = [one for one in database.migrations.before if one not in databases or one == name]
+        if strange:
+            key = f"databases.{name}.migrations.before"
+            raise _wrong(
+                path, key, f"{strange[0]} is no other database of this file",
+                MIGRATION_EXAMPLES["before"],
+            )  # fmt: skip
 
 
 def _dsns_of(database: Database) -> list[SecretStr]:
@@ -258,6 +275,7 @@ def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str
         ),
         backups=_backups(name, entry.backups, path=path, environ=environ),
         monitoring=_monitoring(name, entry.monitoring, path=path, environ=environ),
+        migrations=migrations_of(entry.migrations, folder=path.parent),
         region=entry.region,
         replicas=_replicas(name, entry.replicas, path=path, environ=environ),
     )
