@@ -27,6 +27,8 @@ from jobs.alerts import NAMES
 from jobs.away import in_rounds, is_away
 from jobs.backup_state import DatabaseState, states
 from jobs.operation import Database
+from jobs.watching import NAME as WORSE_AFTER_CHANGE
+from jobs.watching import verdict, watch_signals
 from store.alert_states import load_states
 from store.alerts import forget_alerts, look_alone, our_firing_alerts
 from store.connect import Store
@@ -39,6 +41,7 @@ from store.silences import (
     keep_silence_of_run,
     runs_at_work,
 )
+from store.watches import WatchRow, change_watch, forget_watches, open_watches
 
 log: Final = logging.getLogger("twokey.alerts")
 
@@ -53,7 +56,9 @@ RUN_GRACE: Final = timedelta(minutes=5)
 RUN_SILENCE_MAX: Final = timedelta(hours=24)
 _RUNS_MAX: Final = 500
 # They leave the server alone, or should be seen in what it does then.
-_BESIDES: Final = frozenset({"prune", "restore-confirm", "drop-index"})
+_BESIDES: Final = frozenset(
+    {"prune", "restore-confirm", "drop-index", "migrate", "change", "backfill", "rehearse"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,7 @@ class _World:
     incidents: Mapping[str, IncidentRow]
     nodes: Mapping[str, Sequence[NodeRow]]
     backups: Mapping[str, DatabaseState]
+    watches: Mapping[str, Sequence[WatchRow]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +129,13 @@ class Watch:
         nodes: dict[str, list[NodeRow]] = {}
         for node in await nodes_of(conn, list(self.inventory.databases)):
             nodes.setdefault(node.database, []).append(node)
+        watched: dict[str, list[WatchRow]] = {}
+        for watch in await open_watches(conn):
+            watched.setdefault(watch.database, []).append(watch)
         known = await states(conn, self.inventory.databases.values(), now)
         return _World(
             memories=memories, rows=rows, silences=silences, incidents=incidents, nodes=nodes,
-            backups={state.database.name: state for state in known},
+            backups={state.database.name: state for state in known}, watches=watched,
         )  # fmt: skip
 
     def _names(self, world: _World) -> Sequence[str]:
@@ -145,6 +154,7 @@ class Watch:
             if not decision.is_empty:
                 async with conn.begin_nested():
                     await store_decision(conn, decision, database, world.incidents.get(name), now)
+            await _watched(conn, world.watches.get(name, ()), decision, now)
         except Exception as error:
             if is_away(error):
                 raise
@@ -162,6 +172,7 @@ class Watch:
             for what, read in (
                 ("metrics", lambda: metric_signals(servers)),
                 ("backups", lambda: backup_signals(state, servers.primary, now)),
+                ("changes", lambda: watch_signals(world.watches.get(name, ()), servers, now)),
             ):
                 found = self._read(f"{name}: {what}", read)
                 signals += found or ()
@@ -173,7 +184,7 @@ class Watch:
             rows=world.rows.get(name, {}),
             silences=tuple(world.silences.get(name, ())),
             incident=world.incidents.get(name),
-            unread=lambda alert: ("backups" if alert in NAMES else "metrics") in unread,
+            unread=lambda alert: _read_with(alert) in unread,
         )
 
     def _read(self, what: str, read: Callable[[], Iterator[Signal]]) -> list[Signal] | None:
@@ -193,6 +204,24 @@ class Watch:
             log.error("Alerts cannot be looked at (%s); the others are.", what, exc_info=error)
 
 
+def _read_with(alert: str) -> str:
+    """Which look an alert comes from."""
+    if alert == WORSE_AFTER_CHANGE:
+        return "changes"
+    return "backups" if alert in NAMES else "metrics"
+
+
+async def _watched(
+    conn: AsyncConnection, watches: Sequence[WatchRow], decision: Decision, now: datetime
+) -> None:
+    """What a look found of the changes that are watched."""
+    firing = {standing.key for standing in decision.firing}
+    for watch in watches:
+        key = (WORSE_AFTER_CHANGE, f"request {watch.request_id}")
+        if state := verdict(watch, is_firing=key in firing, now=now):
+            await change_watch(conn, watch.request_id, state=state, at=now)
+
+
 async def _silence_runs(conn: AsyncConnection, now: datetime) -> None:
     """While a run that people notice is at work, its database's servers have nothing to tell."""
     runs = await runs_at_work(conn, heard_since=now - RUN_SILENT, besides=_BESIDES, rows=_RUNS_MAX)
@@ -208,3 +237,4 @@ async def _forget(conn: AsyncConnection, now: datetime) -> None:
     await forget_alerts(conn, before=before, rows=FORGOTTEN_MAX)
     await forget_incidents(conn, before=before, rows=FORGOTTEN_MAX)
     await forget_silences(conn, before=before, rows=FORGOTTEN_MAX)
+    await forget_watches(conn, before=before)

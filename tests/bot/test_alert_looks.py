@@ -23,6 +23,7 @@ from store.connect import Store
 from store.incidents import open_incidents
 from store.silences import active_silences, add_silence, end_silence
 from store.tables import nodes
+from store.watches import WatchRow, open_watch
 from tests.bot.clock_world import INVENTORY, SATURDAY, inventory
 from tests.bot.test_alerting import HAND, Looker
 from tests.jobs.alert_world import WELL
@@ -211,3 +212,28 @@ async def test_a_look_that_takes_too_long_is_given_up(sensed: Sensed) -> None:
             async with asyncio.timeout(0.2):
                 await sensed.watch.look()
     assert await sensed.watch.look() is not None
+
+
+async def test_a_change_is_watched_until_it_is_well(sensed: Sensed) -> None:
+    begun = sensed.clock.now
+    async with sensed.store.begin() as conn:
+        request = await a_run(conn, operation="migrate", risk="disruptive")
+        await conn.execute(sa.text("UPDATE runs SET state = 'done'"))
+        await open_watch(
+            conn,
+            WatchRow(
+                database="orders", request_id=request, subject="0042 add email", state="watching",
+                at=begun, until=begun + 10 * MINUTE, before={"lock_waits": 0.0},
+                undo={"operation": "migrate", "params": {"database": "orders"}},
+            ),
+        )  # fmt: skip
+    (told,) = await sensed.lives(4 * MINUTE, lock_waits=30)
+    assert f"orders is worse than before request {request} (0042 add email)" in told
+    assert await sensed.rows("SELECT state FROM watches") == [("worse",)]
+    incident = await sensed.stands()
+    assert incident is not None
+    assert [each.text for each in suggestions_of(incident.firing[0].detail)] == ["Take it back"]
+    (over,) = await sensed.lives(8 * MINUTE, lock_waits=0)
+    assert over.startswith("done ")
+    assert await sensed.rows("SELECT state FROM watches") == [("fine",)]
+    assert await sensed.stands() is None
