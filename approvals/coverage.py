@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from itertools import product
 from typing import Final
 
+from approvals.counting import count_text
 from approvals.proof import Holds, Proof, unproven
 from approvals.rules import Policy
 from approvals.spaces import Space
@@ -16,6 +17,7 @@ FALLS: Final = "nothing falls through"
 _DEAD_CLAIM: Final = "every rule decides about something"
 _FALLS_CLAIM: Final = "every request meets a rule, if only one that refuses on purpose"
 _SHOWN_MAX: Final = 12
+_KINDS_SHOWN_MAX: Final = 6
 Place = tuple[int, ...]
 Block = tuple[frozenset[int], ...]
 
@@ -111,9 +113,15 @@ def _within(block: Sequence[AbstractSet[int]], places: AbstractSet[Place]) -> bo
     return all(place in places for place in product(*block))
 
 
+def _any_of(kinds: Sequence[str]) -> str:
+    more = len(kinds) - _KINDS_SHOWN_MAX
+    said = " or ".join(kinds[:_KINDS_SHOWN_MAX])
+    return f"{said} (and {count_text(more, 'more kind')})" if more > 0 else said
+
+
 def _text(space: Space, block: Block) -> str:
     parts = [
-        " or ".join(str(part[number]) for number in sorted(numbers))
+        _any_of([str(part[number]) for number in sorted(numbers)])
         for part, numbers in zip(space.parts, block, strict=True)
         if len(numbers) < len(part)
     ]

@@ -21,6 +21,9 @@ COMBINATIONS_MAX: Final = 50_000
 _RISKS: Final = ("none", "recoverable", "disruptive", "destructive")
 _TIERS: Final = ("critical", "important", "standard", "archive")
 _SHOWN_MAX: Final = 3
+# So many values stand for a kind; that there are more of them changes nothing.
+_KEPT_MAX: Final = 12
+_FOLDED_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,54 @@ def space_of(policy: Policy, known: Known) -> Space:
         for name in names
         if name not in _DERIVED
     ]
-    return Space(parts=tuple(_kinds(part, conditions) for part in parts))
+    plain = Space(parts=tuple(_kinds(part, conditions) for part in parts))
+    if plain.is_whole:
+        return plain
+    operations, databases, *others = parts
+    together = folded([operations, *others], rules)
+    return Space(parts=(together, _kinds(databases, conditions))) if together else plain
+
+
+def folded(parts: Sequence[Sequence[Attributes]], rules: Sequence[Rule]) -> tuple[Kind, ...] | None:
+    """Several parts as one, of few kinds: what no rule tells apart any more is one.
+
+    None: the rules tell too much apart.
+
+    What plans say matters for some operations only, so most combinations of it mean the same.
+    Part after part, two beginnings are one where they fail the same rules: what is still to
+    come cannot tell them apart. A rule that has failed stays so, whatever comes.
+    """
+    groups: dict[tuple[bool, ...], list[Attributes]] = {(True,) * len(rules): [{}]}
+    for part in parts:
+        names = {name for value in part for name in value}
+        mine = [[each for each in rule.when if each.name in names] for rule in rules]
+        named = {condition.name for conditions in mine for condition in conditions}
+        # The shortest first: what has no such attribute stands for what has one to no effect.
+        met = [
+            (
+                {name: value[name] for name in value if name in named},
+                [all(condition.holds(value) for condition in conditions) for conditions in mine],
+            )
+            for value in sorted(part, key=len)
+        ]
+        after: dict[tuple[bool, ...], list[Attributes]] = {}
+        for said, values in groups.items():
+            for short, holds in met:
+                both = tuple(a and b for a, b in zip(said, holds, strict=True))
+                _add(after.setdefault(both, []), [{**value, **short} for value in values])
+        if len(after) > _FOLDED_MAX:
+            return None
+        groups = after
+    return tuple(Kind(values=tuple(values)) for values in groups.values())
+
+
+def _add(kept: list[Attributes], more: Iterable[Attributes]) -> None:
+    """Keep those that are not one of the kept with something besides that does not matter."""
+    for value in more:
+        if len(kept) >= _KEPT_MAX:
+            return
+        if not any(each.items() <= value.items() for each in kept):
+            kept.append(value)
 
 
 def told(attributes: Attributes) -> str:

@@ -6,8 +6,10 @@ at random, and keep their own account of who had a hand in what.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
@@ -31,8 +33,8 @@ from approvals.machine import decide
 from approvals.own_hand import no_self_approval
 from approvals.policy_file import parse_policy
 from approvals.proof import Budget, Holds
-from approvals.rules import Delegation, Policy
-from approvals.spaces import Known, space_of
+from approvals.rules import Attributes, Delegation, Policy
+from approvals.spaces import Known, folded, space_of
 from approvals.tally import standing_votes
 from approvals.words import (
     Care,
@@ -299,3 +301,46 @@ def granted(policy: Policy, request: Request, authors: set[PersonId]) -> None:
     rule = policy.rule_for(request.attributes)
     event(f"granted by {len(others)} others")
     assert others or (rule and not rule.gates)
+
+
+VALUES = ("a", "b", "c")
+NAMES = ("operation", "kind", "phase", "checklist")
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(NAMES),
+            st.lists(st.sampled_from(VALUES), min_size=1, max_size=2, unique=True),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_parts_that_are_folded_into_one_meet_the_same_rules(
+    whens: list[dict[str, list[str]]],
+) -> None:
+    rules = [
+        {"name": f"r{number}", "when": when, "gates": [], **({} if when else {"fallback": True})}
+        for number, when in enumerate(whens)
+    ]
+    policy = parse_policy({"rules": rules}).values
+    parts: list[list[Attributes]] = [
+        [*({name: value} for value in VALUES), {}] for name in NAMES
+    ]  # fmt: skip
+
+    def met(attributes: Attributes) -> tuple[bool, ...]:
+        return tuple(rule.matches(attributes) for rule in policy.rules)
+
+    whole = {met(joined(place)) for place in product(*parts)}
+    kinds = folded(parts, policy.rules)
+    assert kinds is not None
+    assert {met(kind.first) for kind in kinds} == whole
+    assert len(kinds) == len(whole)
+    for kind in kinds:
+        assert {met(value) for value in kind.values} == {met(kind.first)}
+
+
+def joined(place: Iterable[Attributes]) -> Attributes:
+    return {name: value for part in place for name, value in part.items()}
