@@ -34,6 +34,9 @@ class Migration:
     `checksum`: as its tool keeps it ('' where it keeps none). `sha256`: of the up SQL's bytes,
     `down_sha256` of the down SQL's ('' without one). `is_transactional`: what the file or its
     tool says; None: its statements decide. `path`: the file that a person would open.
+    `book_before` and `book_after`: the versions that the tool's table holds before and after it,
+    where the table holds the newest alone (Alembic, golang-migrate). `problem`: why it cannot
+    be run, with the next step; '' when it can.
     """
 
     tool: Tool
@@ -48,6 +51,9 @@ class Migration:
     is_transactional: bool | None = None
     down_is_transactional: bool | None = None
     is_repeatable: bool = False
+    book_before: tuple[str, ...] = ()
+    book_after: tuple[str, ...] = ()
+    problem: str = ""
 
     @property
     def title(self) -> str:
@@ -229,9 +235,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookEntry:
-    """A line of a tool's bookkeeping. `is_complete` False: begun, and not known to have ended."""
+    """A line of a tool's bookkeeping. `is_complete` False: begun, and not known to have ended.
+
+    `covers_earlier`: everything before this version counts as applied too, as with a tool that
+    keeps the newest version alone. `is_baseline`: it says so of a version that needs no file.
+    """
 
     version: str
     checksum: str = ""
     is_complete: bool = True
     name: str = ""
+    covers_earlier: bool = False
+    is_baseline: bool = False
