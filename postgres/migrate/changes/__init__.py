@@ -1,0 +1,1 @@
+"""Declared changes: expand, migrate, contract and shadow columns out of a file of YAML."""
