@@ -1,4 +1,4 @@
-"""PostgreSQL clusters with something in them, for the demo: a shop and its reports."""
+"""PostgreSQL clusters with something in them, for the demo: a shop, its reports, its trials."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ SECONDS_MAX: Final = 60
 INCREMENTAL_SINCE: Final = 17  # pg_basebackup --incremental, which needs summaries of the WAL
 READY_MARK: Final = "twokey-demo-ready"
 
-# A shop that is large enough for a backup to take a moment and small enough for a laptop.
-SHOP: Final = """
+_SHOP: Final = """
     CREATE TABLE customers (
         id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         email text NOT NULL UNIQUE,
@@ -39,15 +38,19 @@ SHOP: Final = """
     );
     INSERT INTO customers (email, since)
     SELECT format('customer%s@shop.example', n), date '2020-01-01' + n % 2000
-      FROM generate_series(1, 20000) AS n;
+      FROM generate_series(1, {customers}) AS n;
     INSERT INTO orders (customer_id, status, total_cents, placed_at, note)
-    SELECT n % 20000 + 1, (ARRAY['paid', 'sent', 'open'])[n % 3 + 1], n * 37 % 90000,
+    SELECT n % {customers} + 1, (ARRAY['paid', 'sent', 'open'])[n % 3 + 1], n * 37 % 90000,
            timestamptz '2025-01-01 00:00+00' + n * interval '3 minutes', repeat(md5(n::text), 8)
-      FROM generate_series(1, 150000) AS n;
+      FROM generate_series(1, {orders}) AS n;
     INSERT INTO payments
     SELECT id, total_cents, placed_at + interval '1 minute' FROM orders WHERE status <> 'open';
     ANALYZE;
 """
+# Large enough for a backup to take a moment and small enough for a laptop.
+SHOP: Final = _SHOP.format(customers=20_000, orders=150_000)
+# Where a change is tried first.
+SMALL_SHOP: Final = _SHOP.format(customers=200, orders=1_000)
 REPORTS: Final = """
     CREATE TABLE daily_sales (day date PRIMARY KEY, cents bigint NOT NULL);
     INSERT INTO daily_sales
@@ -55,7 +58,16 @@ REPORTS: Final = """
     ANALYZE;
 """
 EXTENSIONS: Final = "CREATE EXTENSION pg_stat_statements; CREATE EXTENSION amcheck"
-CONTENTS: Final[Mapping[str, str]] = MappingProxyType({"orders": SHOP, "reports": REPORTS})
+# The databases of each cluster, and what is in them.
+CONTENTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "orders": {"orders": SHOP},
+        "reports": {"reports": REPORTS},
+        "trials": {"orders_staging": SMALL_SHOP, "orders_dev": SMALL_SHOP},
+    }
+)
+# The team's own folders, as they would be in its repository.
+TEAM: Final = Path(__file__).parent / "shop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +93,9 @@ async def start_cluster(binaries: Binaries, home: Path, name: str) -> DemoCluste
     made = data / "PG_VERSION"
     server = open_server(binaries, data) if made.exists() else await _create(binaries, data)
     await server.start()
-    if not await _is_filled(server, name):
-        await _fill(server, name)
+    for database, content in CONTENTS[name].items():
+        if not await _is_filled(server, database):
+            await _fill(server, database, content)
     return DemoCluster(name=name, server=server)
 
 
@@ -114,7 +127,7 @@ async def _is_filled(server: Server, name: str) -> bool:
     return bool(mark == READY_MARK)
 
 
-async def _fill(server: Server, name: str) -> None:
+async def _fill(server: Server, name: str, content: str) -> None:
     """Make the database anew: an interrupted first start leaves it half filled."""
     conn = await asyncpg.connect(server.dsn(), timeout=SECONDS_MAX)
     try:
@@ -122,7 +135,7 @@ async def _fill(server: Server, name: str) -> None:
         await conn.execute(f'CREATE DATABASE "{name}"', timeout=SECONDS_MAX)
         inside = await asyncpg.connect(server.dsn(name), timeout=SECONDS_MAX)
         try:
-            await inside.execute(CONTENTS[name], timeout=SECONDS_MAX)
+            await inside.execute(content, timeout=SECONDS_MAX)
             await inside.execute(EXTENSIONS, timeout=SECONDS_MAX)
         finally:
             await inside.close()

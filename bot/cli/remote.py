@@ -179,6 +179,20 @@ def cancel(
     _plainly("cancel", number, {}, key, token_file, as_json=as_json)
 
 
+def pause(
+    number: Number, key: Key = "", token_file: TokenFile = None, as_json: JsonOption = False
+) -> None:
+    """Have a run wait, such as a backfill."""
+    _plainly("pause", number, {}, key, token_file, as_json=as_json)
+
+
+def resume(
+    number: Number, key: Key = "", token_file: TokenFile = None, as_json: JsonOption = False
+) -> None:
+    """Have a run go on that waits."""
+    _plainly("resume", number, {}, key, token_file, as_json=as_json)
+
+
 def withdraw(
     number: Number, key: Key = "", token_file: TokenFile = None, as_json: JsonOption = False
 ) -> None:
@@ -191,7 +205,7 @@ _FREE: Final = {"ignore_unknown_options": True}
 remote_app = typer.Typer()
 remote_app.command("request", context_settings=_FREE)(request)
 remote_app.command("query", context_settings=_FREE)(query)
-for _command in (requests, show, approve, deny, cancel, withdraw, review):
+for _command in (requests, show, approve, deny, cancel, pause, resume, withdraw, review):
     remote_app.command(_command.__name__)(_command)
 remote_app.command("break-glass")(break_glass)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from bot.cli.demo_inventory import CHANNEL
 from bot.cli.tour_play import (
     ANA,
     BEN,
@@ -25,7 +26,6 @@ from bot.cli.tour_play import (
     quoted,
     text_of,
 )
-from bot.cli.world import CHANNEL
 
 _SQL_SECONDS_MAX: Final = 60
 _ALERT_SECONDS_MAX: Final = 60.0

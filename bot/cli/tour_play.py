@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bot.cli.world import CHANNEL, World
+from bot.cli.demo_inventory import CHANNEL
+from bot.cli.world import World
 from sandbox.slack.actor import Delivery
 
 ANA, BEN, CLEO, DORA, OLE, GUS, EVE = (

@@ -1,4 +1,4 @@
-"""The demo's world: two clusters, a Slack to talk to, and Twokey between them."""
+"""The demo's world: three clusters, a Slack to talk to, and Twokey between them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-import yaml
 
 from approvals.words import BadInputError
 from bot.app import assembled
+from bot.cli.demo_inventory import CHANNEL, ROOT, demo_inventory
 from bot.cli.past import remember_growth
-from bot.inventory import Inventory, load_inventory
+from bot.inventory import Inventory
 from bot.outbox import Pace
 from bot.process import Twokey, utc_now
 from bot.settings import Settings
@@ -33,10 +33,8 @@ from sandbox.traffic import visitors
 from store.connect import Store
 from store.outbox import post
 
-ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS_MAX: Final = 30.0
-CHANNEL: Final = "C0ORDERS"
-CLUSTERS: Final = ("orders", "reports")
+CLUSTERS: Final = ("orders", "reports", "trials")
 
 # The stand-in keeps its messages in memory: a card of an earlier start is nowhere any more.
 OPEN_REQUESTS: Final = sa.text("""
@@ -94,11 +92,13 @@ async def demo_world(home: Path, *, port: int, by_clock: bool = True) -> AsyncIt
         clusters = await _clusters(home, stack)
         slack = await _slack(port, stack)
         settings = _settings(home, slack)
-        inventory = _inventory(home, clusters, by_clock=by_clock)
+        inventory = demo_inventory(home, clusters, by_clock=by_clock)
         store = await stack.enter_async_context(open_store(settings, os.environ))
         await _forget_posts(store)
-        await remember_growth(store, clusters)
-        await stack.enter_async_context(visitors({one.name: one.dsn for one in clusters}))
+        # Nobody visits where changes are tried.
+        visited = tuple(one for one in clusters if one.name != "trials")
+        await remember_growth(store, visited)
+        await stack.enter_async_context(visitors({one.name: one.dsn for one in visited}))
         twokey, url, stop, task = await _running(settings, inventory, store, slack)
         world = World(
             slack=slack, store=store, settings=settings, inventory=inventory,
@@ -200,72 +200,6 @@ def _settings(home: Path, slack: SlackStandIn) -> Settings:
             "slack_app_token": None,
         }
     )
-
-
-def _inventory(home: Path, clusters: tuple[DemoCluster, ...], *, by_clock: bool) -> Inventory:
-    """Write the inventory that one would write for these clusters, and read it."""
-    traits: Mapping[str, Mapping[str, object]] = {
-        "orders": {
-            "environment": "production",
-            "tier": "critical",
-            "critical_queries": [
-                {"name": "there are orders", "sql": "SELECT 1 FROM orders LIMIT 1"},
-                {
-                    "name": "every payment has its order",
-                    "sql": "SELECT count(*) FROM payments p LEFT JOIN orders o"
-                    " ON o.id = p.order_id WHERE o.id IS NULL",
-                    "expect": "0",
-                },
-            ],
-        },
-        "reports": {"environment": "staging", "tier": "standard"},
-    }
-    (home / "policy.yml").write_text((ROOT / "policy.example.yml").read_text(encoding="utf-8"))
-    databases = {
-        cluster.name: {
-            "dsn": cluster.dsn,
-            "channel": CHANNEL,
-            "backup_folder": str(home / "backups" / cluster.name),
-            "backups": _backups(cluster, by_clock=by_clock),
-            "monitoring": _monitoring(cluster, by_clock=by_clock),
-            **traits[cluster.name],
-        }
-        for cluster in clusters
-    }
-    content = {
-        "policy": "policy.yml",
-        "anchors": {"channel": "C0DBOPS", "file": "anchors.jsonl"},
-        "databases": databases,
-    }
-    (home / "twokey.yml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return load_inventory(home / "twokey.yml")
-
-
-def _backups(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
-    """WAL comes continuously, and the server may be replaced by a restored one."""
-    never = (
-        {} if by_clock else dict.fromkeys(("daily", "weekly", "monthly", "verify", "prune"), False)
-    )
-    return {
-        "archive": {"method": "receive", "slot_max": "1GB"},
-        "place": {"data": str(cluster.server.data)},
-        **never,
-    }
-
-
-def _monitoring(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
-    """As one would watch it, but that nobody has to wait half a minute to see something."""
-    sensitive = ["public.customers"] if cluster.name == "orders" else []
-    return {
-        "every": "2s",
-        "volume": {"total": "4GB"},
-        "cores": os.cpu_count() or 1,
-        "pools": [{"name": "shop", "instances": 2, "size": 10}],
-        "rules": {"LockWait": {"fire": 3, "clear": 1, "hold": "2s"}},
-        "sensitive_tables": sensitive,
-        "digest": {"channel": "C0DBOPS"} if by_clock else False,
-        "cache": "1m",
-    }
 
 
 async def _forget_posts(store: Store) -> None:
