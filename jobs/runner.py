@@ -146,6 +146,7 @@ class Runner:
                     store=given.store,
                     clock=given.clock,
                     in_force=given.policies,
+                    databases=given.databases,
                     folder=folder,
                     request_id=run.request_id,
                     run_key=f"run-{run.id}",
