@@ -135,6 +135,8 @@ class RequestRecord:
     run_state: str | None
     ways: tuple[tuple[int, ...], ...] = ()  # the sets of gates of which one must be met
     ordered: bool = False
+    paused_by: str = ""  # who asked its run to wait; '' for nobody
+    paused_at: datetime | None = None
 
     @property
     def who_must_agree(self) -> str:

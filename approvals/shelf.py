@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,7 +46,11 @@ class Shelf:
             case = Case.of(row, row["votes"], self._keys)
             policy = self._policy_of(row["policy_hash"], row["policy_body"])
             run = (RunId(row["run_id"]) if row["run_id"] else None, row["run_state"])
-            found.append(to_record(row, case.detail, case.votes, policy, run))
+            record = to_record(row, case.detail, case.votes, policy, run)
+            if row["paused_by"]:
+                by, at = row["paused_by"], row["paused_at"]
+                record = replace(record, paused_by=by, paused_at=at)
+            found.append(record)
         return found
 
     async def recent(

@@ -265,14 +265,23 @@ async def _cancel(desk: Desk, call: Call) -> Answer:
         return answers.decided(await desk.decider.cancel(call.caller, record.id))
     stopping = await desk.decider.stop_run(call.caller, record)
     told = "is told to stop" if stopping else "has ended, or is being stopped already"
-    return 200, {
-        "ok": True,
-        "noop": not stopping,
-        "why": None,
-        "problem": f"The run of request {record.id} {told}.",
-        "next_step": "It stops at its next safe point.",
-        "request": answers.brief(record),
-    }
+    return answers.told(
+        record,
+        noop=not stopping,
+        problem=f"The run of request {record.id} {told}.",
+        next_step="It stops at its next safe point.",
+    )
+
+
+async def _pause(desk: Desk, call: Call, *, go_on: bool) -> Answer:
+    body = _taken(call, DecisionBody)
+    record = await _found(desk, call)
+    await _once(desk, call, body)
+    work = desk.pausing.resume if go_on else desk.pausing.pause
+    done = await work(call.caller, record)
+    return answers.told(
+        record, noop=not done.changed, problem=done.problem, next_step=done.next_step
+    )
 
 
 async def _break_glass(desk: Desk, call: Call) -> Answer:
@@ -311,6 +320,8 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], Mapping[str, Work]], ...]] = tuple(
         (rf"/api/requests/{_ID}/approve", {"POST": partial(_vote, Verdict.APPROVE)}),
         (rf"/api/requests/{_ID}/deny", {"POST": partial(_vote, Verdict.DENY)}),
         (rf"/api/requests/{_ID}/cancel", {"POST": _cancel}),
+        (rf"/api/requests/{_ID}/pause", {"POST": partial(_pause, go_on=False)}),
+        (rf"/api/requests/{_ID}/resume", {"POST": partial(_pause, go_on=True)}),
         (rf"/api/requests/{_ID}/withdraw", {"POST": _withdraw}),
         (rf"/api/requests/{_ID}/break-glass", {"POST": _break_glass}),
         (rf"/api/requests/{_ID}/review", {"POST": _review}),

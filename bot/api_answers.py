@@ -56,6 +56,18 @@ def problem(why: str, said: str, next_step: str) -> dict[str, Any]:
     return {"why": why, "problem": redact(said), "next_step": redact(next_step)}
 
 
+def told(record: RequestRecord, *, noop: bool, problem: str, next_step: str) -> tuple[int, Json]:
+    """What a run was asked to do; `noop`: it was so already."""
+    return 200, {
+        "ok": True,
+        "noop": noop,
+        "why": None,
+        "problem": problem,
+        "next_step": next_step,
+        "request": brief(record),
+    }
+
+
 def decided(decision: Decision) -> tuple[int, Json]:
     """A decision and its status: 200 also when it was taken before."""
     status = 200 if decision.ok else STATUS[decision.why or Why.CLOSED]
@@ -91,6 +103,7 @@ def brief(record: RequestRecord) -> Json:
         "must_agree": record.who_must_agree,
         "missing": record.what_is_missing,
         "run_state": record.run_state,
+        "paused_by": record.paused_by or None,
     }
 
 

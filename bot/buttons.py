@@ -22,6 +22,8 @@ class Purpose(StrEnum):
     DENY = "deny"
     DETAILS = "details"
     CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
     # Modals, each of one person:
     REASON = "deny_reason"
     CARE = "approve_care"
@@ -51,6 +53,8 @@ _WORDS: Final = {
     Purpose.DENY: "Deny",
     Purpose.DETAILS: "Details",
     Purpose.CANCEL: "Cancel",
+    Purpose.PAUSE: "Pause",
+    Purpose.RESUME: "Resume",
     Purpose.REASON: "the window of a deny",
     Purpose.CARE: "the window of an approval",
     Purpose.PAGES: "the pages of the details",

@@ -19,7 +19,7 @@ from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
 from bot.buttons import Purpose, Seal, Shown
 from bot.digest import DIGEST
-from bot.menus import Menus
+from bot.menus import Menus, is_pausable
 from bot.outbox_rows import Row
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
@@ -75,6 +75,8 @@ def card_of(record: RequestRecord) -> Card:
         note=said,
         glass=_glass(record),
         run_state=record.run_state or "",
+        paused_by=slack_of.get(PersonId(record.paused_by), record.paused_by),
+        paused_at=record.paused_at,
         params=_params(record.plan),
         care=record.care,
     )
@@ -142,7 +144,11 @@ class Cards:
 
     def drawn(self, record: RequestRecord) -> Message:
         """A request's message with its buttons."""
-        card = replace(card_of(record), menu=self.menus.of(record))
+        card = replace(
+            card_of(record),
+            menu=self.menus.of(record),
+            is_pausable=is_pausable(record, self.menus.operations),
+        )
         return request_message(card, tokens=partial(self.token, record))
 
     def token(self, record: RequestRecord, purpose: Purpose) -> str:

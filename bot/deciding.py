@@ -145,7 +145,7 @@ class Decider:
         Raises:
             RefusedError: it is neither the caller's own, nor theirs to agree to.
         """
-        if record.run_id is None or not _may_stop(record, caller.person):
+        if record.run_id is None or not may_stop(record, caller.person):
             raise RefusedError(
                 f"Request {record.id} runs, and is not yours to stop.",
                 next_step="Ask who asked for it, or somebody who may approve it.",
@@ -208,7 +208,8 @@ def result_of(decision: Decision) -> str:
     return "noop" if decision.noop else "ok" if decision.ok else str(decision.why)
 
 
-def _may_stop(record: RequestRecord, person: Person) -> bool:
+def may_stop(record: RequestRecord, person: Person) -> bool:
+    """Whether a run is theirs to stop or to hold up: their own, or theirs to agree to."""
     groups = {group for gate in record.gates for group in gate.groups}
     users = {user for gate in record.gates for user in gate.users}
     mine = person.id in {record.asked_by, *record.authors, *users}

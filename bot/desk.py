@@ -40,6 +40,7 @@ from bot.incidents import Incidents
 from bot.inventory import Inventory
 from bot.metrics import Metrics
 from bot.opening import Opening, seen_in
+from bot.pausing import Pausing
 from bot.people import People
 from bot.planning import Planner, attributes, params_as_json
 from bot.suggesting import Suggester
@@ -272,6 +273,30 @@ class Desk:
             next_step="It stops at its next safe point; the thread says what became of it.",
         )
 
+    async def pause(self, pressed: Pressed, *, go_on: bool = False) -> Message:
+        """Have a run wait, or go on again.
+
+        Raises:
+            ExplainedError: the button is not ours, or this person may not.
+        """
+        purpose = Purpose.RESUME if go_on else Purpose.PAUSE
+        shown, _ = await self.opening.of_any_age(pressed.value, purpose, place=pressed.place)
+        return await self.pause_request(pressed, shown.request_id, go_on=go_on)
+
+    async def pause_request(
+        self, pressed: Pressed, request_id: RequestId, *, go_on: bool = False
+    ) -> Message:
+        """Have a request's run wait, or go on again.
+
+        Raises:
+            ExplainedError: there is no such request, or this person may not.
+        """
+        caller = await self.caller(pressed)
+        record = await self.cards.record(request_id)
+        work = self.pausing.resume if go_on else self.pausing.pause
+        paused = await work(caller, record)
+        return decision_message(ok=True, problem=paused.problem, next_step=paused.next_step)
+
     async def channel_of(self, value: str) -> str:
         """The channel where the card of this button stands."""
         shown = self.seal.open(value, now=None)
@@ -325,6 +350,11 @@ class Desk:
             metrics=self.metrics,
             clock=self.clock,
         )
+
+    @property
+    def pausing(self) -> Pausing:
+        """What has runs wait and go on."""
+        return Pausing(decider=self.decider, operations=self.operations)
 
     async def ask(
         self, asked: Asked, caller: Caller, *, channel: str = "", origin: Origin | None = None

@@ -96,6 +96,13 @@ class Menus:
         )
 
 
+def is_pausable(record: RequestRecord, operations: Mapping[str, Operation]) -> bool:
+    """Whether this request has a run that could wait, or waits."""
+    operation = operations.get(record.operation)
+    running = record.state is State.EXECUTING and record.run_id is not None
+    return running and operation is not None and operation.is_pausable
+
+
 def was_sent_back(record: RequestRecord) -> bool:
     """Whether a worker turned a grant back, so that it waits for votes again."""
     ending = record.detail.ending

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -68,6 +69,12 @@ async def _show(desk: Desk, _: Typed, rest: Sequence[str]) -> Message:
 async def _cancel(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
     pressed = Pressed(team=typed.team, user=typed.user, value="", delivery=typed.delivery)
     return await desk.cancel_request(pressed, _number(rest, "cancel"))
+
+
+async def _pause(word: str, desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
+    pressed = Pressed(team=typed.team, user=typed.user, value="", delivery=typed.delivery)
+    number = _number(rest, word)
+    return await desk.pause_request(pressed, number, go_on=word == "resume")
 
 
 async def _withdraw(desk: Desk, typed: Typed, rest: Sequence[str]) -> Message:
@@ -178,6 +185,10 @@ _OWN: Final[Mapping[str, _Own]] = MappingProxyType(
         ),
         "show": _own("/db show 12", "A request with its buttons", _show),
         "cancel": _own("/db cancel 12", "Cancel a request, or stop its run", _cancel),
+        "pause": _own(
+            "/db pause 12", "Have a run wait, such as a backfill", partial(_pause, "pause")
+        ),
+        "resume": _own("/db resume 12", "Have it go on", partial(_pause, "resume")),
         "withdraw": _own("/db withdraw 12", "Take your own vote back", _withdraw),
         "ack": _own("/db ack 7", "Say that you look after an incident", ack_word),
         "audit": _own("/db audit orders", "Who did what, newest first", _audit),

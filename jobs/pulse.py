@@ -34,7 +34,7 @@ class Leash:
         self.claim = claim
         self.reason: Interrupt | None = None
         self.by = ""
-        self.paused_by = ""  # who asked the body to wait; '' for nobody
+        self.paused_by = claim.paused_by  # who asked the body to wait; '' for nobody
         self.pulled = asyncio.Event()
 
     def pull(self, reason: Interrupt, *, by: str = "") -> None:

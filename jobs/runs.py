@@ -54,11 +54,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to write to a run, until the run's epoch grows."""
+    """The right to write to a run, until the run's epoch grows.
+
+    `paused_by`: who had asked it to wait when it was claimed; a life of it begins so.
+    """
 
     run_id: RunId
     epoch: int
     worker: str
+    paused_by: str = ""
 
     def params(self) -> dict[str, object]:
         """The parameters of a fenced statement."""
@@ -101,7 +105,7 @@ CLAIM: Final = sa.text("""
                   AND NOT other.beside
                   AND (other.state IN ('running', 'needs_attention')
                        OR (other.state = 'queued' AND other.started_at IS NOT NULL))))
-    RETURNING epoch
+    RETURNING epoch, paused_by
 """)
 
 # The run itself first, then whichever run holds the database that it wants.
@@ -217,16 +221,6 @@ CANCEL: Final = sa.text("""
     RETURNING id
 """)
 
-PAUSE: Final = sa.text("""
-    UPDATE runs
-       SET paused_by = :by
-     WHERE id = :run_id
-       AND (state = 'running' OR (state = 'queued' AND started_at IS NOT NULL))
-       AND (paused_by = '') <> (:by = '')
-       AND cancel_by = ''
-    RETURNING id
-""").bindparams(sa.bindparam("by", type_=sa.Text()))
-
 COUNTS: Final = sa.text("""
     SELECT state, count(*) AS runs, min(queued_at) AS oldest
       FROM runs
@@ -275,9 +269,11 @@ async def claim(
 ) -> Claim | None:
     """Make a queued run ours; None when it is not queued, or its database is not free."""
     await conn.execute(LOCK_REQUEST, {"run_id": run_id})
-    row = await conn.execute(CLAIM, {"run_id": run_id, "worker": worker, "now": now})
-    epoch = row.scalar_one_or_none()
-    return None if epoch is None else Claim(run_id=run_id, epoch=epoch, worker=worker)
+    found = await conn.execute(CLAIM, {"run_id": run_id, "worker": worker, "now": now})
+    row = found.one_or_none()
+    if row is None:
+        return None
+    return Claim(run_id=run_id, epoch=row.epoch, worker=worker, paused_by=row.paused_by)
 
 
 async def end(
@@ -358,14 +354,6 @@ async def request_cancel(conn: AsyncConnection, run_id: RunId, by: str) -> bool:
     waits for a person, or is being cancelled already.
     """
     return (await conn.execute(CANCEL, {"run_id": run_id, "by": by})).one_or_none() is not None
-
-
-async def request_pause(conn: AsyncConnection, run_id: RunId, by: str) -> bool:
-    """Ask a begun run to wait, or with '' to go on; its worker sees it within a second.
-
-    False when it does so already, has not begun, has ended, or is being cancelled.
-    """
-    return (await conn.execute(PAUSE, {"run_id": run_id, "by": by})).one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,7 @@ runs = sa.Table(
     _at("ended_at", nullable=True),
     sa.Column("cancel_by", sa.Text, nullable=False, server_default=""),
     sa.Column("paused_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("paused_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("progress", JSONB, nullable=False),
     sa.Column("outcome", JSONB, nullable=False),  # answer, or problem and next_step
     # It neither waits for other runs of its database nor makes them wait.

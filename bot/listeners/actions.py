@@ -1,4 +1,4 @@
-"""Buttons: approve, deny, details, cancel, and turning the pages of the details."""
+"""Buttons: approve, deny, details, cancel, pause, resume, and turning the pages of the details."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ APPROVE: Final = "approve"
 DENY: Final = "deny"
 DETAILS: Final = "details"
 CANCEL: Final = "cancel"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
 PAGES: Final = ("page_back", "page_next")
 _TOO_LATE: Final = frozenset({"expired_trigger_id", "exchanged_trigger_id", "invalid_trigger_id"})
 
@@ -59,6 +61,14 @@ class Buttons:
     async def cancel(self, body: Body) -> Message:
         """Cancel the request, or stop its run."""
         return await self.desk.cancel(pressed(body))
+
+    async def pause(self, body: Body) -> Message:
+        """Have its run wait."""
+        return await self.desk.pause(pressed(body))
+
+    async def resume(self, body: Body) -> Message:
+        """Have its run go on."""
+        return await self.desk.pause(pressed(body), go_on=True)
 
     async def turn(self, body: Body) -> None:
         """Another page of the details."""
@@ -96,6 +106,8 @@ def register(
     listen(DENY, buttons.deny, to=DENY, changes=False)
     listen(DETAILS, buttons.details, to=DETAILS, changes=False)
     listen(CANCEL, buttons.cancel, to=CANCEL, changes=True)
+    listen(PAUSE, buttons.pause, to=PAUSE, changes=True)
+    listen(RESUME, buttons.resume, to=RESUME, changes=True)
     for page in PAGES:
         listen("page", buttons.turn, to=page, changes=False)
     # Bolt takes the first that fits; this is for buttons of another version of ours.

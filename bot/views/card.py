@@ -64,5 +64,8 @@ class Card:
     note: str = ""  # how it ended, or why it was turned back
     glass: str = ""  # who ran it without its votes, and why
     run_state: str = ""
+    is_pausable: bool = False  # its run can be asked to wait
+    paused_by: str = ""  # who has asked it to: TEAM/USER or a name; "" for nobody
+    paused_at: datetime | None = None
     params: tuple[tuple[str, str], ...] = ()  # what was asked for, as the plan's hash covers it
     care: frozenset[Care] = frozenset()  # what an approval demands besides the decision

@@ -38,6 +38,13 @@ from bot.views.approve import asks_more
 from bot.views.card import Card, GateLine
 from bot.views.details import care_lines
 from bot.views.menu import menu_elements, menu_notes
+from bot.views.pause import (
+    PAUSED_HEADING,
+    PAUSED_MARK,
+    is_paused,
+    pause_buttons,
+    paused_status,
+)
 from bot.views.words import count, seconds_in_words
 
 Tokens = Callable[[Purpose], str]
@@ -86,12 +93,12 @@ def request_message(card: Card, *, tokens: Tokens) -> Message:
     `tokens` gives the sealed value of each of its buttons.
     """
     blocks = [
-        *titled(card.plan.title, mark=_MARKS[card.state], rest=_REST),
+        *titled(card.plan.title, mark=_mark(card), rest=_REST),
         *_who(card),
         *_plan(card),
         *_agreement(card),
         *([section(f"🚨 *{_short(one_line(card.glass))}*")] if card.glass else []),
-        section(f"*{_HEADINGS[card.state]}*\n{_short(status(card))}", block_id="status"),
+        section(f"*{_heading(card)}*\n{_short(status(card))}", block_id="status"),
         *_buttons(card, tokens),
     ]
     if len(blocks) > MESSAGE_BLOCKS_MAX:
@@ -103,7 +110,7 @@ def sentence(card: Card) -> str:
     """The whole card in a sentence or two, for notifications and screen readers."""
     text = (
         f"Request {card.request_id} by {mention(card.asked_by)}: {one_line(card.plan.title)}. "
-        f"{_HEADINGS[card.state]}. {status(card)}"
+        f"{_heading(card)}. {status(card)}"
     )
     return shorten(text.replace("*", "").replace("\n", " "), MESSAGE_TEXT_CHARS_MAX)
 
@@ -117,7 +124,11 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
         case State.APPROVED:
             return _approved(card)
         case State.EXECUTING:
-            return "A worker is at it. Progress is in this message's thread."
+            return (
+                paused_status(card)
+                if is_paused(card)
+                else "A worker is at it. Progress is in this message's thread."
+            )
         case State.DONE | State.CLOSED | State.FAILED:
             return _note(card) or "The thread says what happened."
         case State.DENIED:
@@ -132,6 +143,14 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
             return f"{note}Somebody else must review it: {command}"
         case _:
             assert_never(card.state)
+
+
+def _mark(card: Card) -> str:
+    return PAUSED_MARK if is_paused(card) else _MARKS[card.state]
+
+
+def _heading(card: Card) -> str:
+    return PAUSED_HEADING if is_paused(card) else _HEADINGS[card.state]
 
 
 def _who(card: Card) -> list[Block]:
@@ -294,8 +313,10 @@ def _buttons(card: Card, tokens: Tokens) -> list[Block]:
                 details,
                 _cancel(card, tokens),
             ]  # fmt: skip
-        case State.APPROVED | State.EXECUTING:
+        case State.APPROVED:
             row = [details, _cancel(card, tokens)]
+        case State.EXECUTING:
+            row = [details, _cancel(card, tokens), *pause_buttons(card, tokens)]
         case _:
             row = [details]
     row += menu_elements(card.menu, card.request_id)

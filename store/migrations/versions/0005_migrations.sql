@@ -96,8 +96,9 @@ CREATE INDEX change_phases_of ON change_phases (database, change, id);
 CREATE UNIQUE INDEX change_phases_once ON change_phases (request_id, change, phase)
     WHERE request_id IS NOT NULL;
 
--- A run that a person asked to wait; '' for none.
+-- A run that a person asked to wait, and since when; '' for none.
 ALTER TABLE runs ADD COLUMN paused_by text NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN paused_at timestamptz;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO twokey_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO twokey_app;
