@@ -166,7 +166,8 @@ def _unknown(folder: Folder, book: dict[str, BookEntry]) -> Iterator[str]:
 def _changed(applied: Sequence[Migration], book: dict[str, BookEntry]) -> Iterator[str]:
     for each in applied:
         entry = book.get(each.version)
-        if entry and entry.checksum and each.checksum and entry.checksum != each.checksum:
+        known = (each.checksum, *each.same_checksums)
+        if entry and entry.checksum and each.checksum and entry.checksum not in known:
             yield (
                 f"{_path(each)} has been changed after it was applied."
                 " Take the change back, and write a new migration for it."

@@ -35,8 +35,9 @@ class Migration:
     `down_sha256` of the down SQL's ('' without one). `is_transactional`: what the file or its
     tool says; None: its statements decide. `path`: the file that a person would open.
     `book_before` and `book_after`: the versions that the tool's table holds before and after it,
-    where the table holds the newest alone (Alembic, golang-migrate). `problem`: why it cannot
-    be run, with the next step; '' when it can.
+    where the table holds the newest alone (Alembic, golang-migrate). `same_checksums`: others
+    that the tool takes for this file's. `problem`: why it cannot be run, with the next step; ''
+    when it can.
     """
 
     tool: Tool
@@ -53,6 +54,7 @@ class Migration:
     is_repeatable: bool = False
     book_before: tuple[str, ...] = ()
     book_after: tuple[str, ...] = ()
+    same_checksums: tuple[str, ...] = ()
     problem: str = ""
 
     @property
@@ -221,7 +223,8 @@ class Observation:
 
     `locks`, `scanned` and `written` by schema.name: locks held on tables that existed, rows
     read one after the other, rows inserted, updated or deleted. `wal_bytes`: of the server
-    meanwhile.
+    meanwhile. `is_sampled`: the locks were looked at from outside, and joined with what is known
+    of such a statement.
     """
 
     index: int
@@ -231,6 +234,7 @@ class Observation:
     scanned: Mapping[str, int] = field(default_factory=dict)
     written: Mapping[str, int] = field(default_factory=dict)
     wal_bytes: int = 0
+    is_sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

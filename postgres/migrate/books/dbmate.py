@@ -8,76 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from postgres.migrate.books import tables
-from postgres.migrate.words import BookEntry, Direction, Migration, Tool
+from postgres.migrate.books.base import TableBook
+from postgres.migrate.words import BookEntry, Migration, Tool
 
 USUAL: Final = "schema_migrations"
-_COLUMNS: Final = ("version",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DbmateBook:
+class DbmateBook(TableBook):
     """The table of dbmate. It keeps no checksums and no flag of a beginning."""
 
-    name: tables.TableName
-
-    @property
-    def table(self) -> str:
-        """See Book."""
-        return str(self.name)
-
-    async def read(self, conn: Any) -> Sequence[BookEntry] | None:
-        """See Book."""
-        table = await self._find(conn)
-        if table is None:
-            return None
-        rows = await conn.fetch(f"SELECT version FROM {table} ORDER BY version")  # noqa: S608
-        return tuple(BookEntry(version=row["version"]) for row in rows)
-
-    async def ensure(self, conn: Any) -> None:
-        """See Book."""
-        if await self._find(conn) is None:
-            table = await tables.new_table(conn, self.name)
-            await conn.execute(
-                f"CREATE TABLE IF NOT EXISTS {table} (version varchar(255) PRIMARY KEY)"
-            )
-
-    async def begin(self, conn: Any, migration: Migration, direction: Direction) -> None:
-        """See Book: dbmate has nowhere to say it."""
+    TOOL: ClassVar[Tool] = Tool.DBMATE
+    COLUMNS: ClassVar[tuple[str, ...]] = ("version",)
 
     async def record(self, conn: Any, migration: Migration, *, seconds: float) -> None:  # noqa: ARG002
-        """See Book."""
-        table = await self._found(conn)
+        """A row."""
         await conn.execute(
-            f"INSERT INTO {table} (version) VALUES ($1)",  # noqa: S608
+            f"INSERT INTO {await self._found(conn)} (version) VALUES ($1)",  # noqa: S608
             migration.version,
         )
 
     async def unrecord(self, conn: Any, migration: Migration) -> None:
-        """See Book."""
-        table = await self._found(conn)
+        """The row goes."""
         gone = await conn.execute(
-            f"DELETE FROM {table} WHERE version = $1",  # noqa: S608
+            f"DELETE FROM {await self._found(conn)} WHERE version = $1",  # noqa: S608
             migration.version,
         )
         tables.one_row(gone, self.table, migration)
 
-    async def try_lock(self, conn: Any) -> bool:
-        """See Book. The lock is ours: dbmate has none."""
-        return await tables.try_locks(conn, [await tables.own_key(conn, self.name)])
+    async def _entries(self, conn: Any, table: str) -> Sequence[BookEntry]:
+        rows = await conn.fetch(f"SELECT version FROM {table} ORDER BY version")  # noqa: S608
+        return tuple(BookEntry(version=row["version"]) for row in rows)
 
-    async def unlock(self, conn: Any) -> None:
-        """See Book."""
-        await tables.unlock(conn, [await tables.own_key(conn, self.name)])
-
-    async def guard(self, conn: Any) -> None:
-        """See Book."""
-        await tables.lock_table(conn, await self._found(conn))
-
-    async def _find(self, conn: Any) -> str | None:
-        return await tables.find_table(conn, self.name, tool=Tool.DBMATE, columns=_COLUMNS)
-
-    async def _found(self, conn: Any) -> str:
-        return tables.must_be(await self._find(conn), self.table)
+    async def _create(self, conn: Any, table: str) -> None:
+        await conn.execute(f"CREATE TABLE IF NOT EXISTS {table} (version varchar(255) PRIMARY KEY)")

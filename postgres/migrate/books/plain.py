@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from postgres.migrate.books import tables
+from postgres.migrate.books.base import TableBook
 from postgres.migrate.own_schema import SCHEMA, ensure_schema
-from postgres.migrate.words import BookEntry, Direction, Migration, Tool
+from postgres.migrate.words import BookEntry, Migration, Tool
 
 USUAL: Final = "applied"
-_COLUMNS: Final = ("version", "name", "sha256", "applied_at", "seconds")
 _CREATE: Final = """
     CREATE TABLE IF NOT EXISTS {table} (
         version    text PRIMARY KEY,
@@ -24,40 +24,20 @@ _CREATE: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlainBook:
+class PlainBook(TableBook):
     """A row per file, with the SHA-256 of what was applied."""
 
-    name: tables.TableName
-
-    @property
-    def table(self) -> str:
-        """See Book."""
-        return str(self.name)
-
-    async def read(self, conn: Any) -> Sequence[BookEntry] | None:
-        """See Book."""
-        table = await self._find(conn)
-        if table is None:
-            return None
-        rows = await conn.fetch(f"SELECT version, name, sha256 FROM {table} ORDER BY applied_at")  # noqa: S608
-        return tuple(
-            BookEntry(version=row["version"], name=row["name"], checksum=row["sha256"])
-            for row in rows
-        )
+    TOOL: ClassVar[Tool] = Tool.PLAIN
+    COLUMNS: ClassVar[tuple[str, ...]] = ("version", "name", "sha256", "applied_at", "seconds")
 
     async def ensure(self, conn: Any) -> None:
-        """See Book."""
+        """Have our schema, and the table in it."""
         if self.name.schema == SCHEMA:
             await ensure_schema(conn)
-        if await self._find(conn) is None:
-            table = await tables.new_table(conn, self.name)
-            await conn.execute(_CREATE.format(table=table))
-
-    async def begin(self, conn: Any, migration: Migration, direction: Direction) -> None:
-        """See Book: the ledger of statements says it."""
+        await TableBook.ensure(self, conn)
 
     async def record(self, conn: Any, migration: Migration, *, seconds: float) -> None:
-        """See Book."""
+        """A row."""
         await conn.execute(
             f"INSERT INTO {await self._found(conn)} (version, name, sha256, seconds)"  # noqa: S608
             " VALUES ($1, $2, $3, $4)",
@@ -68,27 +48,19 @@ class PlainBook:
         )
 
     async def unrecord(self, conn: Any, migration: Migration) -> None:
-        """See Book."""
+        """The row goes."""
         gone = await conn.execute(
             f"DELETE FROM {await self._found(conn)} WHERE version = $1",  # noqa: S608
             migration.version,
         )
         tables.one_row(gone, self.table, migration)
 
-    async def try_lock(self, conn: Any) -> bool:
-        """See Book."""
-        return await tables.try_locks(conn, [await tables.own_key(conn, self.name)])
+    async def _entries(self, conn: Any, table: str) -> Sequence[BookEntry]:
+        rows = await conn.fetch(f"SELECT version, name, sha256 FROM {table} ORDER BY applied_at")  # noqa: S608
+        return tuple(
+            BookEntry(version=row["version"], name=row["name"], checksum=row["sha256"])
+            for row in rows
+        )
 
-    async def unlock(self, conn: Any) -> None:
-        """See Book."""
-        await tables.unlock(conn, [await tables.own_key(conn, self.name)])
-
-    async def guard(self, conn: Any) -> None:
-        """See Book."""
-        await tables.lock_table(conn, await self._found(conn))
-
-    async def _find(self, conn: Any) -> str | None:
-        return await tables.find_table(conn, self.name, tool=Tool.PLAIN, columns=_COLUMNS)
-
-    async def _found(self, conn: Any) -> str:
-        return tables.must_be(await self._find(conn), self.table)
+    async def _create(self, conn: Any, table: str) -> None:
+        await conn.execute(_CREATE.format(table=table))

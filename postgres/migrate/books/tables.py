@@ -32,6 +32,17 @@ _ELSEWHERE: Final = """
      ORDER BY 1
      LIMIT 6
 """
+_FILLED: Final = """
+    SELECT c.relname::text
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')
+       AND NOT EXISTS (SELECT 1 FROM pg_depend d
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                          AND d.deptype = 'e')
+     ORDER BY 1
+     LIMIT 3
+"""
 _TRY: Final = "SELECT pg_try_advisory_lock($1)"
 _UNLOCK: Final = "SELECT pg_advisory_unlock($1)"
 # Ours, for tools that take none: it keeps two of us apart, not the tool and us.
@@ -156,30 +167,42 @@ async def unlock(conn: Any, keys: Sequence[int]) -> None:
         await conn.fetchval(_UNLOCK, key)
 
 
-def must_be(table: str | None, name: str) -> str:
-    """The table, when there is one.
-
-    Raises:
-        PostgresError: somebody has dropped it.
-    """
-    if table is None:
-        raise PostgresError(
-            f"The table {name}, in which applied migrations are written down, is gone.",
-            next_step="Find out who dropped it, and restore it from a backup.",
-        )
-    return table
-
-
 def one_row(status: str, name: str, migration: Migration) -> None:
     """Look at what a statement on the book has changed.
 
     Raises:
         PostgresError: not exactly one row: somebody else writes this table.
     """
-    if status.rpartition(" ")[2] != "1":
+    must_be_of(status.rpartition(" ")[2] == "1", name, migration)
+
+
+def must_be_of(is_so: bool, name: str, migration: Migration) -> None:  # noqa: FBT001
+    """Go on only when the table holds what it must hold before this migration is written down.
+
+    Raises:
+        PostgresError: it does not: somebody else writes this table.
+    """
+    if not is_so:
         raise PostgresError(
-            f"The table {name} is not as it was: {migration.title} is not in it exactly once.",
-            next_step="See who else applies migrations here, then ask for a new plan.",
+            f"The table {name} does not say what it must before {migration.title} is changed in"
+            " it: somebody else applies migrations here.",
+            next_step="See who does, then ask for a new plan.",
+        )
+
+
+async def refuse_filled(conn: Any, schema: str, *, table: str, next_step: str) -> None:
+    """A schema that has tables but no book is refused, as its tool does.
+
+    Raises:
+        PostgresError: what stands in the schema was made by nobody knows which migrations.
+    """
+    filled = await conn.fetch(_FILLED, schema)
+    if filled:
+        names = ", ".join(row[0] for row in filled)
+        raise PostgresError(
+            f"The schema {schema} has tables ({names}), and no {table} that says where they"
+            " come from.",
+            next_step=next_step,
         )
 
 

@@ -25,7 +25,9 @@ from postgres.migrate.folders.folder import Folder
 from postgres.migrate.words import Migration, Tool
 
 _NAME: Final = re.compile(r"(?P<version>\d+)_?(?P<name>.*)\.sql")
-MARK: Final = re.compile(r"^--[ \t]*migrate:(?P<way>up|down)(?P<options>[ \t]+[^\r\n]*)?\r?$", re.MULTILINE)
+MARK: Final = re.compile(
+    r"^--[ \t]*migrate:(?P<way>up|down)(?P<options>[ \t]+[^\r\n]*)?\r?$", re.MULTILINE
+)
 
 
 def read(folder: Path) -> Folder:

@@ -20,3 +20,4 @@ class Folder:
     path: Path
     migrations: tuple[Migration, ...]
     problems: tuple[str, ...] = ()
+    table: str = ""

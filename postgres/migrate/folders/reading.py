@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from pathlib import Path
+from typing import assert_never
 
-from postgres.migrate.folders import dbmate, plain
+from postgres.migrate.folders import alembic, dbmate, flyway, golang_migrate, plain, prisma
 from postgres.migrate.folders.folder import Folder
 from postgres.migrate.folders.sniffing import find_tool as _find_tool
 from postgres.migrate.words import Tool
@@ -37,11 +38,19 @@ async def read_folder(
         PostgresError: there is no such folder, a file of it cannot be read or leads out of it,
             or it is of no tool that we know. The file is named.
     """
-    found = tool or await asyncio.to_thread(_find_tool, folder)
+    found = tool if tool is not None else await asyncio.to_thread(_find_tool, folder)
     match found:
         case Tool.PLAIN:
             return await asyncio.to_thread(plain.read, folder)
         case Tool.DBMATE:
             return await asyncio.to_thread(dbmate.read, folder)
+        case Tool.FLYWAY:
+            return await asyncio.to_thread(flyway.read, folder)
+        case Tool.GOLANG_MIGRATE:
+            return await asyncio.to_thread(golang_migrate.read, folder)
+        case Tool.PRISMA:
+            return await asyncio.to_thread(prisma.read, folder)
+        case Tool.ALEMBIC:
+            return await alembic.read(folder, python=python, versions=versions)
         case _:
-            raise NotImplementedError
+            assert_never(found)
