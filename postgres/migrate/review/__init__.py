@@ -1,0 +1,1 @@
+"""What a file of SQL would do to a database, told before it runs."""
