@@ -24,7 +24,7 @@ from postgres.migrate.backfill.batch import Reach, Statements, batch_session, ru
 from postgres.migrate.backfill.course import BLIND, Course, pretty_seconds
 from postgres.migrate.backfill.explained import AGAIN, ROWS_AT_FAULT, explained
 from postgres.migrate.backfill.ledger import Claim, Left, add_sweep, finish
-from postgres.migrate.backfill.pace import fewer_rows, first_rows, next_rows, retry_seconds
+from postgres.migrate.backfill.pace import Speed, fewer_rows, first_rows, next_rows, retry_seconds
 from postgres.migrate.backfill.parts import assigned_columns
 from postgres.migrate.backfill.prepare import claim_backfill, quiet_session
 from postgres.migrate.backfill.ranges import Piece, last_key
@@ -76,9 +76,13 @@ async def run_backfill(
             notes=("It was done already.",),
         )  # fmt: skip
     course = Course(
-        control=control, limits=limits, total=claim.total, rows=claim.rows, passed=claim.passed
+        control=control,
+        limits=limits,
+        total=claim.total,
+        rows=claim.rows,
+        passed=claim.passed,
+        speed=Speed(rows=claim.passed),
     )
-    course.speed = course.speed.look(claim.passed, 0.0)
     watcher = Watcher(
         target=target, table=claim.table, limits=limits, pids=course.pids, free_bytes=free_bytes
     )

@@ -27,11 +27,11 @@ _TABLE: Final = """
 _KEYS: Final = """
     SELECT i.indexrelid::regclass::text AS index,
            array_agg(a.attname::text ORDER BY k.at)                     AS names,
-           array_agg(format('%I', a.attname) ORDER BY k.at)             AS quoted,
+           array_agg(quote_ident(a.attname) ORDER BY k.at)          AS quoted,
            array_agg(format_type(a.atttypid, -1) ORDER BY k.at)         AS types,
            array_agg(coalesce(nullif(t.typbasetype, 0), t.oid)
                      = ANY ('{date,timestamp,timestamptz}'::regtype[]) ORDER BY k.at) AS dates,
-           array_agg(DISTINCT format('%I', o.nspname))                  AS operators
+           array_agg(DISTINCT quote_ident(o.nspname))                   AS operators
       FROM pg_index i
       JOIN pg_class x ON x.oid = i.indexrelid
       JOIN pg_am am ON am.oid = x.relam AND am.amname = 'btree'

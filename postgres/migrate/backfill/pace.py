@@ -52,6 +52,7 @@ class Speed:
 
     rows: int = 0
     at: float = 0.0
+    seconds: float = 0.0
     per_second: float | None = None
 
     def look(self, rows: int, at: float) -> Speed:
@@ -60,11 +61,12 @@ class Speed:
         if seconds <= 0:
             return self
         now = max(rows - self.rows, 0) / seconds
-        if self.per_second is None:
-            return replace(self, rows=rows, at=at, per_second=now)
-        share = 1 - math.exp(-seconds / _MEMORY_SECONDS)
+        known = self.seconds + seconds
+        # Until there is enough to forget, all looks count alike.
+        share = max(1 - math.exp(-seconds / _MEMORY_SECONDS), seconds / known)
+        before = self.per_second or 0.0
         return replace(
-            self, rows=rows, at=at, per_second=self.per_second + share * (now - self.per_second)
+            self, rows=rows, at=at, seconds=known, per_second=before + share * (now - before)
         )
 
     def seconds_left(self, rows: int) -> float | None:
