@@ -23,8 +23,10 @@ from postgres.migrate.changes.statements import (
 from postgres.migrate.changes.words import (
     BackfillAsk,
     Change,
+    Constraint,
     ExpandContract,
     NewColumn,
+    NewIndex,
     ShadowColumn,
     Views,
 )
@@ -138,24 +140,34 @@ class _Reading:
             columns += self._read("expand", read_columns, text, schema=schema, table=table)
         forward = self._assignments("sync.set", said.sync.set)
         reverse = self._assignments("sync.reverse", said.sync.reverse)
-        self._fits(columns, forward, reverse, said.contract.drop)
+        self._fits(columns, forward, reverse, said.contract.drop, said.validate_.not_null)
         checked = said.validate_
+        new = {column.name for column in columns}
         for name in (*checked.not_null, *said.contract.drop):
             self._read("not_null", check_name, name)
+        constraints = tuple(
+            self._read("validate.constraints", read_constraint, name, text)
+            for name, text in checked.constraints.items()
+        )
+        indexes = tuple(
+            self._read("validate.indexes", read_index, text, schema=schema, table=table)
+            for text in checked.indexes
+        )
+        made: tuple[Constraint | NewIndex, ...] = (*constraints, *indexes)
+        for each in made:
+            if not each.columns & new:
+                raise _wrong(
+                    self._file, "validate", f"{each.name} is about no new column: it belongs into"
+                    " a migration of its own"
+                )  # fmt: skip
         return ExpandContract(
             columns=tuple(columns),
             forward=forward,
             reverse=reverse,
             drop=said.contract.drop,
             not_null=checked.not_null,
-            constraints=tuple(
-                self._read("validate.constraints", read_constraint, n, t)
-                for n, t in checked.constraints.items()
-            ),
-            indexes=tuple(
-                self._read("validate.indexes", read_index, t, schema=schema, table=table)
-                for t in checked.indexes
-            ),
+            constraints=constraints,
+            indexes=indexes,
         )
 
     def _fits(
@@ -164,30 +176,39 @@ class _Reading:
         forward: Mapping[str, Expression],
         reverse: Mapping[str, Expression],
         drop: tuple[str, ...],
+        not_null: tuple[str, ...],
     ) -> None:
         """Old and new columns are two sets, and each direction computes one from the other."""
         new = {column.name: column for column in columns}
         if len(new) != len(columns):
             raise _wrong(self._file, "expand", "a column is added twice")
         for name, value in forward.items():
-            if name not in new:
-                raise _wrong(self._file, "sync.set", f"expand adds no column {name}")
-            if new[name].has_default:
-                raise _wrong(
-                    self._file, "expand", f"{name} has a default, and so nobody can tell whether"
-                    " a version of the application has written it: leave the default out"
-                )  # fmt: skip
-            if both := sorted(value.columns & set(new)):
-                raise _wrong(
-                    self._file, "sync.set", f"{name} is computed from {both[0]}, a new column"
-                )
+            self._follows(name, value, new)
         for name, value in reverse.items():
             if name in new:
                 raise _wrong(self._file, "sync.reverse", f"{name} is a new column")
             if name in value.columns:
                 raise _wrong(self._file, "sync.reverse", f"{name} is computed from itself")
+        if unknown := sorted(set(not_null) - set(new)):
+            raise _wrong(self._file, "validate.not_null", f"expand adds no column {unknown[0]}")
         if both := sorted(set(drop) & set(new)):
             raise _wrong(self._file, "contract.drop", f"{both[0]} is a new column")
+
+    def _follows(self, name: str, value: Expression, new: Mapping[str, NewColumn]) -> None:
+        """A new column that the file adds, computed from old ones, and NULL until it is."""
+        if name not in new:
+            raise _wrong(self._file, "sync.set", f"expand adds no column {name}")
+        if new[name].has_default:
+            raise _wrong(
+                self._file,
+                "expand",
+                f"{name} has a default, and so nobody can tell whether a version of the"
+                " application has written it: leave the default out",
+            )
+        if both := sorted(value.columns & set(new)):
+            raise _wrong(self._file, "sync.set", f"{name} is computed from {both[0]}, a new column")
+        if not value.columns:
+            raise _wrong(self._file, "sync.set", f"{name} is computed from no column")
 
     def _shadow(self, said: SaidShadow) -> ShadowColumn:
         shadow, old = said.shadow or f"{said.column}__new", said.old or f"{said.column}__old"

@@ -79,7 +79,8 @@ def read_constraint(name: str, text: str) -> Constraint:
         )
     made.skip_validation, made.initially_valid = False, True
     made.conname = None
-    return Constraint(name=name, body=node_text(statement).partition(" ADD ")[2])
+    named = frozenset(names_of(made.fk_attrs or ())) | _columns(statement)
+    return Constraint(name=name, body=node_text(statement).partition(" ADD ")[2], columns=named)
 
 
 def read_index(text: str, *, schema: str, table: str) -> NewIndex:
@@ -99,7 +100,9 @@ def read_index(text: str, *, schema: str, table: str) -> NewIndex:
     check_name(statement.idxname)
     statement.concurrent, statement.if_not_exists = True, False
     statement.relation.schemaname = schema
-    return NewIndex(name=statement.idxname, create=node_text(statement))
+    return NewIndex(
+        name=statement.idxname, create=node_text(statement), columns=_columns(statement)
+    )
 
 
 def read_check(text: str) -> str:
@@ -215,7 +218,12 @@ def _column(node: Any) -> NewColumn:
                 next_step="Add it without; NOT NULL, CHECK and indexes stand under validate.",
             )
     has_default = any(each.contype == kinds.CONSTR_DEFAULT for each in node.constraints or ())
-    return NewColumn(name=node.colname, definition=_definition(node), has_default=has_default)
+    return NewColumn(
+        name=node.colname,
+        type=_printed(node.typeName),
+        definition=_definition(node),
+        has_default=has_default,
+    )
 
 
 def _definition(node: Any) -> str:
@@ -229,6 +237,26 @@ def _definition(node: Any) -> str:
             next_step="Write it more simply.",
         )
     return text
+
+
+def _printed(node: Any) -> str:
+    from pglast.stream import RawStream  # noqa: PLC0415
+
+    return str(RawStream()(node))
+
+
+def _columns(statement: Any) -> frozenset[str]:
+    """The columns that an index or a CHECK names."""
+    found: set[str] = set()
+    for node in walk(statement):
+        match type(node).__name__:
+            case "IndexElem" if node.name:
+                found.add(node.name)
+            case "ColumnRef":
+                found.add(names_of(node.fields)[-1])
+            case _:
+                pass
+    return frozenset(found)
 
 
 def _is_of(relation: Any, schema: str, table: str) -> bool:

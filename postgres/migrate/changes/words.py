@@ -41,6 +41,7 @@ class NewColumn:
     """A column to be added. `definition`: name, type and the rest of it, as SQL."""
 
     name: str
+    type: str
     definition: str
     has_default: bool = False
 
@@ -51,6 +52,7 @@ class Constraint:
 
     name: str
     body: str
+    columns: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class NewIndex:
 
     name: str
     create: str
+    columns: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,11 @@ class ShadowColumn:
     default: Expression | None = None
     copies_default: bool = True
     copies_indexes: bool = True
+
+    @property
+    def bare_type(self) -> str:
+        """The type without its collation, for a cast."""
+        return self.type.partition(" COLLATE ")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
