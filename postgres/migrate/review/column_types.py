@@ -29,8 +29,7 @@ _WIDENS: Final = frozenset({
     ("int4", "numeric"), ("int8", "numeric"), ("float4", "float8"), ("json", "text"),
     ("varchar", "text"), ("uuid", "text"), ("bool", "text"), ("cidr", "inet"),
     ("int2", "text"), ("int4", "text"), ("int8", "text"), ("date", "timestamp"),
-    ("text", "citext"), ("varchar", "citext"), ("int2", "float8"),
-    ("int4", "float8"),
+    ("int2", "float8"), ("int4", "float8"),
 })  # fmt: skip
 
 
@@ -65,7 +64,7 @@ def needs_rewrite(column: Column | None, change: Any) -> bool:
     """Whether `ALTER COLUMN … TYPE` writes the table anew. `change` is its ColumnDef."""
     if column is None or not _is_plain_use(change, column.name):
         return True
-    if change.typeName.arrayBounds or change.collClause is not None:
+    if not _is_builtin(change.typeName) or change.collClause is not None:
         return True
     old, new = column.type_name, parts(change.typeName)[-1]
     lengths = _lengths(change.typeName)
@@ -85,7 +84,7 @@ def loses(column: Column | None, change: Any) -> bool:
     new, lengths = parts(change.typeName)[-1], _lengths(change.typeName)
     if column is None or not _is_plain_use(change, column.name, new):
         return True
-    if change.typeName.arrayBounds or lengths is None:
+    if not _is_builtin(change.typeName) or lengths is None:
         return True
     old = column.type_name
     # Without USING, a string that is too long is an error and not cut.
@@ -94,6 +93,12 @@ def loses(column: Column | None, change: Any) -> bool:
     if (old, new) in _WIDENS:
         return bool(lengths)
     return old != new or not _is_wider(old, column.typmod, lengths)
+
+
+def _is_builtin(type_name: Any) -> bool:
+    """No array, and none of somebody's own: those are always counted as written anew."""
+    name = parts(type_name)
+    return not type_name.arrayBounds and (len(name) == 1 or name[0] == "pg_catalog")
 
 
 def _is_plain_use(change: Any, column: str, cast_to: str = "") -> bool:

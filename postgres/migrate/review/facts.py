@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column. `type_name` as pg_type has it (`int8`, `varchar`), `typmod` -1 for none."""
+    """A column. `type_name`: pg_type's (`int8`), with its schema unless that is pg_catalog."""
 
     name: str
     type_name: str

@@ -10,6 +10,7 @@ from postgres.migrate.review.dispatch import judge
 from postgres.migrate.review.effects import Effect, Scene, Touch
 from postgres.migrate.review.estimates import seconds_of
 from postgres.migrate.review.facts import Facts
+from postgres.migrate.review.linting import remarks, softened
 from postgres.migrate.review.nodes import kind_of
 from postgres.migrate.review.split import Piece, parse
 from postgres.migrate.review.whole import file_findings, is_one_transaction
@@ -26,15 +27,43 @@ async def review(
     runs. Takes some 0.3 ms a statement, in a thread.
 
     Raises:
-        PostgresError: the file is no SQL, or more than we review (`split.BYTES_MAX`).
+        PostgresError: the file is no SQL, or more than we review (`split.BYTES_MAX`); or squawk, a
+            part of the review, cannot be run.
     """
-    return await asyncio.to_thread(
-        judged, sql, facts, major=major, name=name, says=is_transactional
+    pieces, judged = await asyncio.to_thread(
+        _parsed_and_judged, sql, facts, major=major, name=name, says=is_transactional
     )
+    said = await remarks(sql, pieces, major=major, in_transaction=judged.is_transactional)
+    return with_remarks(judged, said)
 
 
-def judged(sql: str, facts: Facts, *, major: int, name: str, says: bool | None) -> Review:
-    """The same without squawk's findings; `says` is `is_transactional`. Raises as `review`."""
+def with_remarks(judged: Review, said: Sequence[tuple[Finding, int | None]]) -> Review:
+    """A review with squawk's findings beside our own. Pure."""
+    of: dict[int | None, list[Finding]] = {}
+    for found, index in said:
+        of.setdefault(index, []).append(found)
+    statements = tuple(
+        replace(
+            each,
+            findings=(
+                *each.findings,
+                *(softened(found, each.findings) for found in of.get(each.index, ())),
+            ),
+        )
+        for each in judged.statements
+    )
+    findings = (*judged.findings, *of.get(None, ()))
+    return replace(judged, statements=statements, findings=findings)
+
+
+def judge_file(sql: str, facts: Facts, *, major: int, name: str, says: bool | None) -> Review:
+    """The same without squawk; `says` is `is_transactional`. Pure. Raises as `review`."""
+    return _parsed_and_judged(sql, facts, major=major, name=name, says=says)[1]
+
+
+def _parsed_and_judged(
+    sql: str, facts: Facts, *, major: int, name: str, says: bool | None
+) -> tuple[tuple[Piece, ...], Review]:
     pieces = parse(sql, name=name)
     scene = Scene(facts=facts, major=major)
     effects: list[Effect] = []
@@ -47,7 +76,7 @@ def judged(sql: str, facts: Facts, *, major: int, name: str, says: bool | None) 
     )
     is_one = is_one_transaction(statements, says=says)
     found = file_findings(sql, statements, says=says, is_one=is_one)
-    return Review(statements=statements, findings=found, is_transactional=is_one)
+    return pieces, Review(statements=statements, findings=found, is_transactional=is_one)
 
 
 def _statement(index: int, piece: Piece, effect: Effect) -> ReviewedStatement:

@@ -6,7 +6,7 @@ what it does not know itself. pglast is imported where it is used: it takes 40 M
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -101,8 +101,8 @@ def comments(sql: str) -> tuple[Comment, ...]:
     )
 
 
-def blanked(sql: str, places: Iterator[tuple[int, int]]) -> str:
-    """The text with these places emptied; every other character stays where it was."""
+def blanked(sql: str, places: Iterable[tuple[int, int]]) -> str:
+    """The text with these places (ascending) emptied; the rest stays where it was."""
     parts: list[str] = []
     at = 0
     for start, stop in places:
