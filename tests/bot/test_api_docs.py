@@ -35,6 +35,8 @@ EXPECTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bo", {"ok": True}),
     ("cy", {"ok": True}),
     ("ana", {"why": "closed"}),  # it was denied the line before
+    ("ana", {"why": "closed"}),
+    ("ana", {"why": "closed"}),
     ("bo", {"why": "closed"}),
     ("bo", {"why": "closed"}),
     ("bo", {}),

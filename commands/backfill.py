@@ -1,0 +1,278 @@
+"""`/db backfill orders public.users "first_name = split_part(name, ' ', 1)"`: rows, in batches.
+
+Nothing that a person wrote gets into a statement as it was typed:
+`postgres.migrate.backfill_terms` reads it with PostgreSQL's grammar and writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field, JsonValue, field_validator
+
+from approvals.times import duration
+from jobs.backfill_words import answer_of, facts_of, overwrites_nothing, warnings_of
+from jobs.backfilling import (
+    Ask,
+    Earlier,
+    Pace,
+    Wanted,
+    earlier,
+    estimated,
+    key_of,
+    look,
+    with_own_names,
+)
+from jobs.hints import Multiline
+from jobs.index_run import explained, free_bytes, telling
+from jobs.migration_settings import BackfillSettings
+from jobs.operation import (
+    Answer,
+    Attempt,
+    Context,
+    Job,
+    JobError,
+    Kind,
+    Mode,
+    Operation,
+    Plan,
+    Risk,
+)
+from jobs.text import span_text
+from postgres.dsn import parse_dsn
+from postgres.errors import PostgresError
+from postgres.migrate.backfill.engine import run_backfill
+from postgres.migrate.backfill.spec import RANGES_MAX, BackfillLimits
+from postgres.migrate.backfill_terms import TEXT_CHARS_MAX
+from postgres.sizes import pretty_bytes
+
+TIME_LIMIT_MAX: Final = timedelta(days=7)
+# The engine's limit counts the work alone, without its pauses. Together they end here: what is
+# done by then stays done, and another request goes on with it.
+RUN_LIMIT: Final = timedelta(days=14)
+_LEDGER: Final = "ledger"  # the pin that tells backfills of one request number apart
+
+
+class Params(BaseModel, extra="forbid"):
+    """Which rows get what, and how fast."""
+
+    database: str = Field(description="Database in the inventory", examples=["orders"])
+    table: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The table with its schema",
+        examples=["public.users"],
+    )
+    set: Annotated[str, Multiline()] = Field(
+        min_length=1,
+        max_length=TEXT_CHARS_MAX,
+        description="What each row gets, as after SET",
+        examples=["first_name = split_part(name, ' ', 1)"],
+    )
+    where: Annotated[str, Multiline()] = Field(
+        default="",
+        max_length=TEXT_CHARS_MAX,
+        description="Only rows for which this holds; empty: all of them",
+        examples=["first_name IS NULL"],
+    )
+    ranges: int | None = Field(
+        default=None,
+        ge=1,
+        le=RANGES_MAX,
+        description="How many parts of the table are worked on side by side",
+    )
+    rows: int | None = Field(
+        default=None, ge=100, le=1_000_000, description="Rows of the first batch"
+    )
+    batch_ms: int | None = Field(
+        default=None,
+        ge=5,
+        le=10_000,
+        description="Milliseconds that a batch should take: nobody waits longer for a row",
+    )
+    time_limit: str = Field(
+        default="",
+        max_length=20,
+        description="How long it may work, without its pauses",
+        examples=["1h", "90m"],
+    )
+    lag_max: str = Field(
+        default="",
+        max_length=20,
+        description="It waits while a replica is further behind than this",
+        examples=["5s"],
+    )
+    resume: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**15,
+        description="Number of an earlier request of the same backfill, to go on with it",
+    )
+
+    @field_validator("time_limit", "lag_max")
+    @classmethod
+    def _a_span(cls, value: str) -> str:
+        if value and not timedelta() < duration(value) <= TIME_LIMIT_MAX:
+            raise ValueError(
+                f"write a time of more than nothing and at most {TIME_LIMIT_MAX.days}d"
+            )
+        return value
+
+
+async def plan(context: Context, params: Params) -> Plan:
+    """Read what was typed, look at the table, and say what it takes and what cannot be undone.
+
+    Raises:
+        JobError: it cannot be understood, or cannot be done.
+    """
+    settings = context.database.migrations.backfill
+    limits = limits_of(settings, params)
+    with explained():
+        wanted = await look(context, _asked(params, settings))
+        before = None if params.resume is None else await earlier(context, wanted, params.resume)
+        expected = estimated(wanted)
+    free = await free_bytes(context)
+    if free is not None and wanted.bloat_bytes > free:
+        raise JobError(
+            f"The table may grow by about {pretty_bytes(wanted.bloat_bytes)}, and"
+            f" {pretty_bytes(free)} are free.",
+            next_step="Make room first, or take parts of the table, one where after the other.",
+        )
+    return Plan(
+        title=f"Backfill {', '.join(wanted.terms.assigned)} of {wanted.text}",
+        steps=_steps(wanted, limits, before),
+        statements=(f"{wanted.statement};",),
+        facts=tuple(facts_of(wanted, limits, expected, before, free)),
+        warnings=tuple(warnings_of(wanted, before, free)),
+        estimate_seconds=round(expected.high_seconds),
+        undo=None,
+        pins={**wanted.pins, _LEDGER: before.key if before else f"{context.now:%Y%m%dT%H%M%S}"},
+        attributes={
+            "kind": "opaque" if wanted.resolved.opaque else "data",
+            "rows": wanted.rows_to_change,
+        },
+        risk=Risk.RECOVERABLE if overwrites_nothing(wanted) else Risk.DESTRUCTIVE,
+    )
+
+
+async def pins(context: Context, params: Params, plan: Plan) -> Mapping[str, str]:
+    """The table, its key and the columns as they are now."""
+    with explained():
+        wanted = await look(context, _asked(params, context.database.migrations.backfill))
+    return {**wanted.pins, _LEDGER: plan.pins[_LEDGER]}
+
+
+async def run(job: Job, params: Params, plan: Plan) -> Answer:
+    """Change the rows; what a failed or stopped run has done stays done, and can go on."""
+    settings = job.database.migrations.backfill
+    limits = limits_of(settings, params)
+    with explained():
+        wanted = await look(job, _asked(params, settings))
+    if wanted.statement != plan.statements[0].removesuffix(";"):
+        raise JobError(
+            f"{wanted.text} is not as it was when this was agreed to.",
+            next_step="Ask for it again, and look at what has changed.",
+        )
+    ledger = plan.pins[_LEDGER]
+    key = ledger if params.resume else f"{key_of(job.request_id)}-{ledger}"
+    target = with_own_names(parse_dsn(job.database.dsn.get_secret_value()))
+
+    async def change(_: Attempt) -> JsonValue:
+        pace = Pace()
+        try:
+            done = await run_backfill(
+                target, wanted.spec(key), control=job, tell=telling(job), limits=limits,
+                replicas=[parse_dsn(each.dsn.get_secret_value()) for each in job.database.replicas],
+                on_batch=pace.did,
+            )  # fmt: skip
+        except PostgresError as error:
+            raise JobError(
+                error.problem,
+                next_step=f"{error.next_step} Add resume={params.resume or job.request_id} then.",
+            ) from error
+        return {
+            "rows": done.rows,
+            "passed": done.passed,
+            "passed_here": pace.passed,
+            "batches": done.batches,
+            "seconds": round(done.seconds, 3),
+            "throttled_seconds": round(done.throttled_seconds, 3),
+            "paused_seconds": round(done.paused_seconds, 3),
+            "waited": {str(cause): round(seconds, 3) for cause, seconds in done.waited.items()},
+            "retries": done.retries,
+            "vacuums": done.vacuums,
+            "rows_left": done.rows_left,
+            "left_is_more": done.left_is_more,
+            "notes": list(done.notes),
+        }
+
+    # Where it stands is in the target's ledger, which commits with each batch.
+    done = await job.step("change", change, mode=Mode.RESUMABLE, time_limit=RUN_LIMIT)
+    return answer_of(wanted, done if isinstance(done, dict) else {}, plan.estimate_seconds or 0)
+
+
+def limits_of(settings: BackfillSettings, params: Params) -> BackfillLimits:
+    """How fast, and what makes it wait: what was asked for, else what the inventory says."""
+    return BackfillLimits(
+        rows=params.rows or settings.rows,
+        batch=timedelta(milliseconds=params.batch_ms) if params.batch_ms else settings.batch,
+        retries=settings.retries,
+        time_limit=duration(params.time_limit) if params.time_limit else settings.time_limit,
+        lag_max=duration(params.lag_max) if params.lag_max else settings.lag_max,
+        lag_bytes_max=settings.lag_bytes_max,
+        wal_max=settings.wal_max,
+        dead_max=settings.dead_max,
+        slower_max=settings.slower_max,
+        waiters_max=settings.waiters_max,
+    )
+
+
+def _asked(params: Params, settings: BackfillSettings) -> Ask:
+    return Ask(
+        table=params.table,
+        set_text=params.set,
+        where_text=params.where,
+        ranges=params.ranges or settings.ranges,
+    )
+
+
+def _steps(wanted: Wanted, limits: BackfillLimits, before: Earlier | None) -> tuple[str, ...]:
+    key = ", ".join(wanted.table.key.names)
+    begin = (
+        f"Go on where request {before.request_id} stopped, by twokey_migrate.backfills"
+        if before
+        else f"Cut the table into parts by {key}, and write them into twokey_migrate.backfills"
+    )
+    return (
+        begin,
+        (
+            f"Change the rows batch by batch along {key}, {wanted.ranges} side by side; each"
+            " commits with its place in the ledger: a crash leaves no row out and does none twice"
+        ),
+        (
+            f"Begin with {limits.rows:,} rows, then take batches of {span_text(limits.batch)}; stop"
+            f" after {span_text(limits.time_limit)} of work, and leave what is done"
+        ),
+        "Do the rows that were inserted behind the end meanwhile, and count what still matches",
+    )
+
+
+OPERATION = Operation(
+    name="backfill",
+    summary="Change rows in small batches while the table stays in use",
+    kind=Kind.CHANGE,
+    risk=Risk.DESTRUCTIVE,
+    params=Params,
+    example=(
+        "/db backfill orders public.users \"first_name = split_part(name, ' ', 1)\""
+        ' where="first_name IS NULL"'
+    ),
+    plan=plan,
+    run=run,
+    pins=pins,
+    time_limit=RUN_LIMIT,
+    lesser_risks=frozenset({Risk.RECOVERABLE}),
+    is_pausable=True,
+)

@@ -1,0 +1,210 @@
+"""What people are told of a backfill: before they agree to it, and when it is done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from jobs.backfilling import Earlier, Expected, Wanted
+from jobs.operation import Answer
+from jobs.text import count_text, span_text
+from postgres.migrate.backfill.spec import BackfillLimits
+from postgres.sizes import pretty_bytes
+
+LARGE_SHARE: Final = 0.5  # of the free disk
+_LISTED_MAX: Final = 8
+
+
+def overwrites_nothing(wanted: Wanted) -> bool:
+    """Whether every value that is written stands in the place of a NULL, for certain.
+
+    A trigger or a function that may do anything makes nothing certain.
+    """
+    return wanted.terms.fills_null and not wanted.around.triggers and not wanted.resolved.opaque
+
+
+def facts_of(
+    wanted: Wanted,
+    limits: BackfillLimits,
+    expected: Expected,
+    before: Earlier | None,
+    free: int | None,
+) -> Iterator[tuple[str, str]]:
+    """What it is about, what it takes, and what it watches."""
+    around = wanted.around
+    yield "Table", f"{pretty_bytes(around.whole_bytes)}, about {around.rows:,} rows"
+    yield "Rows that match", _matching(wanted)
+    if before is not None:
+        left = max(before.total - before.passed, 0)
+        passed = f"request {before.request_id} has passed {before.passed:,} rows"
+        yield "Goes on", f"{passed}; about {left:,} are left"
+    yield "Key", f"{', '.join(wanted.table.key.names)}, by {wanted.table.key.index}"
+    yield "Side by side", count_text(wanted.ranges, "range")
+    aim = span_text(limits.batch)
+    yield "Batches", f"{limits.rows:,} rows at first, then as many as take {aim}"
+    yield "Time", f"{_range_text(expected)} of work; stopped after {span_text(limits.time_limit)}"
+    yield "Waits for", "; ".join(_throttles(limits)) or "nothing"
+    yield "Standbys watched", _listed(around.standbys) or "none is connected"
+    yield "Indexes", _indexes(wanted)
+    bloat, wal = pretty_bytes(wanted.bloat_bytes), pretty_bytes(wanted.wal_bytes)
+    yield "Grows by", f"up to {bloat} until VACUUM takes it; WAL about {wal}"
+    yield "Free disk", pretty_bytes(free) if free is not None else "not known here"
+    yield "Old values", _old_values(wanted)
+
+
+def warnings_of(wanted: Wanted, before: Earlier | None, free: int | None) -> Iterator[str]:
+    """What those who agree must have read."""
+    around, resolved = wanted.around, wanted.resolved
+    named = ", ".join(wanted.terms.assigned)
+    if not overwrites_nothing(wanted):
+        yield f"The old values of {named} are overwritten. Only a backup has them afterwards."
+    for opaque in resolved.opaque:
+        yield f"{opaque} is volatile and the database's own: it may do anything, for each row."
+    if resolved.own:
+        yield f"It calls functions of the database's own, with our rights: {_listed(resolved.own)}."
+    if resolved.changing:
+        yield (
+            f"{_listed(resolved.changing)} gives another value each time: nobody can check later"
+            " what a row should have got."
+        )
+    if around.triggers:
+        listed = _listed([f"{row['name']} ({row['level']})" for row in around.triggers])
+        yield f"Triggers fire, and do what they do: {listed}."
+    if around.foreign_keys:
+        listed = _listed([str(row["name"]) for row in around.foreign_keys])
+        yield f"Foreign keys are checked for each row: {listed}."
+    yield from _about_indexes(wanted)
+    if free is not None and wanted.bloat_bytes + wanted.wal_bytes > LARGE_SHARE * free:
+        yield "What it writes may take more than half of the disk that is free."
+    if not wanted.terms.fills_null:
+        yield (
+            "Rows that the application changes meanwhile get what follows from the values that they"
+            " have then; what it writes after a row was done stays as it is written."
+        )
+    yield (
+        "Rows that are inserted or changed afterwards are not covered: have the application or a"
+        " trigger write the new value first. Then prove it: ADD CONSTRAINT … NOT VALID, and"
+        " VALIDATE CONSTRAINT."
+    )
+    if before is None and not wanted.terms.where_text:
+        yield "There is no condition: every row is written, also those that have the value already."
+
+
+def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) -> Answer:
+    """What it came to, in numbers."""
+    rows, seconds = int(done["rows"]), float(done["seconds"])
+    waited = {str(cause): float(spent) for cause, spent in dict(done["waited"]).items()}
+    worked = seconds - float(done["paused_seconds"])
+    pace = round(int(done["passed_here"]) / worked) if worked > 0 else 0
+    retries = count_text(int(done["retries"]), "retry", "retries")
+    facts = [
+        ("Rows", f"{rows:,} changed of {int(done['passed']):,} looked at"),
+        ("Time", f"{span_text(timedelta(seconds=seconds))}, {pace:,} rows a second"),
+        ("Estimate", f"{span_text(timedelta(seconds=estimate_seconds))} at most"),
+        ("Batches", f"{int(done['batches']):,}, {retries}"),
+        ("Waited", _waited(float(done["throttled_seconds"]), waited)),
+        ("Paused", span_text(timedelta(seconds=float(done["paused_seconds"])))),
+        ("Still matching", _left(done)),
+    ]  # fmt: skip
+    numbers: dict[str, int | float | str] = {
+        "rows": rows,
+        "passed": int(done["passed"]),
+        "batches": int(done["batches"]),
+        "seconds": seconds,
+        "rows_per_second": pace,
+        "throttled_seconds": float(done["throttled_seconds"]),
+        "paused_seconds": float(done["paused_seconds"]),
+        "estimate_seconds": estimate_seconds,
+    }
+    numbers |= {f"waited_{cause.replace(' ', '_')}": spent for cause, spent in waited.items()}
+    return Answer(
+        title=f"{rows:,} rows of {wanted.text} are changed",
+        lines=tuple(str(note) for note in done["notes"]),
+        facts=tuple(facts),
+        numbers=numbers,
+    )
+
+
+def _matching(wanted: Wanted) -> str:
+    if not wanted.terms.where_text:
+        return "all of them"
+    if wanted.rows_planned is None:
+        return "not known: to ask would run code of the database's own"
+    return f"about {wanted.rows_to_change:,}, by the planner's statistics"
+
+
+def _range_text(expected: Expected) -> str:
+    low, high = (
+        span_text(timedelta(seconds=max(seconds, 1)))
+        for seconds in (expected.low_seconds, expected.high_seconds)
+    )
+    return f"about {low}" if low == high else f"{low} to {high}"
+
+
+def _throttles(limits: BackfillLimits) -> Iterator[str]:
+    if limits.lag_max:
+        yield f"replicas more than {span_text(limits.lag_max)} behind"
+    if limits.lag_bytes_max:
+        yield f"replicas more than {pretty_bytes(limits.lag_bytes_max)} behind"
+    if limits.slower_max:
+        yield f"others' statements {limits.slower_max:g} times as slow"
+    if limits.waiters_max:
+        yield f"more than {limits.waiters_max} sessions waiting for locks"
+    if limits.wal_max:
+        yield f"WAL above {pretty_bytes(limits.wal_max)} a second"
+    if limits.dead_max:
+        yield f"more than {limits.dead_max:g} dead rows per live row"
+
+
+def _indexes(wanted: Wanted) -> str:
+    touched = [str(row["name"]) for row in wanted.around.indexes if row["is_touched"]]
+    total = count_text(len(wanted.around.indexes), "index", "indexes")
+    if not touched:
+        return f"none has these columns; {total} may still get new entries"
+    return f"{_listed(touched)} of {total}"
+
+
+def _about_indexes(wanted: Wanted) -> Iterator[str]:
+    touched = [row for row in wanted.around.indexes if row["is_touched"]]
+    unique = [str(row["name"]) for row in touched if row["is_unique"]]
+    if unique:
+        yield f"A value that is there already stops it: {_listed(unique)} is unique."
+    if touched and not unique:
+        yield (
+            "An index on a column that is filled makes it slower: where the index is new as well,"
+            " create it afterwards."
+        )
+
+
+def _old_values(wanted: Wanted) -> str:
+    if overwrites_nothing(wanted):
+        return "none is overwritten: only NULLs are filled. Which rows were filled is not kept"
+    return "overwritten, and not kept"
+
+
+def _waited(throttled: float, waited: Mapping[str, float]) -> str:
+    if not throttled:
+        return "for nothing"
+    parts = [
+        f"{span_text(timedelta(seconds=spent))} for {cause}"
+        for cause, spent in sorted(waited.items(), key=lambda item: -item[1])
+    ]
+    return f"{span_text(timedelta(seconds=throttled))}: {', '.join(parts)}" if parts else span_text(
+        timedelta(seconds=throttled)
+    )  # fmt: skip
+
+
+def _left(done: Mapping[str, JsonValue]) -> str:
+    left = done["rows_left"]
+    if left is None:
+        return "not counted"
+    return f"{left:,} or more" if done["left_is_more"] else f"{left:,}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED_MAX
+    listed = ", ".join(names[:_LISTED_MAX])
+    return f"{listed} and {more} more" if more > 0 else listed
