@@ -32,7 +32,7 @@ _CREATE: Final = """
 """
 _BEGIN: Final = """
     INSERT INTO {table} (id, checksum, started_at, migration_name)
-    SELECT $1, $2, clock_timestamp(), $3
+    SELECT $1, $2, clock_timestamp(), $3::varchar
      WHERE NOT EXISTS (SELECT 1 FROM {table}
                         WHERE migration_name = $3 AND finished_at IS NULL
                           AND rolled_back_at IS NULL)

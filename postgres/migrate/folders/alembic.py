@@ -31,7 +31,6 @@ _CHILD: Final = Path(__file__).with_name("alembic_child.py")
 _ANSWER_BYTES_MAX: Final = 2**26
 _REMEMBERED_MAX: Final = 8
 _HASHED_FILES_MAX: Final = 2 * FILES_MAX
-_NOT_ASKED: Final = "its SQL was not asked for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +53,8 @@ async def read(
 ) -> Folder:
     """The revisions in an order in which Alembic could apply them.
 
-    Those in `versions` (None: all of them) have their SQL; the others have a problem that says
-    so, since to run nothing in their place would be wrong.
+    Those in `versions` (None: all of them) have their SQL; the others have none, and '' as
+    `sha256`: nobody can have agreed to that.
 
     Raises:
         PostgresError: there is no alembic.ini, or the application's code fails before a revision
@@ -187,9 +186,10 @@ def _migrations(order: tuple[alembic_order.Placed, ...], answer: _Answer) -> tup
 
 def _migration(placed: alembic_order.Placed, answer: _Answer) -> Migration:
     revision = placed.revision
-    rendered = answer.rendered.get(revision.revision, {})
-    up = _script(rendered.get("up", {"problem": _NOT_ASKED}), answer)
-    down = _script(rendered.get("down", {"problem": _NOT_ASKED}), answer)
+    rendered = answer.rendered.get(revision.revision)
+    if rendered is None:
+        return _not_rendered(placed)
+    up, down = _script(rendered["up"], answer), _script(rendered["down"], answer)
     has_down = not down.problem and bool(down.sql)
     return Migration(
         tool=Tool.ALEMBIC,
@@ -205,6 +205,19 @@ def _migration(placed: alembic_order.Placed, answer: _Answer) -> Migration:
         book_before=placed.before,
         book_after=placed.after,
         problem=_problem(revision, up.problem),
+    )
+
+
+def _not_rendered(placed: alembic_order.Placed) -> Migration:
+    return Migration(
+        tool=Tool.ALEMBIC,
+        version=placed.revision.revision,
+        name=placed.revision.name,
+        path=placed.revision.path,
+        up="",
+        sha256="",
+        book_before=placed.before,
+        book_after=placed.after,
     )
 
 

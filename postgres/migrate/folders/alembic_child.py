@@ -44,6 +44,8 @@ def _answer(ask: dict[str, Any]) -> dict[str, Any]:
         if wanted is None or each["revision"] in wanted:
             for way in ("up", "down"):
                 each[way] = _rendered(config, scripts, each, way, ask["chars_max"], answer)
+    if not answer["table"]:
+        _written(config, scripts, lambda _heads, _context: [], None, answer)
     answer["revisions"] = revisions
     return answer
 
@@ -63,22 +65,27 @@ def _rendered(
     config: Any, scripts: Any, revision: dict[str, Any], way: str, chars_max: int, answer: Any
 ) -> dict[str, str]:
     """`sql`, or `problem` when the revision cannot be written down without a database."""
-    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
     from alembic.runtime.migration import MigrationStep  # noqa: PLC0415
 
-    name = revision["revision"]
-    script = scripts.get_revision(name)
+    name, parents, is_up = revision["revision"], revision["parents"], way == "up"
+    make = MigrationStep.upgrade_from_script if is_up else MigrationStep.downgrade_from_script
 
     def steps(_heads: Any, _context: Any) -> list[Any]:
-        make = (
-            MigrationStep.upgrade_from_script
-            if way == "up"
-            else MigrationStep.downgrade_from_script
-        )
-        return [make(scripts.revision_map, script)]
+        return [make(scripts.revision_map, scripts.get_revision(name))]
 
-    parents = revision["parents"]
-    starting = (parents or None) if way == "up" else [name]
+    starting = (parents or None) if is_up else [name]
+    written = _written(config, scripts, steps, starting, answer)
+    if len(written.get("sql", "")) > chars_max:
+        return {"problem": f"its SQL has more than {chars_max} characters"}
+    return written
+
+
+def _written(
+    config: Any, scripts: Any, steps: Any, starting: list[str] | None, answer: dict[str, Any]
+) -> dict[str, str]:
+    """Run env.py with these steps; also learn how the version table is called."""
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+
     config.output_buffer = written = io.StringIO()
     try:
         env = EnvironmentContext(config, scripts, fn=steps, as_sql=True, starting_rev=starting)
@@ -93,10 +100,7 @@ def _rendered(
     except BaseException as error:  # noqa: BLE001  (the application's code may do anything)
         text = str(error).strip().splitlines()
         return {"problem": f"{type(error).__name__}: {text[0] if text else ''}"[:500]}
-    sql = written.getvalue()
-    if len(sql) > chars_max:
-        return {"problem": f"its SQL has more than {chars_max} characters"}
-    return {"sql": sql}
+    return {"sql": written.getvalue()}
 
 
 def _with_plain_percents(configure: Any) -> Any:

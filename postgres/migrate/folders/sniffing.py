@@ -56,7 +56,8 @@ def _tools(folder: Path, names: Sequence[str], heads: Sequence[str]) -> Iterator
         yield Tool.ALEMBIC
     if _is_prisma(folder):
         yield Tool.PRISMA
-    if any(FLYWAY_NAME.fullmatch(name) for name in names):
+    below = (path.name for path in folder.glob("*/*.sql"))
+    if any(FLYWAY_NAME.fullmatch(name) for name in (*names, *below)):
         yield Tool.FLYWAY
     numbered = [name for name in names if _NUMBERED.fullmatch(name)]
     if any(MARK.search(head) for head in heads):
