@@ -11,6 +11,7 @@ from typing import Final
 from approvals import audit
 from approvals.audit import Entry, Head
 from bot.cli.tour_health import HEALTH
+from bot.cli.tour_migrations import MIGRATIONS
 from bot.cli.tour_play import (
     ANA,
     BEN,
@@ -173,6 +174,7 @@ STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     *TRUST,
     *RECOVERY,
     *HEALTH,
+    *MIGRATIONS,
 )
 
 

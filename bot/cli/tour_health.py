@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final
-
-import asyncpg
+from typing import Final
 
 from bot.cli.demo_inventory import CHANNEL
 from bot.cli.tour_play import (
@@ -23,6 +21,7 @@ from bot.cli.tour_play import (
     Tour,
     TourError,
     expect,
+    number_in,
     quoted,
     text_of,
 )
@@ -87,13 +86,13 @@ async def _helped(tour: Tour) -> list[str]:
 
 
 async def _index(tour: Tour) -> list[str]:
-    advice = expect(await _late(tour, "/db indexes orders", "Indexes of orders"), "placed_at")
-    number = _number(await tour.ask(ANA, "/db create-index orders public.orders placed_at"))
+    advice = expect(await tour.late("/db indexes orders", "Indexes of orders"), "placed_at")
+    number = number_in(await tour.ask(ANA, "/db create-index orders public.orders placed_at"))
     await tour.card(number, says="Waiting")
     await tour.press(BEN, number, "approve")
     said = await tour.thread(number, "is built and valid")
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
-    after = await _late(tour, "/db indexes orders", "Indexes of orders")
+    after = await tour.late("/db indexes orders", "Indexes of orders")
     if "(placed_at)" in after and "may be missing" in after:
         raise TourError(f"The index is there, and was advised again: {after}")
     return [
@@ -104,14 +103,13 @@ async def _index(tour: Tour) -> list[str]:
 
 
 async def _audited(tour: Tour) -> list[str]:
-    number = _number(await tour.ask(ANA, "/db audit-trigger orders public.customers"))
+    number = number_in(await tour.ask(ANA, "/db audit-trigger orders public.customers"))
     await tour.card(number, says="Waiting")
     await tour.press(BEN, number, "approve")
     await tour.press(DORA, number, "approve")
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
-    await _value(tour, "UPDATE customers SET since = since + 1 WHERE id = 7")
-    row = await _value(
-        tour,
+    await tour.value("UPDATE customers SET since = since + 1 WHERE id = 7")
+    row = await tour.value(
         "SELECT operation || ' of ' || table_name || ' by ' || changed_by"
         " FROM twokey_audit.row_changes",
     )
@@ -120,8 +118,8 @@ async def _audited(tour: Tour) -> list[str]:
 
 
 async def _outlook(tour: Tour) -> list[str]:
-    forecast = expect(await _late(tour, "/db forecast orders", "Forecast of orders"), "In 365 days")
-    digest = expect(await _late(tour, "/db digest orders", "digest"), "Availability")
+    forecast = expect(await tour.late("/db forecast orders", "Forecast of orders"), "In 365 days")
+    digest = expect(await tour.late("/db digest orders", "digest"), "Availability")
     return [
         *quoted("Ana is told", forecast)[:_LINES_MAX],
         *quoted("managers read", digest)[:_LINES_MAX],
@@ -142,8 +140,8 @@ HEALTH: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] 
 @contextlib.asynccontextmanager
 async def _lock_and_wait(tour: Tour) -> AsyncIterator[None]:
     """One session that holds a row and does nothing, and two that wait for it."""
-    holder = await _connect(tour, _FORGOTTEN)
-    waiters = [await _connect(tour, "cashier") for _ in range(2)]
+    holder = await tour.connected(_FORGOTTEN)
+    waiters = [await tour.connected("cashier") for _ in range(2)]
     update = (
         "UPDATE payments SET cents = cents WHERE order_id = (SELECT min(order_id) FROM payments)"
     )
@@ -157,27 +155,6 @@ async def _lock_and_wait(tour: Tour) -> AsyncIterator[None]:
         await asyncio.gather(*waiting, return_exceptions=True)
         for each in (holder, *waiters):
             each.terminate()
-
-
-async def _connect(tour: Tour, application: str) -> Any:
-    return await asyncpg.connect(
-        _dsn(tour),
-        timeout=_SQL_SECONDS_MAX,
-        command_timeout=_SQL_SECONDS_MAX,
-        server_settings={"application_name": application},
-    )
-
-
-async def _value(tour: Tour, query: str) -> Any:
-    conn = await _connect(tour, "tour")
-    try:
-        return await conn.fetchval(query)
-    finally:
-        await conn.close()
-
-
-def _dsn(tour: Tour) -> str:
-    return next(cluster.dsn for cluster in tour.world.clusters if cluster.name == "orders")
 
 
 async def _incident(tour: Tour, says: str) -> Json:
@@ -205,25 +182,6 @@ async def _note(tour: Tour, says: str) -> str:
         return None
 
     return await tour.world.slack.wait_for(found, _ALERT_SECONDS_MAX)
-
-
-async def _late(tour: Tour, command: str, says: str) -> str:
-    """Ask for what may take longer than Slack waits; what came of it."""
-    await tour.ask(ANA, command)
-
-    def found() -> str | None:
-        text = text_of(tour.world.slack.ephemerals(ANA)[-1])
-        return text if says in text else None
-
-    return await tour.world.slack.wait_for(found, RUN_SECONDS_MAX)
-
-
-def _number(told: str) -> int:
-    """Which request was stored."""
-    found = re.search(r"Request \*?#?(\d+)", told)
-    if found is None:
-        raise TourError(f"No request was stored: {told}")
-    return int(found[1])
 
 
 def _request_in(views: Sequence[Json]) -> int | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import asyncpg
 
 from bot.cli.demo_inventory import CHANNEL
 from bot.cli.world import World
@@ -22,6 +25,7 @@ DESK: Final = "C0DBOPS"
 SECONDS_MAX: Final = 30.0
 RUN_SECONDS_MAX: Final = 180.0
 _PAGES_MAX: Final = 50
+_SQL_SECONDS_MAX: Final = 60
 
 Json = Mapping[str, Any]
 Say = Callable[[str], None]
@@ -93,6 +97,34 @@ class Tour:
         if not sent.ok:
             raise TourError(f"The undo was not taken: {sent.error or sent.errors}")
 
+    async def late(self, command: str, says: str) -> str:
+        """Have Ana ask for what may take longer than Slack waits; what came of it."""
+        await self.ask(ANA, command)
+
+        def found() -> str | None:
+            text = text_of(self.world.slack.ephemerals(ANA)[-1])
+            return text if says in text else None
+
+        return await self.world.slack.wait_for(found, RUN_SECONDS_MAX)
+
+    async def connected(self, application: str) -> Any:
+        """A connection to the database `orders`."""
+        dsn = next(cluster.dsn for cluster in self.world.clusters if cluster.name == "orders")
+        return await asyncpg.connect(
+            dsn,
+            timeout=_SQL_SECONDS_MAX,
+            command_timeout=_SQL_SECONDS_MAX,
+            server_settings={"application_name": application},
+        )
+
+    async def value(self, query: str) -> Any:
+        """One value out of the database `orders`."""
+        conn = await self.connected("tour")
+        try:
+            return await conn.fetchval(query)
+        finally:
+            await conn.close()
+
     def _window(self, user: str, block: str) -> Json | None:
         """The front window, once it has an input of this name."""
         views = self.world.slack.views(user)
@@ -134,6 +166,18 @@ class Tour:
         if delivery.error:
             raise TourError(f"Slack showed {user}: {delivery.error}")
         return texts(self.world.slack.ephemerals(user)[-1:])
+
+
+def number_in(told: str) -> int:
+    """Which request was stored.
+
+    Raises:
+        TourError: none was.
+    """
+    found = re.search(r"Request \*?#?(\d+)", told)
+    if found is None:
+        raise TourError(f"No request was stored: {told}")
+    return int(found[1])
 
 
 async def command_line(*words: str, environ: Mapping[str, str]) -> tuple[int, str]:
