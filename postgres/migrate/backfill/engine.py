@@ -69,7 +69,11 @@ async def run_backfill(
         PostgresError: it could not be done, or not all of it. Whole batches are done, and asked
             again with the same key it goes on from there.
     """
-    claim, statements = await claim_backfill(target, spec, limits, assigned_columns(spec))
+    assigned = assigned_columns(spec)
+    try:
+        claim, statements = await claim_backfill(target, spec, limits, assigned)
+    except (asyncpg.PostgresError, *LOST) as error:
+        raise _unseen(error) from error
     if claim.finished:
         return BackfillOutcome(
             rows=claim.rows, passed=claim.passed, batches=claim.batches,
@@ -93,6 +97,8 @@ async def run_backfill(
     )  # fmt: skip
     try:
         return await run.whole()
+    except (asyncpg.PostgresError, *LOST) as error:
+        raise _unseen(error) from error
     finally:
         await watcher.close()
 
@@ -322,6 +328,6 @@ class _Run:
 def _unseen(error: Exception) -> PostgresError:
     said = str(error.args[0] if error.args else type(error).__name__).rstrip(".")
     return PostgresError(
-        f"The backfill was stopped, as the server's state could not be seen: {said}.",
+        f"The backfill was stopped, as the server does not answer as it should: {said}.",
         next_step="See whether the server is well, then ask again: it goes on from there.",
     )

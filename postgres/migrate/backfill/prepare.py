@@ -22,7 +22,7 @@ from postgres.migrate.backfill.ledger import (
     open_backfill,
 )
 from postgres.migrate.backfill.ranges import cuts_of, last_key, pieces_of, wanted_pieces
-from postgres.migrate.backfill.signals import check_primary
+from postgres.migrate.backfill.signals import LOST, check_primary
 from postgres.migrate.backfill.spec import BackfillLimits, BackfillSpec
 
 _COUNTED_ROWS_MAX: Final = 300_000
@@ -71,7 +71,7 @@ async def claim_backfill(
                 f"A batch of an earlier run of {spec.key} has not ended yet.",
                 next_step="See with /db locks what it waits for; then ask again.",
             ) from error
-        except asyncpg.PostgresError as error:
+        except asyncpg.InsufficientPrivilegeError as error:
             raise PostgresError(
                 f"The ledger of backfills cannot be written: {error.args[0]}.",
                 next_step="Our user needs CREATE on the database, for the schema twokey_migrate.",
@@ -118,6 +118,8 @@ async def _try_out(
                 nothing = [None] * len(table.key.types)
                 await conn.fetchrow(f"EXPLAIN {made.update_first}", *nothing)
         except asyncpg.PostgresError as error:
+            if isinstance(error, LOST):
+                raise
             if isinstance(error, asyncpg.InsufficientPrivilegeError):
                 hint = f"GRANT SELECT, UPDATE ON {table.quoted} to our user."
             else:

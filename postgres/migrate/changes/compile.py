@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from postgres.migrate.changes import shadow, wide
 from postgres.migrate.changes.facts import Facts
@@ -31,7 +31,9 @@ from postgres.migrate.changes.views import create_views, drop_views, schemas_cre
 from postgres.migrate.changes.words import Change, ShadowColumn
 
 # Left by a way back until the old column is NOT NULL again, as it was.
-OWED = "owed not null"
+OWED: Final = "owed not null"
+# While rows are filled: under which name the backfill's ledger knows it.
+FILLING: Final = "filling"
 
 
 def phase_steps(
@@ -61,15 +63,18 @@ def phase_steps(
     return steps
 
 
-def _expand(change: Change, facts: Facts) -> Short:
+def added_sql(change: Change) -> tuple[str, ...]:
+    """The statement that adds the new columns."""
     what = change.what
     if isinstance(what, ShadowColumn):
-        added = shadow.add_column(change, what)
-    else:
-        added = wide.add_columns(change, what)
+        return shadow.add_column(change, what)
+    return wide.add_columns(change, what)
+
+
+def _expand(change: Change, facts: Facts) -> Short:
     made = {"schemas": list(schemas_created(change.views, facts))}
     statements = (
-        *added,
+        *added_sql(change),
         *sync_statements(change, facts, State.EXPANDED),
         *create_views(change, facts),
     )
@@ -86,7 +91,12 @@ def _backfill(change: Change, facts: Facts, state: State) -> tuple[Step, ...]:
             assignments=assignments,
             where=fill_where(change, facts, state),
         ),
-        _reached(change, "note that it is filled", State.BACKFILLED),
+        _reached(
+            change,
+            "note that it is filled",
+            State.BACKFILLED,
+            unmark_sql(change.name, (FILLING,)),
+        ),
     )
 
 
@@ -121,7 +131,8 @@ def _switch_back(change: Change, facts: Facts, marks: Mapping[str, Mark]) -> tup
     if not isinstance(what, ShadowColumn):
         statements = wide.switch_back(change, facts)
         return (*found, _reached(change, "let the old lead again", State.BACKFILLED, *statements))
-    detail = marks[MARKS[State.SWITCHED]].detail
+    switched = marks.get(MARKS[State.SWITCHED])
+    detail = switched.detail if switched else shadow.detail_of(what, facts)
     # NOT NULL of the shadow is taken off with the rest, and asked for anew when it is validated.
     again = [f"not null {what.shadow}", f"not null {what.shadow} asked"]
     owed = (mark_sql(change.name, change.sha256, OWED),) if detail.get("not_null") else ()

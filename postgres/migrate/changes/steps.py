@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from postgres.migrate.changes.machine import MARKS, State, marks_gone
@@ -153,3 +154,22 @@ def _comparison(step: Compare, table: str) -> str:
     )
     where = f"\n WHERE {step.where}" if step.where else ""
     return f"SELECT {expected} AS expected,\n       {actual} AS actual\n  FROM {table}{where}"  # noqa: S608
+
+
+_KINDS: Final[Mapping[str, type[Step]]] = MappingProxyType(
+    {kind.__name__: kind for kind in (Short, Alone, Fill, Compare, Check)}
+)
+
+
+def to_json(steps: Sequence[Step]) -> list[Any]:
+    """Steps as JSON: a run goes on with those that it began with, whatever the catalog says."""
+    return [[type(step).__name__, {n: getattr(step, n) for n in step.__slots__}] for step in steps]
+
+
+def from_json(stored: Sequence[Any]) -> tuple[Step, ...]:
+    """Steps from JSON."""
+    found: list[Step] = []
+    for kind, fields in stored:
+        values = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+        found.append(_KINDS[kind](**values))
+    return tuple(found)

@@ -136,6 +136,15 @@ class Change:
         return ChangeKind.EXPAND_CONTRACT
 
     @property
+    def functions(self) -> frozenset[str]:
+        """Functions of other schemas than PostgreSQL's own that the sync calls."""
+        what = self.what
+        if isinstance(what, ShadowColumn):
+            return what.up.functions | what.down.functions
+        values = (*what.forward.values(), *what.reverse.values())
+        return frozenset[str]().union(*(value.functions for value in values))
+
+    @property
     def title(self) -> str:
         """The table and what happens to it, for people."""
         match self.what:

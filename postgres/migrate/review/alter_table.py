@@ -58,11 +58,11 @@ def _quick(lock: Lock) -> _Command:
     return handle
 
 
-def _breaking(rule: str, words: str) -> _Command:
+def _breaking(rule: str, words: str, lock: Lock = Lock.ACCESS_EXCLUSIVE) -> _Command:
     """Changes the catalog alone, and what the application sees or may do."""
 
     def handle(table: Any, command: Any, scene: Scene) -> Effect:
-        touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE)
+        touch = scene.touch(table, lock)
         text = words.format(table=touch.table, name=command.name or "")
         found = () if touch.is_new else (finding(rule, Level.WARNING, text),)
         return Effect(touches=(touch,), findings=found)
@@ -277,10 +277,16 @@ COMMANDS: Final[Mapping[str, _Command]] = MappingProxyType(
         "AT_EnableTrigAll": _quick(Lock.SHARE_ROW_EXCLUSIVE),
         "AT_EnableTrigUser": _quick(Lock.SHARE_ROW_EXCLUSIVE),
         "AT_EnableAlwaysTrig": _quick(Lock.SHARE_ROW_EXCLUSIVE),
-        "AT_EnableReplicaTrig": _breaking("changes-triggers", _TRIGGERS_TEXT),
-        "AT_DisableTrig": _breaking("changes-triggers", _TRIGGERS_TEXT),
-        "AT_DisableTrigAll": _breaking("changes-triggers", _TRIGGERS_TEXT),
-        "AT_DisableTrigUser": _breaking("changes-triggers", _TRIGGERS_TEXT),
+        "AT_EnableReplicaTrig": _breaking(
+            "changes-triggers", _TRIGGERS_TEXT, Lock.SHARE_ROW_EXCLUSIVE
+        ),
+        "AT_DisableTrig": _breaking("changes-triggers", _TRIGGERS_TEXT, Lock.SHARE_ROW_EXCLUSIVE),
+        "AT_DisableTrigAll": _breaking(
+            "changes-triggers", _TRIGGERS_TEXT, Lock.SHARE_ROW_EXCLUSIVE
+        ),
+        "AT_DisableTrigUser": _breaking(
+            "changes-triggers", _TRIGGERS_TEXT, Lock.SHARE_ROW_EXCLUSIVE
+        ),
         "AT_EnableRowSecurity": _breaking("changes-who-sees", _RLS_TEXT),
         "AT_DisableRowSecurity": _breaking("changes-who-sees", _RLS_TEXT),
         "AT_ForceRowSecurity": _breaking("changes-who-sees", _RLS_TEXT),

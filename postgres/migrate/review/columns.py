@@ -45,7 +45,7 @@ def alter_type(table: Any, command: Any, scene: Scene) -> Effect:
     name = f"{touch.table}.{command.name}"
     text = f"{touch.table} is written anew, with its indexes, while nobody else can use it."
     effect = Effect(
-        touches=(touch, *_others(touch.facts, command.name, scene)),
+        touches=(touch, *_others(touch.facts, command.name, scene, is_rewrite=is_rewrite)),
         destroys=(f"what does not fit the new type of {name}",) if lost else (),
         findings=slow(
             "changes-type",
@@ -174,13 +174,13 @@ def _checks_again(facts: Any, column: str) -> Work:
     return Work.SCAN if checked or indexed else Work.CATALOG
 
 
-def _others(facts: Any, column: str, scene: Scene) -> tuple[Any, ...]:
-    """Its foreign keys are made again: the other tables are locked as well."""
+def _others(facts: Any, column: str, scene: Scene, *, is_rewrite: bool) -> tuple[Any, ...]:
+    """Its foreign keys are made again, and looked up again where its values change."""
     if facts is None:
         return ()
     mine = [e.references for e in facts.constraints if e.references and column in e.columns]
     keys = any(e.kind in {"p", "u"} and column in e.columns for e in facts.constraints)
     theirs = facts.referenced_by if keys else ()
-    return tuple(
-        scene.touch(each, Lock.ACCESS_EXCLUSIVE) for each in dict.fromkeys((*mine, *theirs))
-    )
+    work = Work.SCAN if is_rewrite else Work.CATALOG
+    names = dict.fromkeys((*mine, *theirs))
+    return tuple(scene.touch(each, Lock.ACCESS_EXCLUSIVE, work, "foreign key") for each in names)

@@ -165,7 +165,12 @@ def _one(kind: str, name: tuple[str, ...], scene: Scene) -> Effect:
         return Effect(touches=(scene.touch(".".join(name), _LOCK),))
     if kind in _CARRIES:
         lost = f"{_CARRIES[kind]} {'.'.join(name)}"
-        return _lost(lost, "drops-" + _CARRIES[kind].replace(" ", "-"))
+        inside = f"{name[-1]}." if kind == "OBJECT_SCHEMA" else "\0"
+        touches = [
+            scene.touch(table, _LOCK) for table in scene.facts.tables if table.startswith(inside)
+        ]
+        gone = Effect(touches=tuple(touches))
+        return together([gone, _lost(lost, "drops-" + _CARRIES[kind].replace(" ", "-"))])
     return Effect()
 
 

@@ -100,6 +100,9 @@ def comment(node: Any, scene: Scene) -> Effect:
     shares = Lock.SHARE_UPDATE_EXCLUSIVE
     if kind in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE"}:
         return Effect(touches=(scene.touch(".".join(name[-2:]), shares),))
+    if kind == "OBJECT_INDEX":
+        table = scene.facts.indexes.get(scene.facts.full_name(name))
+        return Effect(touches=(scene.touch(table, shares),) if table else ())
     if kind in {"OBJECT_COLUMN", "OBJECT_TABCONSTRAINT", "OBJECT_TRIGGER", "OBJECT_POLICY",
                 "OBJECT_RULE"}:  # fmt: skip
         return Effect(touches=(scene.touch(".".join(name[:-1][-2:]), shares),))
