@@ -58,6 +58,7 @@ class Outlook:
     units: tuple[Unit, ...]
     facts: Facts
     subject: str
+    major: int  # of the target's server
 
     @property
     def migrations(self) -> tuple[Migration, ...]:
@@ -172,11 +173,11 @@ async def _stand(context: Context, session: Any) -> Stood:
         tool = settings.tool
         if tool is None:
             tool = await asyncio.to_thread(find_tool, folder)
-        book = book_of(tool, table=settings.table, folder=folder)
-        entries = await book.read(session)
         # Alembic's SQL is rendered by the application's code: only what will be looked at.
         found = await read_folder(folder, tool=tool, python=settings.python, versions=())
-        stands = standing(found, entries)
+        # env.py may name another table than the usual one.
+        book = book_of(tool, table=settings.table or found.table, folder=folder)
+        stands = standing(found, await book.read(session))
     versions = [each.version for each in found.migrations]
     async with context.store.begin() as conn:
         rows = await applied_rows(conn, [context.database.name], versions)
@@ -226,6 +227,8 @@ async def _prepared(
     if stood.folder.tool is Tool.ALEMBIC:
         wanted = await _rendered(stood, wanted)
     if direction is Direction.UP:
+        if problem := next((each.problem for each in wanted if each.problem), ""):
+            raise JobError(problem, next_step="Nothing was changed. Ask again afterwards.")
         return wanted
     return [_with_way_back(each, stood.rows.get(each.version)) for each in wanted]
 
@@ -310,5 +313,6 @@ async def _outlook(
         for each, found in zip(chosen, reviews, strict=True)
     )
     return Outlook(
-        stood=stood, direction=direction, units=units, facts=facts, subject=subject_of(units)
-    )
+        stood=stood, direction=direction, units=units, facts=facts, subject=subject_of(units),
+        major=major,
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from jobs.reader import LiveReader
 from jobs.rehearsals import WRITES, blocked, from_json, is_fresh
 from postgres.errors import PostgresError
 from postgres.migrate.books.opening import book_of
+from postgres.migrate.folders.folder import Folder
 from postgres.migrate.words import BookEntry, Lock, Migration, Review, Tool
 from store.applied import AppliedRow, applied_rows
 from store.backups import newest_backup
@@ -127,7 +128,7 @@ async def _elsewhere(context: Context, name: str, outlook: Outlook) -> Elsewhere
     problem = ""
     entries: Mapping[str, BookEntry] = {}
     try:
-        entries = await _book_of(other, outlook.stood.folder.tool)
+        entries = await _book_of(other, outlook.stood.folder)
     except (JobError, PostgresError) as error:
         problem = error.problem
     missing = [
@@ -149,17 +150,18 @@ def is_same(migration: Migration, entry: BookEntry | None, row: AppliedRow | Non
     if not entry.is_complete:
         return False
     if entry.checksum and migration.checksum:
-        return entry.checksum == migration.checksum
+        return entry.checksum in (migration.checksum, *migration.same_checksums)
     return is_ours
 
 
-async def _book_of(database: Database, tool: Tool) -> Mapping[str, BookEntry]:
+async def _book_of(database: Database, folder: Folder) -> Mapping[str, BookEntry]:
     """What another database's book says, soon or not at all."""
     reader = LiveReader(database, statement_timeout=ELSEWHERE_LIMIT)
     try:
         async with asyncio.timeout(ELSEWHERE_LIMIT.total_seconds()):
             async with reader.session(limit=ELSEWHERE_LIMIT) as session:
-                entries = await book_of(tool, table=database.migrations.table).read(session)
+                table = database.migrations.table or folder.table
+                entries = await book_of(folder.tool, table=table).read(session)
     except TimeoutError:
         raise JobError(
             f"{database.name} did not answer in time.", next_step="Look whether it is up."

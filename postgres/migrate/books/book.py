@@ -21,7 +21,7 @@ class Book(Protocol):
         ...
 
     async def read(self, conn: Any) -> Sequence[BookEntry] | None:
-        """What is applied. None: there is no table yet."""
+        """What is applied. None: there is no table yet. Of `conn` it needs `fetch` alone."""
         ...
 
     async def ensure(self, conn: Any) -> None:

@@ -101,14 +101,13 @@ class PrismaBook(TableBook):
     async def _entries(self, conn: Any, table: str) -> Sequence[BookEntry]:
         rows = await conn.fetch(_READ.format(table=table))
         # The same migration twice: an attempt that has not ended is the one to see.
-        rows.sort(key=lambda row: not row["is_complete"])
         return tuple(
             BookEntry(
                 version=row["migration_name"],
                 checksum=row["checksum"],
                 is_complete=row["is_complete"],
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: not row["is_complete"])
         )
 
     async def _create(self, conn: Any, table: str) -> None:

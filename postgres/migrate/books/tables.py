@@ -24,7 +24,7 @@ _FIND: Final = """
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 _ELSEWHERE: Final = """
-    SELECT n.nspname::text
+    SELECT n.nspname::text AS schema
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relname = $1 AND c.relkind IN ('r', 'p')
@@ -99,10 +99,11 @@ async def find_table(
         PostgresError: something else has this name, or the table stands in another schema only:
             to take it for missing would apply everything once more.
     """
-    found = await conn.fetchrow(_FIND, table.schema or None, table.name)
-    if found is None:
+    rows = await conn.fetch(_FIND, table.schema or None, table.name)
+    if not rows:
         await _refuse_elsewhere(conn, table)
         return None
+    (found,) = rows
     if found["kind"] not in ("r", "p") or set(columns) != set(found["columns"]):
         raise PostgresError(
             f"{found['schema']}.{found['name']} is not the table of {tool}: it has"
@@ -209,7 +210,7 @@ async def refuse_filled(conn: Any, schema: str, *, table: str, next_step: str) -
 async def _refuse_elsewhere(conn: Any, table: TableName) -> None:
     if table.schema:
         return
-    schemas = [row[0] for row in await conn.fetch(_ELSEWHERE, table.name)]
+    schemas = [row["schema"] for row in await conn.fetch(_ELSEWHERE, table.name)]
     if schemas:
         raise PostgresError(
             f"There is no table {table.name} in the first schema of our search path, but one in"

@@ -137,6 +137,26 @@ async def test_a_book_says_what_was_written_down_and_no_longer_what_was_taken_ba
     assert await book.read(conn) == ()
 
 
+class OnlyFetch:
+    """What a plan has to look with: it reads, and knows rows as mappings."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
+        return [dict(found) for found in await self._conn.fetch(query, *args)]
+
+
+@pytest.mark.parametrize("tool", Tool)
+async def test_a_plan_can_read_a_book(conn: Any, tool: Tool) -> None:
+    book, looking = book_of(tool), OnlyFetch(conn)
+    assert await book.read(looking) is None
+    await book.ensure(conn)
+    await record(conn, book, FIRST[tool])
+    async with conn.transaction(readonly=True):
+        assert await book.read(looking) == await book.read(conn)
+
+
 @pytest.mark.parametrize("tool", Tool)
 async def test_what_somebody_else_has_written_meanwhile_is_not_written_over(
     conn: Any, tool: Tool
@@ -205,7 +225,7 @@ async def test_the_table_of_another_tool_is_not_taken_for_its_own(conn: Any, too
 async def test_a_table_in_another_schema_is_not_taken_for_missing(conn: Any) -> None:
     await conn.execute("CREATE SCHEMA app; CREATE TABLE app.schema_migrations (version text)")
     with pytest.raises(PostgresError, match="but one in app") as refusal:
-        await book_of(Tool.DBMATE).read(conn)
+        await book_of(Tool.DBMATE).read(OnlyFetch(conn))
     assert "migrations.table: app.schema_migrations" in refusal.value.next_step
     assert await book_of(Tool.DBMATE, table="app.schema_migrations").read(conn) == ()
     assert await book_of(Tool.DBMATE, table="public.schema_migrations").read(conn) is None
