@@ -1,0 +1,394 @@
+"""A rehearsal: a backup restored beside production, migrations applied there, and taken back.
+
+The copy stands in the run's own folder, listens on a private socket alone and is removed at the
+end, whatever happened; what a dead worker left is removed with its folder. So two rehearsals
+share nothing, and the target is not touched. The files run as the role that the bot uses on the
+target: what that role may not do fails here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from pydantic import JsonValue
+
+from jobs.engines import engine_of
+from jobs.operation import Context, Job, JobError
+from jobs.recoverable import Kept, what_is_kept
+from jobs.rehearsals import (
+    Copy,
+    Rehearsal,
+    RehearsedStatement,
+    RehearsedUnit,
+    Return,
+    WayBack,
+    row_of,
+    subject_of,
+)
+from jobs.rehearsing_back import Tried, WayBackOf, try_way_back, way_back_of
+from postgres.binaries import find_binaries
+from postgres.connect import connection
+from postgres.dsn import Target, parse_dsn
+from postgres.errors import PostgresError
+from postgres.health.statement_text import shown
+from postgres.migrate.apply import apply_unit
+from postgres.migrate.apply_words import ApplyLimits, BlockedError, Unit, UnknownOutcomeError
+from postgres.migrate.books.book import Book
+from postgres.migrate.copies import Standstill, cut_off, stand_still
+from postgres.migrate.observe import CopyObserver
+from postgres.migrate.words import Observation, Review, Work
+from postgres.restore.folders import remove_scratch
+from postgres.restore.light import login_problem
+from postgres.restore.recovery import Recovered, recover
+from postgres.restore.target import END, LATEST
+from postgres.restore.window import Choice
+from postgres.sizes import pretty_bytes
+from store.backups import BackupRecord, find_backup, is_proven, newest_backup
+from store.rehearsals import record_rehearsal
+
+# What is measured on the copy besides, such as the pace of a backfill.
+Extra = Callable[[Target], Awaitable[JsonValue]]
+
+# As production has them, where they change what is measured. Event triggers are part of what a
+# migration sets off; whole pages are part of its WAL; and WAL must not fill the worker's disk.
+SETTINGS: Final = {"full_page_writes": "on", "max_wal_size": "2GB", "checkpoint_timeout": "5min"}
+_FIRST_WITH_EVENT_TRIGGERS_SWITCH: Final = 17
+_MARGIN_BYTES: Final = 512 * 2**20
+_HOURS: Final = timedelta(hours=12)
+# On the copy nobody waits, and how long it takes is what is asked.
+LIMITS: Final = ApplyLimits(
+    lock=timedelta(seconds=10), tries=3, additive=_HOURS, statement=_HOURS, whole=_HOURS,
+    alone=_HOURS, idle=timedelta(hours=1), life=timedelta(seconds=10),
+)  # fmt: skip
+_STATEMENT_CHARS_MAX: Final = 60
+# Of these the copy or its host is the reason, and not the file: resources, an operator or a
+# crash, the system around it, a connection, an error within PostgreSQL.
+_NOT_THE_FILE: Final = frozenset({"53", "57", "58", "08", "XX"})
+_CANCELED: Final = "57014"  # by a limit that the file itself has set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is rehearsed: files in their order, and the book that they are written down in.
+
+    `way_back`: how each is taken back, asked right before it is applied.
+    """
+
+    units: tuple[Unit, ...]
+    book: Book
+    way_back: WayBackOf
+    extra: Extra | None
+
+
+async def proven_backup(context: Context, backup_id: str = "") -> BackupRecord:
+    """The newest backup that was verified, or the one of this id.
+
+    Raises:
+        JobError: there is none, or it was never found good.
+    """
+    name = context.database.name
+    async with context.store.begin() as conn:
+        if not backup_id:
+            found = await newest_backup(conn, name, verified=True)
+        else:
+            is_good = await is_proven(conn, backup_id)
+            found = await find_backup(conn, name, backup_id) if is_good else None
+    if found is None:
+        what = f"the backup {backup_id}" if backup_id else "a backup"
+        raise JobError(
+            f"A rehearsal needs {what} of {name} that was proven, and there is none.",
+            next_step=f"Prove one first: /db verify {name}; or take one: /db backup {name}.",
+        )
+    return found
+
+
+def way_to(kept: Kept, backup_id: str) -> Choice:
+    """From a backup as far as its archive leads; to its own end where nothing leads on.
+
+    Raises:
+        PostgresError: there is no such backup.
+        JobError: it was found damaged.
+    """
+    try:
+        choice = kept.choose(LATEST, backup_id=backup_id)
+    except PostgresError:
+        return kept.choose(END, backup_id=backup_id)
+    return choice if choice.wal else kept.choose(END, backup_id=backup_id)
+
+
+def room_needed(choice: Choice, reviews: Sequence[Review]) -> int:
+    """Bytes that a rehearsal needs: the copy, its WAL, and what is written anew, with its WAL."""
+    worked = [
+        touch.size_bytes or 0
+        for review in reviews
+        for each in review.statements
+        for touch in each.touched
+        if touch.work in {Work.REWRITE, Work.SCAN}
+    ]
+    return choice.backup.data_bytes + choice.wal_bytes + 2 * sum(worked) + _MARGIN_BYTES
+
+
+async def rehearse(
+    job: Job,
+    units: Sequence[Unit],
+    book: Book,
+    *,
+    backup_id: str = "",
+    way_back: WayBackOf = way_back_of,
+    extra: Extra | None = None,
+) -> Rehearsal:
+    """Restore, apply, take back and apply again; store what was found.
+
+    From the newest proven backup, or that of this id. A file that fails is a result, not an
+    error. The body of a retryable step: whatever an earlier attempt left is removed.
+
+    Raises:
+        JobError, PostgresError: the copy could not be made, or broke down. Nothing is left.
+    """
+    backup = await proven_backup(job, backup_id)
+    subject = _Subject(units=tuple(units), book=book, way_back=way_back, extra=extra)
+    found = await _rehearsed(job, subject, backup.id)
+    row = row_of(
+        found,
+        database=job.database.name,
+        subject=subject_of(units),
+        at=job.now,
+        request_id=job.request_id,
+    )
+    async with job.store.begin() as conn:
+        await record_rehearsal(conn, row)
+    return found
+
+
+async def _rehearsed(job: Job, subject: _Subject, backup_id: str) -> Rehearsal:
+    kept = await what_is_kept(job, LATEST)
+    choice = await asyncio.to_thread(way_to, kept, backup_id)
+    binaries = await asyncio.to_thread(find_binaries, os.environ, major=choice.backup.major)
+    await remove_scratch(job.folder)
+    await asyncio.to_thread(_check_room, job.folder, choice, subject)
+    recovered: Recovered | None = None
+    try:
+        recovered = await recover(
+            engine_of(job.database),
+            binaries,
+            choice,
+            job.folder,
+            settings=_settings(choice.backup.major),
+            on_step=job.report,
+        )
+        return await _on_copy(job, subject, recovered)
+    finally:
+        if recovered is not None:
+            await asyncio.shield(recovered.server.stop("immediate"))
+        await asyncio.shield(remove_scratch(job.folder))
+
+
+async def _on_copy(job: Job, subject: _Subject, recovered: Recovered) -> Rehearsal:
+    """Everything that is tried on the running copy."""
+    admin, login = recovered.dsn, await _login(job, recovered)
+    await job.report("Cutting the copy off from other servers")
+    await cut_off(admin)
+    async with connection(login) as conn:
+        await subject.book.ensure(conn)
+    await job.report("Taking stock of the copy")
+    named = {t.table for u in subject.units for each in u.review.statements for t in each.touched}
+    before = await stand_still(admin, first=named, besides=(subject.book.table,))
+    copy = _copy(recovered, before, subject.book)
+    attempt = _Attempt(job=job, subject=subject, login=login)
+    units, ways = await attempt.apply_all()
+    if units[-1].problem:
+        nothing = Return(outcome=WayBack.NONE, problem="it could not be applied")
+        return Rehearsal(copy=copy, units=units, way_back=nothing)
+    tried = Tried(
+        units=subject.units,
+        ways=ways,
+        seen=units,
+        before=before,
+        book=subject.book,
+        major=recovered.facts.major,
+        admin=admin,
+        login=login,
+        attempt=attempt.apply,
+    )
+    way_back = await try_way_back(tried, say=job.report)
+    extra, note = await _extra(job, subject, login, way_back)
+    return Rehearsal(copy=copy, units=units, way_back=way_back, extra=extra, note=note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """Files that are applied on a copy, and what is seen of them."""
+
+    job: Job
+    subject: _Subject
+    login: Target
+
+    async def apply_all(self) -> tuple[tuple[RehearsedUnit, ...], tuple[Unit | str, ...]]:
+        """Each in its turn until one fails; and how each would be taken back, or why not."""
+        seen: list[RehearsedUnit] = []
+        ways: list[Unit | str] = []
+        for number, unit in enumerate(self.subject.units, start=1):
+            await self.job.report(
+                f"Applying {unit.title} on the copy",
+                fraction=number / (len(self.subject.units) + 1),
+            )
+            async with connection(self.login) as conn:
+                ways.append(await self.subject.way_back(conn, unit))
+            seen.append(await self.apply(unit))
+            if seen[-1].problem:
+                break
+        return tuple(seen), tuple(ways)
+
+    async def apply(self, unit: Unit) -> RehearsedUnit:
+        """One file, one way.
+
+        Raises:
+            JobError: the copy broke down; that says nothing about the file.
+        """
+        observer = CopyObserver(self.login)
+        problem, next_step, line = "", "", 0
+        try:
+            await apply_unit(
+                self.login,
+                unit,
+                book=self.subject.book,
+                expected=None,
+                limits=LIMITS,
+                tell=self._tell,
+                observer=observer,
+            )
+        except PostgresError as error:
+            if not is_of_the_file(error):
+                raise JobError(
+                    f"The copy broke down while {unit.title} ran on it: {error.problem}",
+                    next_step="That says nothing about the file. See the worker's disk and memory,"
+                    " then rehearse again.",
+                ) from error
+            problem, next_step = error.problem, error.next_step
+            line = observer.at_work.line if observer.at_work else 0
+        finally:
+            await observer.close()
+        return rehearsed_unit(unit, observer.seen, problem=problem, next_step=next_step, line=line)
+
+    async def _tell(self, text: str, fraction: float | None) -> None:
+        await self.job.report(text, fraction=fraction)
+
+
+def rehearsed_unit(
+    unit: Unit,
+    seen: Sequence[Observation],
+    *,
+    problem: str = "",
+    next_step: str = "",
+    line: int = 0,
+) -> RehearsedUnit:
+    """What was seen of a file, by its statements. Pure. The last look at a statement counts."""
+    by_index = {each.index: each for each in seen}
+    statements = tuple(
+        RehearsedStatement(
+            line=each.line,
+            what=shown(each.sql, chars_max=_STATEMENT_CHARS_MAX) or each.node,
+            seen=by_index[each.index],
+        )
+        for each in unit.review.statements
+        if each.index in by_index
+    )
+    return RehearsedUnit(
+        key=unit.key,
+        title=unit.migration.title,
+        direction=unit.direction,
+        is_transactional=unit.review.is_transactional,
+        seconds=round(sum(each.seen.seconds for each in statements), 3),
+        statements=statements,
+        problem=problem,
+        next_step=next_step,
+        line=line,
+    )
+
+
+def is_of_the_file(error: PostgresError) -> bool:
+    """Whether a failure says something about the file, and not about the copy. Pure.
+
+    Nobody else uses the copy: a lock that is not to be had there, or an end that nobody knows,
+    is the copy's.
+    """
+    if isinstance(error, BlockedError | UnknownOutcomeError):
+        return False
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if isinstance(cause, asyncpg.PostgresError):
+            state = str(getattr(cause, "sqlstate", None) or "")
+            return state == _CANCELED or state[:2] not in _NOT_THE_FILE
+        if isinstance(cause, asyncpg.InterfaceError | OSError):
+            return False
+        cause = cause.__cause__
+    return True
+
+
+async def _login(job: Job, recovered: Recovered) -> Target:
+    """The copy as the role of the inventory.
+
+    Raises:
+        JobError: when the backup was taken, that role could not log in.
+    """
+    wanted = parse_dsn(job.database.dsn.get_secret_value())
+    if problem := await login_problem(recovered.dsn, wanted):
+        raise JobError(
+            f"{job.database.name} as of {recovered.facts.id} cannot be used by the bot: {problem}.",
+            next_step=f"Take a new backup (/db backup {job.database.name}), verify it, then"
+            " rehearse again.",
+        )
+    user = wanted.words.get("user") or recovered.facts.superuser
+    return parse_dsn(recovered.server.dsn(wanted.database, user))
+
+
+def _copy(recovered: Recovered, before: Standstill, book: Book) -> Copy:
+    return Copy(
+        backup_id=recovered.facts.id,
+        to=str(recovered.target),
+        data_bytes=recovered.facts.data_bytes,
+        restore_seconds=recovered.seconds,
+        reached_at=recovered.reached_at,
+        tables=before.sizes,
+        book=book.table,
+    )
+
+
+async def _extra(
+    job: Job, subject: _Subject, login: Target, way_back: Return
+) -> tuple[JsonValue, str]:
+    """What is measured besides, and why it was not."""
+    if (measure := subject.extra) is None:
+        return None, ""
+    if way_back.outcome is WayBack.FAILED:
+        return None, "Nothing else was measured: after the way back failed, the copy is in pieces."
+    await job.report("Measuring on the copy")
+    try:
+        return await measure(login), ""
+    except PostgresError as error:
+        return None, f"Nothing else was measured: {error.problem}"
+
+
+def _settings(major: int) -> dict[str, str]:
+    if major < _FIRST_WITH_EVENT_TRIGGERS_SWITCH:
+        return SETTINGS
+    return {**SETTINGS, "event_triggers": "on"}
+
+
+def _check_room(folder: Path, choice: Choice, subject: _Subject) -> None:
+    needed = room_needed(choice, [unit.review for unit in subject.units])
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise JobError(
+            f"A rehearsal needs {pretty_bytes(needed)} on the worker's disk, and"
+            f" {pretty_bytes(free)} are free in {folder}.",
+            next_step="Make room there, or set TWOKEY_HOME to a larger disk.",
+        )
