@@ -77,7 +77,7 @@ class BackfillLimits:
     free_min: int = 2**30
     unwatched: frozenset[str] = frozenset()
     look: timedelta = timedelta(milliseconds=250)
-    before: timedelta = timedelta(seconds=2)  # others are looked at so long before the first batch
+    before: timedelta = timedelta(seconds=1)  # others are looked at so long before the first batch
     tell_every: timedelta = timedelta(seconds=1)
 
 

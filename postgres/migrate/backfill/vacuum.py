@@ -74,14 +74,14 @@ async def _vacuum(target: Target, table: Table, course: Course) -> bool:
                     if not work.done():
                         work.cancel()
                     await asyncio.wait({work})
-        if work.cancelled():
-            return False
-        work.result()
+                if work.cancelled():
+                    return False
+                work.result()
+                course.vacuums += 1
+                return True
     except (PostgresError, asyncpg.PostgresError, *LOST) as error:
         course.note(f"A VACUUM failed: {error.args[0] if error.args else error}.")
         return False
-    course.vacuums += 1
-    return True
 
 
 async def _run(conn: Any, table: Table) -> None:
