@@ -60,7 +60,8 @@ def objection(migration: Migration, direction: Direction, state: BookState) -> P
 
 def _newest_alone(migration: Migration, found: Sequence[BookEntry]) -> BookState:
     """The book of a tool that keeps where it stands, and not how it came there."""
-    stands = {each.version for each in found}
+    # golang-migrate calls it -1 while it goes back from the first of all.
+    stands = {each.version for each in found if each.version != "-1"}
     if any(not each.is_complete for each in found):
         both = set(migration.book_before) | set(migration.book_after)
         return BookState.BEGUN if stands <= both else BookState.ELSEWHERE

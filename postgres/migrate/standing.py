@@ -141,17 +141,20 @@ def _must_repeat(migration: Migration, book: dict[str, BookEntry]) -> bool:
 
 def _unfinished(folder: Folder, book: dict[str, BookEntry]) -> Iterator[str]:
     for entry in book.values():
-        if not entry.is_complete:
-            yield (
-                f"{_file(folder, entry)} was begun and is not known to have ended."
-                f" {_NEXT_STEPS[folder.tool]}"
-            )
+        if entry.is_complete:
+            continue
+        what = _file(folder, entry)
+        if folder.tool is Tool.GOLANG_MIGRATE:  # dirty is where it was going to, either way
+            what = f"{what}, or a way back to it,"
+        yield f"{what} was begun and is not known to have ended. {_NEXT_STEPS[folder.tool]}"
 
 
 def _unknown(folder: Folder, book: dict[str, BookEntry]) -> Iterator[str]:
     known = {each.version for each in folder.migrations}
     missing = [
-        entry for entry in book.values() if entry.version not in known and not entry.is_baseline
+        entry
+        for entry in book.values()
+        if entry.version not in known and entry.is_complete and not entry.is_baseline
     ]
     for entry in missing[:_SHOWN_MAX]:
         title = f"{entry.version} {entry.name}".strip()
