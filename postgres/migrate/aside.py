@@ -333,6 +333,7 @@ def _rewritten(
     return replace(
         statement,
         sql=_block(lines),
+        original=statement.sql,
         node="DoStmt",
         findings=(*statement.findings, note),
         low_seconds=(statement.low_seconds or 0.0) + seconds / 4,

@@ -170,7 +170,7 @@ class ReviewedStatement:
 
     `node` is the parser's name, such as `IndexStmt`. `must_be_alone`: PostgreSQL refuses it
     inside a transaction. `low_seconds` to `high_seconds` is how long it should take; None: only
-    a rehearsal tells.
+    a rehearsal tells. `original`: what the file says, where `sql` keeps aside what that drops.
     """
 
     index: int
@@ -184,6 +184,7 @@ class ReviewedStatement:
     findings: tuple[Finding, ...] = ()
     low_seconds: float | None = None
     high_seconds: float | None = None
+    original: str = ""
 
     @property
     def lock(self) -> Lock:
