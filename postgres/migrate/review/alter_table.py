@@ -14,6 +14,7 @@ from postgres.migrate.review import rewrites
 from postgres.migrate.review.columns import add_column, alter_type, drop_column
 from postgres.migrate.review.constraints import add_constraint, set_not_null, slow, validate
 from postgres.migrate.review.effects import Effect, Scene, finding, opaque, together
+from postgres.migrate.review.facts import Past
 from postgres.migrate.review.nodes import parts
 from postgres.migrate.words import Level, Lock, StatementKind, Work
 
@@ -26,7 +27,7 @@ def alter_table(node: Any, scene: Scene) -> Effect:
     """`ALTER TABLE`, and what shares its grammar: indexes, views, sequences, composite types."""
     match node.objtype.name:
         case kind if kind in _TABLES:
-            return together(_command(node.relation, each, scene) for each in node.cmds)
+            return _table(node, scene)
         case "OBJECT_INDEX":
             return together(_of_index(node.relation, each, scene) for each in node.cmds)
         case "OBJECT_VIEW":
@@ -37,6 +38,19 @@ def alter_table(node: Any, scene: Scene) -> Effect:
             return _of_type(node)
         case kind:
             return opaque("unknown-statement", f"We do not know ALTER of {kind}.")
+
+
+def _table(node: Any, scene: Scene) -> Effect:
+    """Several commands at once: none of them finds what another one takes away."""
+    name = scene.named(node.relation)
+    changes = [each for each in node.cmds if each.subtype.name not in _LEAVES_STRUCTURE]
+    if len(node.cmds) > 1 and any(c.subtype.name.startswith("AT_Drop") for c in changes):
+        scene = scene.doubting(name)
+    effect = together(_command(node.relation, each, scene) for each in node.cmds)
+    if not changes:
+        return effect
+    doubt = Past(doubted=frozenset({name}))
+    return replace(effect, past=doubt.then(effect.past))
 
 
 def _command(table: Any, command: Any, scene: Scene) -> Effect:
@@ -229,6 +243,15 @@ def _of_type(node: Any) -> Effect:
         ),
     )
 
+
+# What another command on the table may rely on afterwards as before.
+_LEAVES_STRUCTURE: Final = frozenset({
+    "AT_ValidateConstraint", "AT_SetNotNull", "AT_SetStatistics", "AT_SetRelOptions",
+    "AT_ResetRelOptions", "AT_SetOptions", "AT_ResetOptions", "AT_ColumnDefault", "AT_SetStorage",
+    "AT_ClusterOn", "AT_DropCluster", "AT_ChangeOwner", "AT_ReplicaIdentity", "AT_EnableTrig",
+    "AT_EnableTrigAll", "AT_EnableTrigUser", "AT_DisableTrig", "AT_DisableTrigAll",
+    "AT_DisableTrigUser", "AT_EnableRowSecurity", "AT_DisableRowSecurity",
+})  # fmt: skip
 
 # reloptions.c, for tables: those that say ShareUpdateExclusiveLock.
 _LIGHT_OPTIONS: Final = frozenset({

@@ -50,7 +50,7 @@ def unknown_calls(node: Any, scene: Scene) -> tuple[str, ...]:
         name = parts(each.name)
         if len(name) > 1 and name[0] != _CATALOG:
             found.append(f"operator {'.'.join(name)}")
-    if scene.has_hidden_calls and any(kind_of(each) in _COMPUTING for each in walk(node)):
+    if scene.past.has_hidden_calls and any(kind_of(each) in _COMPUTING for each in walk(node)):
         found.append("operators or casts that this file makes")
     return tuple(dict.fromkeys(found))
 
@@ -64,7 +64,7 @@ def is_harmless(name: tuple[str, ...], scene: Scene) -> bool:
     A function that people made may run anything, whatever volatility it claims.
     """
     plain = name[-1]
-    if plain in _NEVER_HARMLESS or plain in scene.makes_functions:
+    if plain in _NEVER_HARMLESS or plain in scene.past.functions:
         return False
     known = scene.facts.functions.get(plain)
     schema = name[0] if len(name) > 1 else ""
@@ -84,7 +84,7 @@ def is_volatile(node: Any, scene: Scene) -> bool:
     """Whether an expression may give another value for each row: the worst where unknown."""
     for name in calls_of(node):
         known = scene.facts.functions.get(name[-1])
-        if name[-1] in _HARMLESS_VOLATILE or name[-1] in scene.makes_functions:
+        if name[-1] in _HARMLESS_VOLATILE or name[-1] in scene.past.functions:
             return True
         if known is None:
             if name[-1] not in _HARMLESS_STABLE:

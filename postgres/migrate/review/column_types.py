@@ -43,8 +43,8 @@ def is_checked(type_name: Any, scene: Scene) -> bool:
     name = parts(type_name)
     if name[0] == "pg_catalog" or is_serial(type_name):
         return False
-    if name[-1] in scene.makes_types:
-        return scene.makes_types[name[-1]]
+    if name[-1] in scene.past.types:
+        return scene.past.types[name[-1]]
     known = scene.facts.types.get(name[-1])
     if known is None:
         return scene.facts.is_read or name[-1] not in _PLAIN

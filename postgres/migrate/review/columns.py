@@ -37,9 +37,10 @@ def add_column(table: Any, command: Any, scene: Scene) -> Effect:
 def alter_type(table: Any, command: Any, scene: Scene) -> Effect:
     """ALTER COLUMN … TYPE: what PostgreSQL does without touching rows, or a rewrite."""
     touch = scene.touch(table, _LOCK)
-    column = touch.facts.columns.get(command.name) if touch.facts else None
+    known = scene.structure(touch)
+    column = known.columns.get(command.name) if known else None
     is_rewrite = needs_rewrite(column, command.def_)
-    work = Work.REWRITE if is_rewrite else _checks_again(touch.facts, command.name)
+    work = Work.REWRITE if is_rewrite else _checks_again(known, command.name)
     touch = replace(touch, work=work)
     lost = not touch.is_new and loses(column, command.def_)
     name = f"{touch.table}.{command.name}"

@@ -7,6 +7,7 @@ from typing import Any, Final
 from postgres.migrate.review import rewrites
 from postgres.migrate.review.calls import unknown_calls
 from postgres.migrate.review.effects import Effect, Scene, finding, opaque, together
+from postgres.migrate.review.facts import NO_PAST, Past
 from postgres.migrate.review.nodes import kind_of, parts
 from postgres.migrate.words import Finding, Level, Lock, Work
 
@@ -45,10 +46,10 @@ def validate(table: Any, name: str, scene: Scene) -> Effect:
             scene.touch(table, Lock.SHARE_UPDATE_EXCLUSIVE, Work.SCAN, "foreign key"),
             scene.touch(known.references, Lock.ROW_SHARE),
         ]
-    column = scene.promises.get((found.table, name)) or (known.not_null if known else "")
+    column = scene.past.promises.get((found.table, name)) or (known.not_null if known else "")
     return Effect(
         touches=tuple(touches),
-        checks=frozenset({(found.table, column)}) if column else frozenset(),
+        past=_proven(found.table, column),
     )
 
 
@@ -56,10 +57,11 @@ def set_not_null(table: Any, column: str, scene: Scene) -> Effect:
     """`SET NOT NULL`: looks at every row, unless a valid CHECK already says so (12+)."""
     touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE)
     if is_never_null(touch.table, column, scene):
-        return Effect(touches=(touch,))
+        return Effect(touches=(touch,), past=_proven(touch.table, column))
     touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE, Work.SCAN)
     return Effect(
         touches=(touch,),
+        past=_proven(touch.table, column),
         findings=slow(
             "set-not-null-scans",
             f"SET NOT NULL reads all of {touch.table} while nobody else can.",
@@ -72,8 +74,14 @@ def set_not_null(table: Any, column: str, scene: Scene) -> Effect:
 
 def is_never_null(table: str, column: str, scene: Scene) -> bool:
     """Whether the catalog, or this file before, has proven that no row has a null there."""
-    known = scene.facts.tables.get(table)
-    return (table, column) in scene.checks or (known is not None and column in known.never_null)
+    if (table, column) in scene.past.checks:
+        return True
+    known = None if table in scene.past.doubted else scene.facts.tables.get(table)
+    return known is not None and column in known.never_null
+
+
+def _proven(table: str, column: str) -> Past:
+    return Past(checks=frozenset({(table, column)})) if column else NO_PAST
 
 
 def slow(rule: str, text: str, help_text: str, rewrite: Any, touch: Any) -> tuple[Finding, ...]:
@@ -108,11 +116,11 @@ def _check(table: Any, constraint: Any, scene: Scene) -> Effect:
     if constraint.skip_validation:
         is_promise = bool(column and constraint.conname and constraint.is_enforced)
         promised = {(touch.table, constraint.conname): column} if is_promise else {}
-        return Effect(touches=(touch,), promises=promised)
+        return Effect(touches=(touch,), past=Past(promises=promised))
     touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE, Work.SCAN)
     proven = Effect(
         touches=(touch,),
-        checks=frozenset({(touch.table, column)}) if column else frozenset(),
+        past=_proven(touch.table, column),
         findings=slow(
             "check-scans",
             f"The CHECK reads all of {touch.table} while nobody else can.",
@@ -137,7 +145,7 @@ def _not_null(table: Any, constraint: Any, scene: Scene) -> Effect:
     if constraint.skip_validation:
         touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE)
         promised = {(touch.table, constraint.conname): column} if constraint.conname else {}
-        return Effect(touches=(touch,), promises=promised)
+        return Effect(touches=(touch,), past=Past(promises=promised))
     return set_not_null(table, column, scene)
 
 
@@ -167,17 +175,9 @@ def _by_index(table: Any, constraint: Any, scene: Scene) -> Effect:
     touch = scene.touch(table, Lock.ACCESS_EXCLUSIVE)
     if constraint.contype.name != "CONSTR_PRIMARY":
         return Effect(touches=(touch,))
-    # The index's columns are not in the statement; a table without any nullable column is safe.
-    known = touch.facts
-    if known is not None and all(
-        is_never_null(touch.table, column, scene) for column in known.columns
-    ):
-        return Effect(touches=(touch,))
-    proven = {column for name, column in scene.checks if name == touch.table}
-    index = known.index_columns.get(constraint.indexname) if known else None
-    if known and index and all(c in known.never_null or c in proven for c in index):
-        return Effect(touches=(touch,))
-    if touch.is_new:
+    known = scene.structure(touch)
+    columns = (known.index_columns.get(constraint.indexname) or known.columns) if known else ()
+    if touch.is_new or (columns and all(is_never_null(touch.table, c, scene) for c in columns)):
         return Effect(touches=(touch,))
     return Effect(
         touches=(scene.touch(table, Lock.ACCESS_EXCLUSIVE, Work.SCAN),),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from postgres.migrate.review import rewrites
+from postgres.migrate.review.calls import unknown_calls
 from postgres.migrate.review.constraints import called, slow
 from postgres.migrate.review.effects import Effect, Scene, Touch, finding, opaque, together
-from postgres.migrate.review.nodes import is_on, kind_of, of_kind, option, parts
+from postgres.migrate.review.facts import Past
+from postgres.migrate.review.nodes import dml_of, is_on, kind_of, of_kind, option, parts
 from postgres.migrate.words import Level, Lock, StatementKind, Work
 
 _SHARE_UPDATE: Final = Lock.SHARE_UPDATE_EXCLUSIVE
@@ -36,11 +38,12 @@ def create_table_as(node: Any, scene: Scene) -> Effect:
 def reading(query: Any, scene: Scene) -> Effect:
     """What a query locks and runs. Its WITH clauses may write: see `data`."""
     named = {each.ctename for each in of_kind(query, "CommonTableExpr")}
+    written = {id(each.relation) for each in dml_of(query)}
     lock = Lock.ACCESS_SHARE
     touches = tuple(
         scene.touch(each, lock, Work.SCAN)
         for each in of_kind(query, "RangeVar")
-        if each.schemaname or each.relname not in named
+        if id(each) not in written and (each.schemaname or each.relname not in named)
     )
     return together([Effect(touches=touches), called(query, scene)])
 
@@ -53,8 +56,10 @@ def create_index(node: Any, scene: Scene) -> Effect:
     touch = scene.touch(node.relation, lock, Work.CATALOG if is_only else Work.SCAN, "index")
     runs = called([node.indexParams, node.whereClause], scene)
     built = Effect(touches=(touch,), must_be_alone=bool(node.concurrent))
+    # An index on an expression is built again when a column changes its type.
+    doubt = Effect(past=Past(doubted=frozenset({touch.table})))
     if node.concurrent or is_only:
-        return together([built, runs])
+        return together([built, runs, doubt])
     is_split = touch.facts is not None and touch.facts.kind == "p"
     found = slow(
         "index-blocks-writes",
@@ -66,7 +71,7 @@ def create_index(node: Any, scene: Scene) -> Effect:
         () if is_split else rewrites.index_concurrently(node),
         touch,
     )
-    return together([built, runs, Effect(findings=found)])
+    return together([built, runs, doubt, Effect(findings=found)])
 
 
 def create_view(node: Any, scene: Scene) -> Effect:
@@ -88,13 +93,14 @@ def create_trigger(node: Any, scene: Scene) -> Effect:
     touches = [scene.touch(node.relation, Lock.SHARE_ROW_EXCLUSIVE)]
     if node.constrrel is not None:
         touches.append(scene.touch(node.constrrel, Lock.SHARE_ROW_EXCLUSIVE))
+    spoiled = Past(spoiled=frozenset({touches[0].table}))
     if touches[0].is_new:
-        return Effect(touches=tuple(touches))
+        return Effect(touches=tuple(touches), past=spoiled)
     name = ".".join(parts(node.funcname))
     text = f"Every write to {touches[0].table} runs {name}() from then on."
     return Effect(
         touches=tuple(touches),
-        hides_calls=False,
+        past=spoiled,
         findings=(
             finding(
                 "adds-trigger",
@@ -112,7 +118,9 @@ def create_rule(node: Any, scene: Scene) -> Effect:
     text = f"Statements on {touch.table} are rewritten into others from then on."
     help_text = "Use a trigger: a rule surprises with volatile functions and row counts."
     return Effect(
-        touches=(touch,), findings=(finding("adds-rule", Level.WARNING, text, help_text),)
+        touches=(touch,),
+        past=Past(spoiled=frozenset({touch.table})),
+        findings=(finding("adds-rule", Level.WARNING, text, help_text),),
     )
 
 
@@ -149,21 +157,23 @@ def create_function(node: Any, scene: Scene) -> Effect:
         return opaque(
             "catalog-write", "It makes a function of PostgreSQL's own.", level=Level.ERROR
         )
-    return Effect(findings=tuple(found), makes_functions=frozenset({name[-1]}))
+    return Effect(findings=tuple(found), past=Past(functions=frozenset({name[-1]})))
 
 
 def create_type(node: Any, _scene: Scene) -> Effect:
     """CREATE TYPE as an enum, a range or a row."""
     name = parts(getattr(node, "typeName", None) or getattr(node, "typevar", None))
-    return Effect(makes_types={name[-1]: False} if name else {})
+    return Effect(past=Past(types={name[-1]: False} if name else {}))
 
 
-def create_domain(node: Any, _scene: Scene) -> Effect:
+def create_domain(node: Any, scene: Scene) -> Effect:
     """CREATE DOMAIN: with a CHECK or NOT NULL, every value of it is looked at."""
     is_checked = any(
         each.contype.name in {"CONSTR_CHECK", "CONSTR_NOTNULL"} for each in node.constraints or ()
     )
-    return Effect(makes_types={parts(node.domainname)[-1]: is_checked})
+    runs = bool(unknown_calls(node, scene))
+    name = parts(node.domainname)[-1]
+    return Effect(past=Past(types={name: is_checked}, has_hidden_calls=runs))
 
 
 def alter_domain(node: Any, _scene: Scene) -> Effect:
@@ -190,11 +200,11 @@ def define(node: Any, _scene: Scene) -> Effect:
     name = parts(node.defnames)
     match node.kind.name:
         case "OBJECT_AGGREGATE":
-            return Effect(makes_functions=frozenset({name[-1]}))
+            return Effect(past=Past(functions=frozenset({name[-1]})))
         case "OBJECT_OPERATOR":
-            return Effect(hides_calls=True)
+            return Effect(past=Past(has_hidden_calls=True))
         case "OBJECT_TYPE":
-            return Effect(makes_types={name[-1]: True}, hides_calls=True)
+            return Effect(past=Past(types={name[-1]: True}, has_hidden_calls=True))
         case _:
             return Effect()
 
@@ -202,7 +212,9 @@ def define(node: Any, _scene: Scene) -> Effect:
 def hidden_calls(_node: Any, _scene: Scene) -> Effect:
     """What makes plain expressions run functions: casts, operator classes, event triggers."""
     text = "From then on plain statements run functions that do not stand in them."
-    return Effect(hides_calls=True, findings=(finding("hides-calls", Level.WARNING, text),))
+    return Effect(
+        past=Past(has_hidden_calls=True), findings=(finding("hides-calls", Level.WARNING, text),)
+    )
 
 
 def create_extension(node: Any, _scene: Scene) -> Effect:
@@ -288,5 +300,5 @@ def _referenced(node: Any, scene: Scene) -> list[Touch]:
 
 def _made(relation: Any, scene: Scene) -> frozenset[str]:
     """The name of what the statement makes, unless the target has one already."""
-    full = scene.facts.full_name(parts(relation))
+    full = scene.named(relation)
     return frozenset() if full in scene.facts.tables else frozenset({full})

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from postgres.migrate.review import creates, data, drops, maintenance, outside, settings
 from postgres.migrate.review.alter_table import alter_table
+from postgres.migrate.review.calls import unknown_calls
 from postgres.migrate.review.effects import Effect, Handler, Scene, finding, opaque, together
-from postgres.migrate.review.nodes import kind_of, of_kind, parts
+from postgres.migrate.review.facts import Past
+from postgres.migrate.review.nodes import kind_of, of_kind
 from postgres.migrate.words import Level, Lock, StatementKind, Work
 
 _OURS: Final = "twokey_"
+_NAMES: Final = ("schemaname", "newschema", "newname", "subname")
 
 
 def judge(node: Any, scene: Scene) -> Effect:
     """What one statement does."""
     handler = HANDLERS.get(kind_of(node))
     effect = handler(node, scene) if handler is not None else _strange(node, scene)
-    found = [effect]
+    found = [effect, *_stored(node, effect, scene), *_woken(node, effect, scene)]
     if names := ours(node):
         found.append(_touches_ours(names))
     found += [_not_there(touch.table) for touch in effect.touches if _is_missing(touch, scene)]
@@ -29,8 +32,11 @@ def judge(node: Any, scene: Scene) -> Effect:
 def ours(node: Any) -> tuple[str, ...]:
     """The schemas of our own that a statement names."""
     names = [each.schemaname or "" for each in of_kind(node, "RangeVar")]
-    names += [text for each in of_kind(node, "String") for text in parts(each)]
-    names += [getattr(node, field, "") or "" for field in ("schemaname", "newschema", "newname")]
+    # Not what stands in a literal, or is a column's name.
+    others = {id(each.val) for each in of_kind(node, "A_Const")}
+    others |= {id(part) for each in of_kind(node, "ColumnRef") for part in each.fields}
+    names += [each.sval for each in of_kind(node, "String") if id(each) not in others]
+    names += [getattr(node, field, "") or "" for field in _NAMES]
     return tuple(dict.fromkeys(n for n in names if isinstance(n, str) and n.startswith(_OURS)))
 
 
@@ -46,6 +52,36 @@ def _touches_ours(names: tuple[str, ...]) -> Effect:
             ),
         ),
     )
+
+
+def _stored(node: Any, effect: Effect, scene: Scene) -> Iterator[Effect]:
+    """A function that is written down now, as a default or in a view, runs with later rows."""
+    if effect.judged is StatementKind.OPAQUE:
+        return
+    if names := unknown_calls(node, scene):
+        tables = {scene.named(each) for each in of_kind(node, "RangeVar")}
+        tables |= {touch.table for touch in effect.touches} | effect.makes
+        text = f"From then on it runs {', '.join(names[:5])}, which may do anything."
+        yield Effect(
+            past=Past(spoiled=frozenset(tables)),
+            findings=(finding("stores-function", Level.WARNING, text),),
+        )
+
+
+def _woken(node: Any, effect: Effect, scene: Scene) -> Iterator[Effect]:
+    """Rows of a table that runs unknown functions since a statement before."""
+    works = {touch.table for touch in effect.touches if touch.work is not Work.CATALOG}
+    if kind_of(node) in _ROWS:
+        works |= {scene.named(each) for each in of_kind(node, "RangeVar")}
+    if names := sorted(works & scene.past.spoiled):
+        text = f"Since a statement before, {', '.join(names)} runs functions that we do not know."
+        yield opaque("opaque-function", text)
+
+
+_ROWS: Final = frozenset({
+    "SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "ExplainStmt",
+    "CreateTableAsStmt", "RefreshMatViewStmt", "DeclareCursorStmt", "PrepareStmt",
+})  # fmt: skip
 
 
 def _is_missing(touch: Any, scene: Scene) -> bool:
@@ -102,8 +138,8 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "AlterOperatorStmt": creates.hidden_calls,
         "CreateConversionStmt": creates.hidden_calls,
         "CreateTransformStmt": creates.hidden_calls,
-        "CreateEventTrigStmt": creates.hidden_calls,
-        "AlterEventTrigStmt": creates.hidden_calls,
+        "CreateEventTrigStmt": outside.unreadable("It runs a function with every DDL since."),
+        "AlterEventTrigStmt": outside.unreadable("It runs a function with DDL since."),
         "CreateExtensionStmt": creates.create_extension,
         "CreateSchemaStmt": creates.create_schema,
         "CreateStatsStmt": creates.create_statistics,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from postgres.migrate.review import rewrites
 from postgres.migrate.review.effects import Effect, Scene, Touch, finding, together
+from postgres.migrate.review.facts import NO_PAST, Past
 from postgres.migrate.review.nodes import parts
 from postgres.migrate.words import Level, Lock, StatementKind, Work
 
@@ -88,7 +89,9 @@ def rename(node: Any, scene: Scene) -> Effect:
     touches = ()
     if kind in _RELATIONS and node.relation is not None:
         touches = (scene.touch(node.relation, _LOCK),)
-    effect = Effect(touches=touches, makes=_made(node, scene, kind))
+    effect = Effect(
+        touches=touches, makes=_made(node, scene, kind), past=_renamed(node, scene, kind)
+    )
     if kind not in _RENAMED or (touches and touches[0].is_new):
         return effect
     old = f"{_RENAMED[kind]} {node.subname or (touches[0].table if touches else 'of old')}"
@@ -114,6 +117,9 @@ def set_schema(node: Any, scene: Scene) -> Effect:
     text = "It moves to another schema: whoever uses its old name gets an error from then on."
     return Effect(
         touches=touches,
+        past=_alias(f"{node.newschema}.{node.relation.relname}", touches[0].table)
+        if touches
+        else NO_PAST,
         findings=(finding("renames", Level.WARNING, text, _RENAME_HELP["OBJECT_TABLE"]),),
     )
 
@@ -126,11 +132,27 @@ _RENAME_HELP: Final = {
 }
 
 
+def _renamed(node: Any, scene: Scene, kind: str) -> Past:
+    """Later statements use the new name, and find the old table's rows."""
+    if node.relation is None:
+        return NO_PAST
+    old = scene.named(node.relation)
+    doubt = Past(doubted=frozenset({old}))
+    if kind not in {"OBJECT_TABLE", "OBJECT_MATVIEW", "OBJECT_VIEW"} or old in scene.makes:
+        return doubt
+    written = scene.facts.full_name(parts(node.relation))
+    return doubt.then(_alias(f"{written.rpartition('.')[0]}.{node.newname}", old))
+
+
+def _alias(new: str, old: str) -> Past:
+    return Past(aliases={new: old})
+
+
 def _made(node: Any, scene: Scene, kind: str) -> frozenset[str]:
     """A table of this file stays one under its new name."""
     if kind not in {"OBJECT_TABLE", "OBJECT_MATVIEW", "OBJECT_VIEW"} or node.relation is None:
         return frozenset()
-    old = scene.facts.full_name(parts(node.relation))
+    old = scene.named(node.relation)
     if old not in scene.makes:
         return frozenset()
     return frozenset({f"{old.rpartition('.')[0]}.{node.newname}"})

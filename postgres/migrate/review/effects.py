@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
-from postgres.migrate.review.facts import Facts, TableFacts
+from postgres.migrate.review.facts import NO_PAST, Facts, Past, TableFacts
 from postgres.migrate.review.nodes import parts
 from postgres.migrate.words import Finding, Level, Lock, StatementKind, Work
 
@@ -47,9 +47,7 @@ class Touch:
 class Effect:
     """What a statement does. `kind`: at least this bad; its touches may make it worse.
 
-    `makes`, `makes_functions`, `makes_types`: what later statements of the file find.
-    `checks`: columns (table, column) that it proves never null; `promises`: those of
-    constraints that are still to be validated, by table and constraint.
+    `makes`: tables that are new to everybody. `past`: what else later statements find.
     """
 
     touches: tuple[Touch, ...] = ()
@@ -58,11 +56,7 @@ class Effect:
     destroys: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     makes: frozenset[str] = frozenset()
-    makes_functions: frozenset[str] = frozenset()
-    makes_types: Mapping[str, bool] = field(default_factory=dict)
-    checks: frozenset[tuple[str, str]] = frozenset()
-    promises: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    hides_calls: bool = False
+    past: Past = NO_PAST
 
     @property
     def judged(self) -> StatementKind:
@@ -85,15 +79,16 @@ class Scene:
     facts: Facts
     major: int
     makes: frozenset[str] = frozenset()
-    makes_functions: frozenset[str] = frozenset()
-    makes_types: Mapping[str, bool] = field(default_factory=dict)
-    checks: frozenset[tuple[str, str]] = frozenset()
-    promises: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    has_hidden_calls: bool = False
+    past: Past = NO_PAST
+
+    def named(self, name: Any) -> str:
+        """`schema.name` as the catalog has it now, whatever the file has renamed."""
+        full = self.facts.full_name(_cut(name) if isinstance(name, str) else parts(name))
+        return self.past.aliases.get(full, full)
 
     def touch(self, name: Any, lock: Lock, work: Work = Work.CATALOG, pace: str = "") -> Touch:
         """A table by its node or its name, as it stands at this place of the file."""
-        full = self.facts.full_name(parts(name) if not isinstance(name, str) else _cut(name))
+        full = self.named(name)
         return Touch(
             table=full,
             lock=lock,
@@ -108,12 +103,16 @@ class Scene:
         return replace(
             self,
             makes=self.makes | effect.makes,
-            makes_functions=self.makes_functions | effect.makes_functions,
-            makes_types={**self.makes_types, **effect.makes_types},
-            checks=self.checks | effect.checks,
-            promises={**self.promises, **effect.promises},
-            has_hidden_calls=self.has_hidden_calls or effect.hides_calls,
+            past=self.past.then(effect.past),
         )
+
+    def doubting(self, table: str) -> Scene:
+        """The same, where a table's columns and constraints are no longer what they were."""
+        return replace(self, past=self.past.then(Past(doubted=frozenset({table}))))
+
+    def structure(self, touch: Touch) -> TableFacts | None:
+        """A table's columns and constraints, unless statements before have changed them."""
+        return None if touch.table in self.past.doubted else touch.facts
 
 
 Handler: TypeAlias = Callable[[Any, Scene], Effect]
@@ -135,11 +134,7 @@ def together(effects: Iterable[Effect]) -> Effect:
         destroys=tuple(dict.fromkeys(text for effect in every for text in effect.destroys)),
         findings=tuple(dict.fromkeys(f for effect in every for f in effect.findings)),
         makes=frozenset().union(*(effect.makes for effect in every)),
-        makes_functions=frozenset().union(*(effect.makes_functions for effect in every)),
-        makes_types={name: v for e in every for name, v in e.makes_types.items()},
-        checks=frozenset().union(*(effect.checks for effect in every)),
-        promises={key: value for e in every for key, value in e.promises.items()},
-        hides_calls=any(effect.hides_calls for effect in every),
+        past=_all_of([effect.past for effect in every]),
     )
 
 
@@ -171,6 +166,14 @@ _REHEARSE: Final = (
     "Write out the statements that it runs. Otherwise only a rehearsal on a restored copy shows "
     "what it does."
 )
+
+
+def _all_of(pasts: Iterable[Past]) -> Past:
+    """Of one statement: what one of its parts proves, another does not undo."""
+    found = NO_PAST
+    for each in pasts:
+        found = replace(found.then(each), checks=found.checks | each.checks)
+    return found
 
 
 def _stronger(one: Touch, other: Touch) -> Touch:

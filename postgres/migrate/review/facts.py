@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 
@@ -102,11 +101,47 @@ class TypeFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What the statements before have made of the catalog's facts.
+
+    `functions`, `types` (True: its values are checked): made since. `checks`: (table, column)
+    proven never null; `promises`: the column of a CHECK that waits to be validated, by (table,
+    constraint). `doubted`: tables whose columns and constraints are others by now. `spoiled`:
+    tables and views where rows run functions that nobody knows. `aliases`: names of now, with
+    the catalog's. `has_hidden_calls`: operators or casts run functions since.
+    """
+
+    functions: frozenset[str] = frozenset()
+    types: Mapping[str, bool] = field(default_factory=dict)
+    checks: frozenset[tuple[str, str]] = frozenset()
+    promises: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    doubted: frozenset[str] = frozenset()
+    spoiled: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    has_hidden_calls: bool = False
+
+    def then(self, later: Past) -> Past:
+        """Both, one after the other: what is doubted later is no longer proven."""
+        kept = frozenset(pair for pair in self.checks if pair[0] not in later.doubted)
+        return Past(
+            functions=self.functions | later.functions,
+            types={**self.types, **later.types},
+            checks=kept | later.checks,
+            promises={**self.promises, **later.promises},
+            doubted=self.doubted | later.doubted,
+            spoiled=self.spoiled | later.spoiled,
+            aliases={**self.aliases, **later.aliases},
+            has_hidden_calls=self.has_hidden_calls or later.has_hidden_calls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What the target's catalog said, once.
 
     `indexes`: an index's name to its table's. `is_read`: False for no facts at all: then
-    everything counts as the worst that it can be.
+    everything counts as the worst that it can be. `pasts`: for a file's text, what the files
+    before it in the same look will have done by then.
     """
 
     search_path: tuple[str, ...] = ("public",)
@@ -115,6 +150,7 @@ class Facts:
     functions: Mapping[str, FunctionFacts] = field(default_factory=dict)
     types: Mapping[str, TypeFacts] = field(default_factory=dict)
     is_read: bool = False
+    pasts: Mapping[str, Past] = field(default_factory=dict)
 
     def full_name(self, name: tuple[str, ...]) -> str:
         """`schema.name` of a table or index; where it is unknown, as it would be made."""
@@ -128,4 +164,4 @@ class Facts:
 
 
 NO_FACTS: Final = Facts()
-EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
+NO_PAST: Final = Past()

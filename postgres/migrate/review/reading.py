@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from postgres.errors import PostgresError
+from postgres.migrate.review.dispatch import judge
+from postgres.migrate.review.effects import Scene
 from postgres.migrate.review.facts import (
+    NO_PAST,
     Column,
     Facts,
     FunctionFacts,
+    Past,
     TableConstraint,
     TableFacts,
     TypeFacts,
@@ -242,7 +246,21 @@ async def read_facts(session: CatalogSession, sqls: Sequence[str]) -> Facts:
     )
     path = tables[0] if tables else (await session.fetch(_PATH))[0]
     calls = await session.fetch(_CALLS, sorted(names.functions), sorted(names.types))
-    return facts_of(tables, calls, search_path=tuple(path["search_path"]))
+    facts = facts_of(tables, calls, search_path=tuple(path["search_path"]))
+    return await asyncio.to_thread(with_pasts, facts, sqls)
+
+
+def with_pasts(facts: Facts, sqls: Sequence[str]) -> Facts:
+    """Facts that know what each of the files finds when those before it have run. Pure."""
+    pasts: dict[str, Past] = {}
+    past = NO_PAST
+    for sql in sqls:
+        pasts.setdefault(sql, past)
+        scene = Scene(facts=facts, major=0, past=past)
+        for piece in parse(sql):
+            scene = scene.after(judge(piece.tree, scene))
+        past = scene.past
+    return replace(facts, pasts=pasts)
 
 
 def names_in(sqls: Iterable[str]) -> Names:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from postgres.migrate.review.dispatch import judge
 from postgres.migrate.review.effects import Effect, Scene, Touch
 from postgres.migrate.review.estimates import seconds_of
-from postgres.migrate.review.facts import Facts
+from postgres.migrate.review.facts import NO_PAST, Facts
 from postgres.migrate.review.linting import remarks, softened
 from postgres.migrate.review.nodes import kind_of
 from postgres.migrate.review.split import Piece, parse
@@ -65,7 +65,7 @@ def _parsed_and_judged(
     sql: str, facts: Facts, *, major: int, name: str, says: bool | None
 ) -> tuple[tuple[Piece, ...], Review]:
     pieces = parse(sql, name=name)
-    scene = Scene(facts=facts, major=major)
+    scene = Scene(facts=facts, major=major, past=facts.pasts.get(sql, NO_PAST))
     effects: list[Effect] = []
     for piece in pieces:
         effects.append(judge(piece.tree, scene))

@@ -190,8 +190,8 @@ def backfill_line(statement: Any, table: str) -> str:
 
 def command(table: str, assignments: str, where: str = "") -> str:
     """`/db backfill …` as it is typed; the database's name is the reader's."""
-    asked = f'/db backfill <database> table={table} set="{_escaped(assignments)}"'
-    return f'{asked} where="{_escaped(where)}"' if where else asked
+    asked = f'/db backfill <database> {table} "{_escaped(assignments)}"'
+    return f'{asked} "{_escaped(where)}"' if where else asked
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,7 @@ the files that were written anew and the rows that were read decide.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -349,7 +349,8 @@ async def test_no_statement_does_more_than_the_review_says(target: Target) -> No
     try:
         await conn.execute(SCHEMA)
         lines = [line for line in STATEMENTS.splitlines() if line and line[:2] != "--"]
-        facts = await read_facts(conn, [line.partition(" -- ")[0] for line in lines])
+        known = await read_facts(conn, [line.partition(" -- ")[0] for line in lines])
+        facts = replace(known, pasts={})  # none of them finds what another one did
         wrong: list[str] = []
         exact = 0
         for line in lines:
