@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from pydantic import JsonValue
 
 from jobs.engines import engine_of
-from jobs.operation import Context, Job, JobError
-from jobs.recoverable import Kept, what_is_kept
+from jobs.operation import Job, JobError
+from jobs.recoverable import what_is_kept
 from jobs.rehearsals import (
     Copy,
     Rehearsal,
@@ -34,6 +32,7 @@ from jobs.rehearsals import (
     subject_of,
 )
 from jobs.rehearsing_back import Tried, WayBackOf, try_way_back, way_back_of
+from jobs.rehearsing_choice import check_room, proven_backup, settings_of_copy, way_to
 from postgres.binaries import find_binaries
 from postgres.connect import connection
 from postgres.dsn import Target, parse_dsn
@@ -44,24 +43,18 @@ from postgres.migrate.apply_words import ApplyLimits, BlockedError, Unit, Unknow
 from postgres.migrate.books.book import Book
 from postgres.migrate.copies import Standstill, cut_off, stand_still
 from postgres.migrate.observe import CopyObserver
-from postgres.migrate.words import Observation, Review, Work
+from postgres.migrate.words import Observation
 from postgres.restore.folders import remove_scratch
 from postgres.restore.light import login_problem
 from postgres.restore.recovery import Recovered, recover
-from postgres.restore.target import END, LATEST
-from postgres.restore.window import Choice
-from postgres.sizes import pretty_bytes
-from store.backups import BackupRecord, find_backup, is_proven, newest_backup
+from postgres.restore.target import LATEST
 from store.rehearsals import record_rehearsal
 
 # What is measured on the copy besides, such as the pace of a backfill.
 Extra = Callable[[Target], Awaitable[JsonValue]]
 
-# As production has them, where they change what is measured. Event triggers are part of what a
-# migration sets off; whole pages are part of its WAL; and WAL must not fill the worker's disk.
-SETTINGS: Final = {"full_page_writes": "on", "max_wal_size": "2GB", "checkpoint_timeout": "5min"}
-_FIRST_WITH_EVENT_TRIGGERS_SWITCH: Final = 17
-_MARGIN_BYTES: Final = 512 * 2**20
+LOOK_LIMIT: Final = timedelta(seconds=30)
+_NAMED_MAX: Final = 3
 _HOURS: Final = timedelta(hours=12)
 # On the copy nobody waits, and how long it takes is what is asked.
 LIMITS: Final = ApplyLimits(
@@ -86,54 +79,6 @@ class _Subject:
     book: Book
     way_back: WayBackOf
     extra: Extra | None
-
-
-async def proven_backup(context: Context, backup_id: str = "") -> BackupRecord:
-    """The newest backup that was verified, or the one of this id.
-
-    Raises:
-        JobError: there is none, or it was never found good.
-    """
-    name = context.database.name
-    async with context.store.begin() as conn:
-        if not backup_id:
-            found = await newest_backup(conn, name, verified=True)
-        else:
-            is_good = await is_proven(conn, backup_id)
-            found = await find_backup(conn, name, backup_id) if is_good else None
-    if found is None:
-        what = f"the backup {backup_id}" if backup_id else "a backup"
-        raise JobError(
-            f"A rehearsal needs {what} of {name} that was proven, and there is none.",
-            next_step=f"Prove one first: /db verify {name}; or take one: /db backup {name}.",
-        )
-    return found
-
-
-def way_to(kept: Kept, backup_id: str) -> Choice:
-    """From a backup as far as its archive leads; to its own end where nothing leads on.
-
-    Raises:
-        PostgresError: there is no such backup.
-        JobError: it was found damaged.
-    """
-    try:
-        choice = kept.choose(LATEST, backup_id=backup_id)
-    except PostgresError:
-        return kept.choose(END, backup_id=backup_id)
-    return choice if choice.wal else kept.choose(END, backup_id=backup_id)
-
-
-def room_needed(choice: Choice, reviews: Sequence[Review]) -> int:
-    """Bytes that a rehearsal needs: the copy, its WAL, and what is written anew, with its WAL."""
-    worked = [
-        touch.size_bytes or 0
-        for review in reviews
-        for each in review.statements
-        for touch in each.touched
-        if touch.work in {Work.REWRITE, Work.SCAN}
-    ]
-    return choice.backup.data_bytes + choice.wal_bytes + 2 * sum(worked) + _MARGIN_BYTES
 
 
 async def rehearse(
@@ -173,7 +118,7 @@ async def _rehearsed(job: Job, subject: _Subject, backup_id: str) -> Rehearsal:
     choice = await asyncio.to_thread(way_to, kept, backup_id)
     binaries = await asyncio.to_thread(find_binaries, os.environ, major=choice.backup.major)
     await remove_scratch(job.folder)
-    await asyncio.to_thread(_check_room, job.folder, choice, subject)
+    await asyncio.to_thread(check_room, job.folder, choice, [unit.review for unit in subject.units])
     recovered: Recovered | None = None
     try:
         recovered = await recover(
@@ -181,7 +126,7 @@ async def _rehearsed(job: Job, subject: _Subject, backup_id: str) -> Rehearsal:
             binaries,
             choice,
             job.folder,
-            settings=_settings(choice.backup.major),
+            settings=settings_of_copy(choice.backup.major),
             on_step=job.report,
         )
         return await _on_copy(job, subject, recovered)
@@ -197,6 +142,7 @@ async def _on_copy(job: Job, subject: _Subject, recovered: Recovered) -> Rehears
     await job.report("Cutting the copy off from other servers")
     await cut_off(admin)
     async with connection(login) as conn:
+        await _must_be_abreast(job, subject.book, recovered.facts.id, conn)
         await subject.book.ensure(conn)
     await job.report("Taking stock of the copy")
     named = {t.table for u in subject.units for each in u.review.statements for t in each.touched}
@@ -333,6 +279,25 @@ def is_of_the_file(error: PostgresError) -> bool:
     return True
 
 
+async def _must_be_abreast(job: Job, book: Book, backup_id: str, conn: Any) -> None:
+    """See that the copy has every migration that the target has.
+
+    Raises:
+        JobError: some were applied after what was restored.
+    """
+    async with job.reader.session(limit=LOOK_LIMIT) as session:
+        there = await book.read(session)
+    copied = {entry.version for entry in await book.read(conn) or ()}
+    missing = [entry.version for entry in there or () if entry.version not in copied]
+    if missing:
+        raise JobError(
+            f"{', '.join(missing[-_NAMED_MAX:])} was applied to {job.database.name} after what"
+            f" can be restored from {backup_id}.",
+            next_step=f"Take a new backup (/db backup {job.database.name}), verify it, then"
+            " rehearse again.",
+        )
+
+
 async def _login(job: Job, recovered: Recovered) -> Target:
     """The copy as the role of the inventory.
 
@@ -375,20 +340,3 @@ async def _extra(
         return await measure(login), ""
     except PostgresError as error:
         return None, f"Nothing else was measured: {error.problem}"
-
-
-def _settings(major: int) -> dict[str, str]:
-    if major < _FIRST_WITH_EVENT_TRIGGERS_SWITCH:
-        return SETTINGS
-    return {**SETTINGS, "event_triggers": "on"}
-
-
-def _check_room(folder: Path, choice: Choice, subject: _Subject) -> None:
-    needed = room_needed(choice, [unit.review for unit in subject.units])
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise JobError(
-            f"A rehearsal needs {pretty_bytes(needed)} on the worker's disk, and"
-            f" {pretty_bytes(free)} are free in {folder}.",
-            next_step="Make room there, or set TWOKEY_HOME to a larger disk.",
-        )
