@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -191,7 +192,7 @@ def test_views_show_both_shapes_with_the_rights_of_whoever_asks() -> None:
     assert 'SELECT "id", "email", "firstName", "lastName"' in made
     assert 'GRANT INSERT, SELECT ON "app_v2"."User" TO app' in made
     assert "twokey_same" in made  # both are written from the first day
-    old = sql(change, Facts(**{**_fields(facts), "major": 14}), Phase.EXPAND, State.NONE)
+    old = sql(change, replace(facts, major=14), Phase.EXPAND, State.NONE)
     assert "security_invoker" not in old
     marks = {"expanded": Mark(sha256=change.sha256, detail={"schemas": ["app_v2"]})}
     gone = sql(change, facts, Phase.CONTRACT, State.SWITCHED, **marks)
@@ -291,6 +292,3 @@ def test_an_old_column_that_nobody_would_fill_stops_the_switch() -> None:
     assert found is not None
     assert "name is NOT NULL" in found.problem
 
-
-def _fields(facts: Facts) -> dict[str, object]:
-    return {name: getattr(facts, name) for name in facts.__slots__}

@@ -1,0 +1,473 @@
+"""A declared change, through all of its phases, while an application writes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import change
+from commands.change import OPERATION, Params
+from jobs import change_run
+from jobs.changing import fill_limits
+from jobs.migration_settings import BackfillSettings, MigrationSettings
+from jobs.operation import JobError, Risk
+from jobs.pinned import what_moved
+from postgres.migrate.backfill.spec import BackfillLimits
+from postgres.migrate.changes.words import Change
+from postgres.server import Server
+from store.change_phases import phases_of
+from store.connect import Store
+from tests.commands.changes import EMAIL, NAMES, ROWS, World, Writer, make_world, writing
+from tests.commands.conftest import JobMaker, connected, facts
+
+BEFORE_SWITCH = ("expand", "backfill", "validate")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is at work here whose statements could become slower."""
+
+    def limits(change: Change, settings: BackfillSettings) -> BackfillLimits:
+        return replace(fill_limits(change, settings), before=timedelta(0))
+
+    monkeypatch.setattr(change_run, "fill_limits", limits)
+
+
+@pytest.fixture
+async def world(job: JobMaker, shop: Server, store: Store, tmp_path: Path) -> World:
+    return await make_world(job, shop, store, tmp_path)
+
+
+def names_writer(world: World) -> Writer:
+    """A version of the application that knows `name` alone."""
+
+    async def write(conn: Any, number: int, turn: int) -> dict[int, Any]:
+        said = f"Old{turn} Name{number}"
+        await conn.execute(
+            f"INSERT INTO {world.table} (id, name) VALUES ($1, $2)"
+            " ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name",
+            number, said,
+        )  # fmt: skip
+        return {number: (said, *said.split(" "))}
+
+    return Writer(write=write)
+
+
+def first_names_writer(world: World) -> Writer:
+    """A version of the application that knows the new columns alone."""
+
+    async def write(conn: Any, number: int, turn: int) -> dict[int, Any]:
+        first, last = f"New{turn}", f"Name{number}"
+        await conn.execute(
+            f'INSERT INTO {world.table} (id, "firstName", "lastName") VALUES ($1, $2, $3)'
+            ' ON CONFLICT (id) DO UPDATE SET "firstName" = EXCLUDED."firstName",'
+            ' "lastName" = EXCLUDED."lastName"',
+            number, first, last,
+        )  # fmt: skip
+        return {number: (f"{first} {last}", first, last)}
+
+    return Writer(write=write)
+
+
+def mail_writer(world: World) -> Writer:
+    """An application that reads and writes `email`, whatever its type."""
+
+    async def write(conn: Any, number: int, turn: int) -> dict[int, Any]:
+        mail = f"m{turn}-{number}@acme.example"
+        await conn.execute(
+            f"INSERT INTO {world.table} (id, email) VALUES ($1, $2)"
+            " ON CONFLICT (id) DO UPDATE SET email = EXCLUDED.email",
+            number, mail,
+        )  # fmt: skip
+        await conn.fetchrow(f"SELECT * FROM {world.table} WHERE id = $1", number)
+        return {number: mail}
+
+    return Writer(write=write)
+
+
+async def test_both_versions_write_after_the_switch_and_nothing_is_lost(world: World) -> None:
+    world.declare(world.names, NAMES)
+    old, new = names_writer(world), first_names_writer(world)
+    async with writing(world, old):
+        await world.phases(world.names, *BEFORE_SWITCH)
+    async with writing(world, old):
+        await world.phase(world.names, "switch")
+    async with writing(world, old, new, at_least=100):
+        pass
+    rows = await world.sql(f'SELECT id, name, "firstName", "lastName" FROM {world.table}')
+    found = {row[0]: tuple(row)[1:] for row in rows}
+    expected = {i: (f"Ada{i} Nr", f"Ada{i}", "Nr") for i in range(1, ROWS + 1)}
+    merged = expected | _latest(old, new, found)
+    assert old.errors == new.errors == []
+    assert found == merged
+    await world.phase(world.names, "back")
+    assert await world.value(f"SELECT count(*) FROM {world.table} WHERE name LIKE 'New%'") > 0
+    assert "firstName" in await world.columns()
+    await world.phases(world.names, "backfill", "validate", "switch", "contract")
+    assert await world.columns() == ["email", "firstName", "id", "lastName"]
+    kept = await world.sql(f'SELECT id, "firstName", "lastName" FROM {world.table}')
+    assert {row[0]: (row[1], row[2]) for row in kept} == {
+        number: values[1:] for number, values in found.items()
+    }
+    left = await world.value(
+        "SELECT count(*) FROM pg_proc WHERE proname = $1", f"{world.names}_sync"
+    )
+    assert left == 0
+
+
+def _latest(old: Writer, new: Writer, found: dict[int, Any]) -> dict[int, Any]:
+    """What each wrote last; where both wrote a row, either, as long as its halves agree."""
+    both = old.wrote.keys() & new.wrote.keys()
+    merged = old.wrote | new.wrote
+    for number in both:
+        assert found[number] in (old.wrote[number], new.wrote[number])
+        merged[number] = found[number]
+    return merged
+
+
+async def test_a_shadow_takes_the_name_and_gives_it_back_without_an_error_or_a_lost_write(
+    world: World,
+) -> None:
+    world.declare(world.email, EMAIL)
+    app = mail_writer(world)
+    held: dict[str, float] = {}
+    for phase in (*BEFORE_SWITCH, "switch", "back", "validate", "switch", "contract"):
+        async with writing(world, app):
+            answer = await world.phase(world.email, phase)
+        held[phase] = float(answer.numbers.get("held_ms", 0))
+        kinds = await world.value(
+            "SELECT format_type(atttypid, atttypmod) || ' ' || attnotnull FROM pg_attribute"
+            " WHERE attrelid = $1::text::regclass AND attname = 'email'",
+            world.table,
+        )
+        is_new = phase in {"switch", "contract"}
+        assert kinds == ("text true" if is_new else "character varying(255) true")
+    rows = dict(tuple(row) for row in await world.sql(f"SELECT id, email FROM {world.table}"))
+    expected = {i: f"{i}@acme.example" for i in range(1, ROWS + 1)} | app.wrote
+    assert app.errors == []
+    assert rows == expected
+    assert await world.columns() == ["email", "id", "name"]
+    indexes = await world.sql(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = $1 ORDER BY 1", world.schema
+    )
+    assert [row[0] for row in indexes] == ["User_email_idx", "User_email_key", "User_pkey"]
+    checked = await world.value(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'mail'"
+        " AND conrelid = $1::text::regclass",
+        world.table,
+    )
+    assert checked == "CHECK ((email <> ''::text))"
+    default = f"INSERT INTO {world.table} (id) VALUES (-1) RETURNING email"
+    assert await world.value(default) == "nobody"
+
+
+async def test_a_plan_says_the_sql_the_risk_and_the_way_back(world: World) -> None:
+    world.declare(world.email, EMAIL)
+    told = {}
+    for phase in (*BEFORE_SWITCH, "switch", "contract"):
+        params = Params(database="shop", change=world.email, phase=phase)  # type: ignore[arg-type]
+        made = await change.plan(world.job, params)
+        told[phase] = (made.risk, made.attributes["phase"], made.attributes["kind"])
+        assert facts(made)["Stands at"].startswith(
+            {"expand": "not begun"}.get(phase, facts(made)["Stands at"][:4])
+        )
+        assert made.statements
+        assert made.pins.keys() == {"file", "table", "columns", "stands"}
+        assert (made.undo is None) == (phase == "contract")
+        await world.phase(world.email, phase)
+    assert told == {
+        "expand": (Risk.RECOVERABLE, "expand", "additive"),
+        "backfill": (Risk.RECOVERABLE, "backfill", "data"),
+        "validate": (Risk.RECOVERABLE, "validate", "online"),
+        "switch": (Risk.DISRUPTIVE, "switch", "blocking"),
+        "contract": (Risk.DESTRUCTIVE, "contract", "destructive"),
+    }
+    async with world.store.begin() as conn:
+        kept = await phases_of(conn, "shop", world.email)
+    assert [row.phase for row in kept] == ["contract", "switch", "validate", "backfill", "expand"]
+    assert {row.detail["state"] for row in kept} == {"done"}
+    with pytest.raises(JobError, match="contracted, and back does not follow"):
+        await world.phase(world.email, "back")
+
+
+@pytest.mark.parametrize(("which", "again"), [("names", ("contract",)), ("email", ("back",))])
+async def test_a_worker_that_dies_after_every_step_does_nothing_twice(
+    world: World, which: str, again: tuple[str, ...]
+) -> None:
+    name = getattr(world, which)
+    world.declare(name, {"names": NAMES, "email": EMAIL}[which])
+    for phase in (*BEFORE_SWITCH, "switch", *again):
+        assert await world.killed_in(name, phase) >= 3
+        marks = await world.sql(
+            "SELECT mark FROM twokey_migrate.change_marks WHERE change = $1", name
+        )
+        # Nobody is left that could be taken for another run's work.
+        tokens = [row[0] for row in marks if row[0].startswith("done by ")]
+        assert len({mark.partition(":")[0] for mark in tokens}) <= 1
+    left = {"names": ["firstName", "lastName"], "email": ["email_new", "name"]}[which]
+    assert await world.columns() == sorted(["email", "id", *left])
+    assert await world.value(f"SELECT count(*) FROM {world.table}") == ROWS
+
+
+async def test_a_cancelled_backfill_goes_on_where_it_stopped(world: World) -> None:
+    world.declare(world.names, NAMES)
+    await world.phase(world.names, "expand")
+    job = await world.another_run()
+    params = Params(database="shop", change=world.names, phase="backfill")
+    made = await change.plan(job, params)
+    # Nobody may touch this row: the backfill comes to stand before it.
+    async with connected(world.server) as conn:
+        transaction = conn.transaction()
+        await transaction.start()
+        await conn.execute(f"SELECT FROM {world.table} WHERE id = 500 FOR UPDATE")
+        running = asyncio.create_task(change.run(job, params, made))
+        while await world.value(
+            f'SELECT count(*) FROM {world.table} WHERE "firstName" IS NOT NULL'
+        ) < 200:  # fmt: skip
+            await asyncio.sleep(0.02)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await transaction.rollback()
+    answer = await world.phase(world.names, "backfill")
+    assert answer.numbers["rows_filled"] == ROWS
+    whole = await world.value(f'SELECT count(*) FROM {world.table} WHERE "lastName" IS NULL')
+    assert whole == 0
+    async with world.store.begin() as conn:
+        kept = await phases_of(conn, "shop", world.names)
+    assert [row.detail["state"] for row in kept] == ["done", "begun", "done"]
+
+
+async def test_a_row_that_is_wrong_stops_the_validation_by_its_key_alone(world: World) -> None:
+    world.declare(world.names, NAMES)
+    await world.phases(world.names, "expand", "backfill")
+    await world.sql(f"UPDATE {world.table} SET \"lastName\" = 'secret' WHERE id IN (7, 350)")
+    with pytest.raises(JobError, match=r"2 of 600 rows .* differ: .*\(id\): 7; 350") as refused:
+        await world.phase(world.names, "validate")
+    assert "secret" not in refused.value.problem
+    assert "backfill again" in refused.value.next_step
+    # Nothing was made stricter, and no index was built.
+    made = (
+        "SELECT count(*) FROM pg_constraint"
+        " WHERE conname = 'short' AND conrelid = $1::text::regclass"
+    )
+    assert await world.value(made, world.table) == 0
+    await world.phases(world.names, "backfill", "validate")
+    assert await world.value(made, world.table) == 1
+
+
+async def test_a_value_that_cannot_be_computed_harms_no_write_and_is_found_by_its_key(
+    world: World,
+) -> None:
+    name = f"id_{world.schema}"
+    world.declare(name, """
+        version: 1
+        kind: expand_contract
+        table: {0}.User
+        expand: ['ALTER TABLE {0}."User" ADD COLUMN number int']
+        sync: {{set: {{number: "CAST(email AS int)"}}, reverse: {{}}}}
+        validate: {{where: id > 0}}
+        contract: {{drop: []}}
+    """)  # fmt: skip
+    await world.phase(name, "expand")
+    await world.sql(f"UPDATE {world.table} SET email = id::text")
+    await world.sql(f"UPDATE {world.table} SET email = 'none' WHERE id = 42")
+    assert await world.value(f"SELECT number FROM {world.table} WHERE id = 42") is None
+    with pytest.raises(JobError, match="cannot be computed"):
+        await world.phase(name, "backfill")
+    await world.sql(f"UPDATE {world.table} SET email = '42' WHERE id = 42")
+    await world.phase(name, "backfill")
+    await world.sql(f"UPDATE {world.table} SET email = 'none' WHERE id = 42")
+    with pytest.raises(JobError, match=r"the row id = 42 should hold cannot be computed") as found:
+        await world.phase(name, "validate")
+    assert "none" not in found.value.problem
+
+
+async def test_both_shapes_are_read_and_written_side_by_side(world: World) -> None:
+    old, new = f"{world.schema}_v1", f"{world.schema}_v2"
+    world.declare(world.names, f"{NAMES}    views: {{{{old: {old}, new: {new}}}}}\n")
+    await world.phase(world.names, "expand")
+    async with connected(world.server) as conn:
+        await conn.execute("SET ROLE looker")
+        await conn.execute(f"INSERT INTO {old}.\"User\" (id, name) VALUES (9001, 'Jo Doe')")
+        await conn.execute(
+            f'INSERT INTO {new}."User" (id, "firstName", "lastName")'
+            " VALUES (9002, 'Mary Ann', 'Smith')"
+        )
+        await conn.execute(f'UPDATE {new}."User" SET "lastName" = \'Roe\' WHERE id = 9001')
+        await conn.execute(f"UPDATE {old}.\"User\" SET name = 'Ada Byron' WHERE id = 1")
+    await world.phases(world.names, "backfill", "validate")
+    seen = await world.sql(f'SELECT id, name FROM {old}."User" WHERE id IN (1, 9001, 9002)')
+    assert sorted(map(tuple, seen)) == [
+        (1, "Ada Byron"), (9001, "Jo Roe"), (9002, "Mary Ann Smith")
+    ]  # fmt: skip
+    shown = await world.sql(f'SELECT * FROM {new}."User" WHERE id IN (1, 9001, 9002) ORDER BY id')
+    assert [tuple(row.values())[2:] for row in shown] == [
+        ("Ada", "Byron"), ("Jo", "Roe"), ("Mary Ann", "Smith")
+    ]  # fmt: skip
+    assert "name" not in shown[0].keys()  # noqa: SIM118 - a record, not a mapping
+    await world.phases(world.names, "switch", "contract")
+    left = "SELECT count(*) FROM pg_namespace WHERE nspname IN ($1, $2)"
+    assert await world.value(left, old, new) == 0
+
+
+async def test_what_a_replication_worker_applies_is_kept_together_too(world: World) -> None:
+    world.declare(world.names, NAMES)
+    await world.phase(world.names, "expand")
+    async with connected(world.server) as conn:
+        await conn.execute("SET session_replication_role = replica")
+        await conn.execute(f"INSERT INTO {world.table} (id, name) VALUES (9001, 'Jo Doe')")
+    assert await world.value(f'SELECT "firstName" FROM {world.table} WHERE id = 9001') == "Jo"
+
+
+async def test_values_that_only_the_new_columns_have_are_not_dropped(world: World) -> None:
+    world.declare(world.names, NAMES)
+    await world.phases(world.names, "expand", "backfill")
+    await world.sql(f"UPDATE {world.table} SET \"firstName\" = 'Only here' WHERE id = 3")
+    with pytest.raises(JobError, match=r"hold something that the old ones do not say.*: 3\."):
+        await world.phase(world.names, "back")
+    await world.phases(world.names, "backfill", "back")
+    assert await world.columns() == ["email", "id", "name"]
+    assert await world.value(
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = $1::text::regclass", world.table
+    ) == 0  # fmt: skip
+    await world.phase(world.names, "expand")  # and it can begin again
+
+
+async def test_going_back_stops_where_a_write_would_be_lost(world: World) -> None:
+    world.declare(world.email, EMAIL)
+    await world.phases(world.email, *BEFORE_SWITCH, "switch")
+    long = "x" * 300
+    await world.sql(f"UPDATE {world.table} SET email = '{long}' WHERE id = 5")
+    # It did not fit, so the old column has NULL, and the application saw no error.
+    assert await world.value(f"SELECT email__old FROM {world.table} WHERE id = 5") is None
+    with pytest.raises(JobError, match=r"do not hold what was written since.*\(id\): 5\."):
+        await world.phase(world.email, "back")
+    await world.sql(f"UPDATE {world.table} SET email = 'short' WHERE id = 5")
+    await world.phase(world.email, "back")
+    assert await world.value(f"SELECT email FROM {world.table} WHERE id = 5") == "short"
+
+
+async def test_a_file_that_was_changed_after_it_began_is_refused(world: World) -> None:
+    path = world.declare(world.names, NAMES)
+    await world.phase(world.names, "expand")
+    path.write_text(path.read_text().replace("' ', 2", "' ', 3"))
+    for phase in ("backfill", "back"):
+        with pytest.raises(JobError, match="has changed since the change was begun"):
+            await world.phase(world.names, phase)
+    answer = await change.answer(world.job, Params(database="shop", change=world.names))
+    assert "has changed since" in answer.lines[1]
+
+
+async def test_a_trigger_that_somebody_has_touched_stops_what_relies_on_it(world: World) -> None:
+    world.declare(world.names, NAMES)
+    await world.phase(world.names, "expand")
+    trigger = f'"zz_twokey_{world.names}"'
+    for sql, says in (
+        (f"ALTER TABLE {world.table} ENABLE TRIGGER {trigger}", "does not fire always"),
+        (f"ALTER TABLE {world.table} DISABLE TRIGGER {trigger}", "does not fire always"),
+        (f"DROP TRIGGER {trigger} ON {world.table}", "is gone"),
+    ):
+        await world.sql(sql)
+        with pytest.raises(JobError, match=says):
+            await world.phase(world.names, "backfill")
+    await world.phase(world.names, "back")  # the old columns were the truth all along
+    assert await world.columns() == ["email", "id", "name"]
+
+
+async def test_what_moved_between_plan_and_run_is_seen(world: World) -> None:
+    world.declare(world.names, NAMES)
+    job = await world.another_run()
+    params = Params(database="shop", change=world.names, phase="expand")
+    made = await change.plan(job, params)
+    pinned = replace(OPERATION, pinned=frozenset())
+    assert await what_moved(pinned, job, params, made) is None
+    await world.sql(f"ALTER TABLE {world.table} ADD COLUMN later int")
+    assert "columns was" in (await what_moved(pinned, job, params, made) or "")
+    # The trigger would look at every update now: not what was agreed to.
+    await world.sql(f"""
+        CREATE FUNCTION {world.schema}.same() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN RETURN NEW; END'
+    """)
+    await world.sql(f"""
+        CREATE TRIGGER a_same BEFORE UPDATE ON {world.table} FOR EACH ROW
+            EXECUTE FUNCTION {world.schema}.same()
+    """)
+    with pytest.raises(JobError, match="not as it was when this was agreed to"):
+        await change.run(job, params, made)
+    assert await world.columns() == ["email", "id", "later", "name"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "which", "says"),
+    [
+        ('CREATE VIEW {0}.mails AS SELECT email FROM {0}."User"', "email", "view .*mails"),
+        ('CREATE PUBLICATION {0}_all FOR TABLE {0}."User"', "email", "published"),
+        ('CREATE PUBLICATION {0}_all FOR TABLE {0}."User"', "names", "subscribers without"),
+        ('ALTER TABLE {0}."User" ADD loud text GENERATED ALWAYS AS (upper(email)) STORED', "email",
+         "column loud"),
+        ('ALTER TABLE {0}."User" ADD UNIQUE (email); CREATE TABLE {0}.m (m varchar REFERENCES'
+          ' {0}."User" (email))', "email", "m_m_fkey"),
+        ('CREATE POLICY mine ON {0}."User" USING (email = current_user)', "email", "policy mine"),
+        ('GRANT SELECT (email) ON {0}."User" TO looker', "email", "privileges on the column"),
+        ('CREATE STATISTICS {0}.s ON name, email FROM {0}."User"', "email", "statistics object"),
+        ('CREATE TABLE {0}.child () INHERITS ({0}."User")', "names", "child"),
+        ('ALTER TABLE {0}."User" ADD "lastName" int', "names", "has a column lastName already"),
+        ('ALTER TABLE {0}."User" RENAME name TO named', "names", "has no column name"),
+    ],
+)  # fmt: skip
+async def test_what_a_change_cannot_take_along_is_named_before_anybody_agrees(
+    world: World, sql: str, which: str, says: str
+) -> None:
+    async with connected(world.server) as conn:
+        await conn.execute(sql.format(world.schema))
+    world.declare("x", {"names": NAMES, "email": EMAIL}[which])
+    with pytest.raises(JobError, match=says) as refused:
+        await change.plan(world.job, Params(database="shop", change="x", phase="expand"))
+    assert refused.value.next_step
+
+
+async def test_an_expression_that_the_server_does_not_take_is_refused(world: World) -> None:
+    for text, says in (
+        (NAMES.replace("SPLIT_PART(name, ' ', 1)", "split_part(id, ' ', 1)"), "value of firstName"),
+        (NAMES.replace("SPLIT_PART(name, ' ', 1)", "no_such(name)"), "value of firstName"),
+        (NAMES.replace("SPLIT_PART(name, ' ', 1)", "public.no_such(name)"), "does not exist"),
+        (EMAIL.replace("type: text", "type: no_such"), "no_such"),
+    ):
+        world.declare("y", text)
+        with pytest.raises(JobError, match=says):
+            await change.plan(world.job, Params(database="shop", change="y", phase="expand"))
+
+
+async def test_reading_needs_no_request(world: World) -> None:
+    world.declare(world.names, NAMES)
+    world.declare("broken", "kind: [")
+    asked = {
+        words: Params(database="shop", change=words[0], phase=words[1])  # type: ignore[arg-type]
+        for words in (("", "status"), (world.names, "status"), (world.names, "plan"))
+    }
+    assert all(OPERATION.is_query(params) for params in asked.values())
+    assert not OPERATION.is_query(Params(database="shop", change="x", phase="expand"))
+    listed, status, whole = [await change.answer(world.job, each) for each in asked.values()]
+    assert listed.lines == ("/db change shop broken", f"/db change shop {world.names}")
+    assert status.title.startswith(f"{world.names} is not begun: {world.schema}.User: name becomes")
+    assert facts(status)["May follow"] == "expand"
+    assert [each.params["phase"] for each in status.suggestions] == ["expand"]
+    assert [text.split("\n")[0] for text in whole.statements] == [
+        "-- expand", "-- backfill", "-- validate", "-- switch", "-- contract"
+    ]  # fmt: skip
+    with pytest.raises(JobError, match="There is no declared change nope") as missing:
+        await change.answer(world.job, Params(database="shop", change="nope"))
+    assert missing.value.next_step == f"There are: broken, {world.names}."
+    with pytest.raises(JobError, match=r"broken\.yml is no YAML"):
+        await change.answer(world.job, Params(database="shop", change="broken"))
+    nowhere = replace(
+        world.job, database=replace(world.job.database, migrations=MigrationSettings())
+    )
+    with pytest.raises(JobError, match="Nobody has said where"):
+        await change.answer(nowhere, Params(database="shop"))
