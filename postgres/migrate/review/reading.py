@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from postgres.errors import PostgresError
 from postgres.migrate.review.dispatch import judge
@@ -22,10 +22,13 @@ from postgres.migrate.review.facts import (
     TypeFacts,
 )
 from postgres.migrate.review.nodes import kind_of, of_kind, parts
-from postgres.migrate.review.split import parse
+from postgres.migrate.review.split import Piece, parse
 
 NAMES_MAX: Final = 5_000
 _DOTTED: Final = 2
+
+
+_File: TypeAlias = tuple[str, tuple[Piece, ...]]
 
 
 class CatalogSession(Protocol):
@@ -233,7 +236,8 @@ async def read_facts(session: CatalogSession, sqls: Sequence[str]) -> Facts:
     Raises:
         PostgresError: a file is no SQL, or they name more than we look up.
     """
-    names = await asyncio.to_thread(names_in, sqls)
+    files = await asyncio.to_thread(_parsed, sqls)
+    names = await asyncio.to_thread(names_in, files)
     count = len(names.relations) + len(names.functions) + len(names.types)
     if count > NAMES_MAX:
         raise PostgresError(
@@ -247,28 +251,40 @@ async def read_facts(session: CatalogSession, sqls: Sequence[str]) -> Facts:
     path = tables[0] if tables else (await session.fetch(_PATH))[0]
     calls = await session.fetch(_CALLS, sorted(names.functions), sorted(names.types))
     facts = facts_of(tables, calls, search_path=tuple(path["search_path"]))
-    return await asyncio.to_thread(with_pasts, facts, sqls)
+    return await asyncio.to_thread(_with_pasts, facts, files)
 
 
 def with_pasts(facts: Facts, sqls: Sequence[str]) -> Facts:
-    """Facts that know what each of the files finds when those before it have run. Pure."""
+    """Facts that know what each of the files finds when those before it have run. Pure.
+
+    Raises:
+        PostgresError: a file is no SQL.
+    """
+    return _with_pasts(facts, _parsed(sqls))
+
+
+def _parsed(sqls: Sequence[str]) -> list[_File]:
+    return [(sql, parse(sql)) for sql in sqls]
+
+
+def _with_pasts(facts: Facts, files: Sequence[_File]) -> Facts:
     pasts: dict[str, Past] = {}
     past = NO_PAST
-    for sql in sqls:
+    for sql, pieces in files:
         pasts.setdefault(sql, past)
         scene = Scene(facts=facts, major=0, past=past)
-        for piece in parse(sql):
+        for piece in pieces:
             scene = scene.after(judge(piece.tree, scene))
         past = scene.past
     return replace(facts, pasts=pasts)
 
 
-def names_in(sqls: Iterable[str]) -> Names:
-    """The names in these files. Pure. Raises PostgresError where one is no SQL."""
+def names_in(files: Iterable[_File]) -> Names:
+    """The names in these files, each with its statements. Pure."""
     relations: set[tuple[str, str]] = set()
     functions: set[str] = set()
     types: set[str] = set()
-    for piece in (piece for sql in sqls for piece in parse(sql)):
+    for piece in (piece for _, pieces in files for piece in pieces):
         tree = piece.tree
         relations |= {(e.schemaname or "", e.relname) for e in of_kind(tree, "RangeVar")}
         functions |= {parts(e.funcname)[-1] for e in of_kind(tree, "FuncCall")}
