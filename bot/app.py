@@ -229,6 +229,7 @@ def _desk(ground: _Ground, operations: Mapping[str, Operation], windows: Windows
             approvals=ground.approvals,
             seal=ground.seal,
             menus=Menus(choices=ground.choices, operations=operations),
+            suggester=ground.suggester,
         ),
         seal=ground.seal,
         store=ground.store,

@@ -21,6 +21,7 @@ from bot.buttons import Purpose, Seal, Shown
 from bot.digest import DIGEST
 from bot.menus import Menus, is_pausable
 from bot.outbox_rows import Row
+from bot.suggesting import Suggester
 from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.card import Card, GateLine, VoteLine
@@ -128,6 +129,7 @@ class Cards:
     approvals: Approvals
     seal: Seal
     menus: Menus
+    suggester: Suggester
 
     async def __call__(self, row: Row, payload: Mapping[str, Any]) -> Message | None:
         """What a row of the outbox shows; None when its request is gone."""
@@ -137,6 +139,8 @@ class Cards:
                 return None if record is None else self.drawn(record)
             case "progress":
                 return progress_message(str(payload["text"]), payload.get("fraction"))
+            case "result":
+                return _result(payload, self.suggester)
             case topic if topic in _DRAWN:
                 return _DRAWN[topic](payload)
             case _:
@@ -182,9 +186,10 @@ class Cards:
         return found
 
 
-def _result(payload: Mapping[str, Any]) -> Message:
+def _result(payload: Mapping[str, Any], suggester: Suggester) -> Message:
     if "answer" in payload:
-        return answer_message(ANSWER.validate_python(payload["answer"]))
+        answer = ANSWER.validate_python(payload["answer"])
+        return answer_message(answer, below=suggester.row(answer.suggestions))
     return problem_message(str(payload.get("problem", "")), str(payload.get("next_step", "")))
 
 
@@ -194,7 +199,6 @@ def _digest(payload: Mapping[str, Any]) -> Message:
 
 # What is drawn of its payload alone.
 _DRAWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
-    "result": _result,
     "anchor": anchor_message,
     "digest": _digest,
 }

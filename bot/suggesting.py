@@ -80,6 +80,11 @@ class Suggester:
             drawn.append(button(each.text, action_id=f"{SUGGEST}.{len(drawn)}", value=value))
         return drawn[:BUTTONS_MAX]
 
+    def row(self, suggestions: Iterable[Suggestion]) -> tuple[Block, ...]:
+        """A row with their buttons; nothing without any."""
+        buttons = self.buttons(suggestions)
+        return (actions(*buttons, block_id=ROW),) if buttons else ()
+
     def below(self, answer: Answer, asked: Asked) -> tuple[Block, ...]:
         """What stands below an answer: what helps, a button to look again, and its age."""
         buttons = self.buttons(answer.suggestions)

@@ -18,6 +18,7 @@ from jobs.archiving import ArchiveKeeper
 from jobs.collecting import Collecting
 from jobs.engine import PgQueue
 from jobs.grants import Grants
+from jobs.kept_aside import tell_kept
 from jobs.limits import Limits
 from jobs.locks import SpareSession
 from jobs.operation import Database, Operation
@@ -89,6 +90,7 @@ class Worker:
             asyncio.create_task(keep_looking(self.given, self._pulse)),
             asyncio.create_task(self._spare.keep()),
             asyncio.create_task(self._keep_scratches()),
+            asyncio.create_task(self._tell_kept()),
             asyncio.create_task(self._keep_archives()),
             asyncio.create_task(self._take_stock()),
             asyncio.create_task(self._collect()),
@@ -131,6 +133,10 @@ class Worker:
     async def _keep_scratches(self) -> None:
         given = self.given
         await keep_scratches(given.store, given.home.parent, clock=given.clock)
+
+    async def _tell_kept(self) -> None:
+        given = self.given
+        await tell_kept(given.store, given.databases, clock=given.clock)
 
     async def _until_stopped(
         self,
