@@ -49,10 +49,12 @@ SETTINGS = {
     "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
     "max_connections": "60",
 }  # fmt: skip
+# As the guide's "User": a primary key, and a unique address.
 TABLE = """
     CREATE TABLE acc (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL,
                       hits int NOT NULL DEFAULT 0, new_col text);
-    INSERT INTO acc (email) SELECT 'User.' || i || '@Example.ORG' FROM generate_series(1, {rows}) i
+    INSERT INTO acc (email) SELECT 'User.' || i || '@Example.ORG' FROM generate_series(1, {rows}) i;
+    CREATE UNIQUE INDEX acc_email ON acc (email)
 """
 UPDATE = "UPDATE acc SET new_col = lower(email) WHERE new_col IS NULL"
 GUIDE = f"""

@@ -39,7 +39,7 @@ _GUESS_LOW, _GUESS_HIGH = 0.4, 3.0
 _MEASURED_LOW, _MEASURED_HIGH = 0.8, 1.4
 # VACUUM beside it, and looks at the server: what single batches do not show.
 _BESIDES: Final = 1.1
-_START_SECONDS: Final = 1.2  # how others fare is looked at first
+START_SECONDS: Final = 1.2  # how others fare is looked at first
 
 # An index that has an assigned column, in its columns, expressions or condition, makes each update
 # write to all indexes. BRIN summaries do not, but are few.
@@ -188,11 +188,11 @@ def _seconds(
     *, rows: int, matching: int, row_bytes: float, ranges: int, indexes: int, pace: Pace | None
 ) -> tuple[float, float]:
     if pace is not None and pace.rows_per_second:
-        likely = rows / pace.rows_per_second * _BESIDES + _START_SECONDS
+        likely = rows / pace.rows_per_second * _BESIDES + START_SECONDS
         return likely * _MEASURED_LOW, likely * _MEASURED_HIGH
     per_row = _SECONDS_PER_ROW + indexes * _SECONDS_PER_INDEX + row_bytes * _SECONDS_PER_BYTE
     work = (rows * _SECONDS_PER_LOOK + matching * per_row) / ranges**_SPEEDUP_POWER
-    likely = work + _START_SECONDS
+    likely = work + START_SECONDS
     return likely * _GUESS_LOW, likely * _GUESS_HIGH
 
 

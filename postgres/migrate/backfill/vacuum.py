@@ -50,9 +50,9 @@ async def keep_clean(target: Target, table: Table, course: Course, watcher: Watc
             await asyncio.sleep(_AGAIN_SECONDS)
             continue
         await asyncio.sleep(2 * limits.look.total_seconds())  # until somebody has looked
-        # What it had to leave, and what died meanwhile: nothing that waiting would change.
-        watcher.unremovable = watcher.dead_rows
-        if watcher.dead_rows > max(before * _KEPT_SHARE, _ROWS_MIN):
+        # What it had to leave, without what died meanwhile: waiting would not change it.
+        watcher.unremovable = max(watcher.dead_rows - (course.updated_here - done), 0)
+        if watcher.unremovable > max(before * _KEPT_SHARE, _ROWS_MIN):
             every = every * 2 if every else None
             course.note(
                 "VACUUM could not take the dead rows: an older transaction, a replication slot or"

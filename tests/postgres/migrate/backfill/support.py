@@ -21,6 +21,7 @@ SMALL = BackfillLimits(
     rows=100,
     rows_min=10,
     rows_max=100,
+    batch=timedelta(seconds=5),  # however slow the machine is, none gets smaller
     look=timedelta(milliseconds=20),
     before=timedelta(0),
     tell_every=timedelta(milliseconds=20),

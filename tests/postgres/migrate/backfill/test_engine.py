@@ -26,7 +26,7 @@ from tests.postgres.migrate.backfill.support import (
 
 SLOW = """
     CREATE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_sleep(0.002); RETURN n + 1; END $$
+    $$ BEGIN PERFORM pg_sleep(0.0007); RETURN n + 1; END $$
 """
 WATCH = "twokey backfill watch"
 OURS = """
@@ -196,7 +196,7 @@ async def _nobody(conn: Any) -> bool:
 async def test_the_time_limit_stops_it_and_the_next_run_goes_on(conn: Any, target: Target) -> None:
     await conn.execute(SLOW)
     spec = replace(COUNT, assignments_sql="n = slow(n)")
-    limits = replace(SMALL, time_limit=timedelta(milliseconds=400))
+    limits = replace(SMALL, time_limit=timedelta(milliseconds=200))
     with pytest.raises(PostgresError, match=r"stopped after 0 s, at [\d,]+ of about") as stopped:
         await do(target.dsn, spec, limits=limits)
     assert "goes on from there" in stopped.value.next_step
