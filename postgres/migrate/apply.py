@@ -14,10 +14,14 @@ from typing import Any, Final
 
 from postgres.dsn import Target
 from postgres.errors import PostgresError
+from postgres.migrate import ledger
+from postgres.migrate.apply_alone import apply_alone, lost_for_good
 from postgres.migrate.apply_errors import LostError
 from postgres.migrate.apply_guards import check_statements
 from postgres.migrate.apply_session import Work, await_server, lost_is_lost, working
-from postgres.migrate.apply_short import Task, apply_short, run_task
+from postgres.migrate.apply_short import apply_short
+from postgres.migrate.apply_steps import Steps
+from postgres.migrate.apply_transaction import Task, run_task
 from postgres.migrate.apply_words import (
     Applied,
     ApplyLimits,
@@ -30,7 +34,7 @@ from postgres.migrate.apply_words import (
     UnknownOutcomeError,
     Wait,
 )
-from postgres.migrate.book_state import book_state, is_done, objection
+from postgres.migrate.book_state import BookState, book_state, is_done, objection
 from postgres.migrate.books.book import Book
 from postgres.migrate.words import BookEntry, Direction
 
@@ -45,6 +49,7 @@ __all__ = (
     "Unit",
     "UnknownOutcomeError",
     "Wait",
+    "apply_alone",
     "apply_short",
     "apply_unit",
 )
@@ -83,7 +88,7 @@ async def apply_unit(
             await tell(f"The connection was lost ({lost}); looking what stands", None)
             await await_server(target, limits, what=unit.title)
             if number == limits.lives:
-                raise _given_up(unit, lost) from lost
+                raise lost_for_good(unit.title, lost) from lost
     raise AssertionError("unreachable")
 
 
@@ -103,18 +108,59 @@ class _Life:
         """Look where the file stands, and do what is left of it."""
         with lost_is_lost(work):
             await self.book.ensure(work.conn)
+            if not self.unit.review.is_transactional:
+                await ledger.ensure_ledger(work.conn)
             await self._lock(work)
             try:
-                entries = await self._entries(work.conn)
-                state = book_state(self.unit.migration, entries)
-                if is_done(self.unit.direction, state):
-                    return Applied(was_done=True)
-                if refusal := objection(self.unit.migration, self.unit.direction, state):
-                    raise refusal
-                return await self._transaction(work, entries)
-            finally:
-                if not work.is_lost and not work.conn.is_closed():
-                    await self.book.unlock(work.conn)
+                done = await self._apply(work)
+            except PostgresError:
+                await self._unlock(work)
+                raise
+            await self._unlock(work)
+            return done
+
+    async def _unlock(self, work: Work) -> None:
+        """Give the tool's lock back, if the session still can; it ends with the session anyway."""
+        if not (work.is_lost or work.is_closed or work.conn.is_in_transaction()):
+            await self.book.unlock(work.conn)
+
+    async def _apply(self, work: Work) -> Applied:
+        unit = self.unit
+        entries = await self._entries(work.conn)
+        state = book_state(unit.migration, entries)
+        if is_done(unit.direction, state):
+            return Applied(was_done=True)
+        begun = await ledger.read_begun(work.conn, unit.key)
+        if begun is not None and begun.is_ended:
+            begun = None  # it was taken back since
+        refusal = objection(unit.migration, unit.direction, state)
+        # What we have begun ourselves, and not ended, is ours to go on with.
+        if refusal is not None and (begun is None or state is BookState.ELSEWHERE):
+            raise refusal
+        if unit.review.is_transactional:
+            return await self._transaction(work, entries)
+        return await self._steps(work, entries, begun)
+
+    async def _steps(
+        self, work: Work, entries: Sequence[BookEntry], begun: ledger.Begun | None
+    ) -> Applied:
+        """Statement by statement, where it cannot be one transaction."""
+        unit = self.unit
+        stands = [entries]
+
+        async def begin(conn: Any) -> None:
+            await self.guard(conn, entries)
+            await self.book.begin(conn, unit.migration, unit.direction)
+            stands[0] = await self._entries(conn)
+
+        async def guard(conn: Any) -> None:
+            await self.guard(conn, stands[0])
+
+        steps = Steps(
+            target=self.target, unit=unit, expected=self.expected, limits=self.limits,
+            tell=self.tell, observer=self.observer, begin=begin, guard=guard, record=self.record,
+        )  # fmt: skip
+        return await steps.run(work, begun)
 
     async def _transaction(self, work: Work, entries: Sequence[BookEntry]) -> Applied:
         """All of it, and its record, in one transaction."""
@@ -186,24 +232,12 @@ def _check(unit: Unit) -> None:
     text, at = unit.sql, 0
     for statement in unit.review.statements:
         # What was agreed to is what runs: no review of another text.
-        at = text.find(statement.sql, at)
+        said = statement.original or statement.sql
+        at = text.find(said, at)
         if at < 0:
             raise PostgresError(
                 f"The review of {migration.title} is not of its present text.",
                 next_step="Ask for a new plan.",
             )
-        at += len(statement.sql)
+        at += len(said)
     check_statements(unit.review.statements)
-    if not unit.review.is_transactional:
-        raise PostgresError(
-            f"{unit.title} cannot be one transaction.",
-            next_step="Let the tool itself apply it.",
-        )
-
-
-def _given_up(unit: Unit, lost: LostError) -> PostgresError:
-    return PostgresError(
-        f"{unit.title}: the connection was lost again and again ({lost}). What is not written"
-        " down in the book was rolled back.",
-        next_step="See whether the server is well, then ask again: it looks what stands first.",
-    )

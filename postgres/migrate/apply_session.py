@@ -22,7 +22,7 @@ import asyncpg
 from postgres.connect import connection
 from postgres.dsn import Target
 from postgres.errors import PostgresError
-from postgres.migrate.apply_errors import LOST, LostError
+from postgres.migrate.apply_errors import LOST, LostError, explained
 from postgres.migrate.apply_words import ApplyLimits, BlockedError, Tell, UnknownOutcomeError
 from postgres.migrate.blockers import Watch
 from postgres.together import unbroken
@@ -142,6 +142,8 @@ async def working(
             await _fence(work, limits, tell)
         try:
             yield work
+        except asyncpg.PostgresError as error:
+            raise explained(error, what, left="") from error
         finally:
             await unbroken(_ended(target, work))
 
@@ -209,9 +211,12 @@ async def _prepared(looking: Any, conn: Any, limits: ApplyLimits, what: str) -> 
     except asyncpg.InsufficientPrivilegeError:
         can_hasten = False
     who = await conn.fetchrow(_WHO)
+    watch = Watch(conn=looking, pid=who["pid"], since=who["backend_start"])
+    # The first look takes longest: it must not be the one for which there is little time.
+    await watch.block()
     return Work(
         conn=conn,
-        watch=Watch(conn=looking, pid=who["pid"], since=who["backend_start"]),
+        watch=watch,
         version=who["version"],
         can_hasten=can_hasten,
         deadlock_seconds=who["deadlock"],

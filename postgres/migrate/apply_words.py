@@ -94,11 +94,12 @@ class ApplyLimits:
 
     `lock`: for one lock; nobody queues behind us any longer. `tries`: of a transaction.
     `additive`, `statement`: a statement that was not rehearsed, of the catalog alone and of any
-    other kind. `whole`: after it, no further try. `alone`: a statement outside of transactions.
-    `again`: tries of such a one. `look`: from one look at it to the next. `idle`: the server
-    ends our session when it hears nothing for so long. `life`: for an earlier session of ours to
-    end, longer than `idle`. `tool`: for the tool's own lock. `reconnect`: for a server that is
-    away. `lives`: connections that are tried. `cleanup`: for what was left half-built.
+    other kind. `whole`: after it, no further try. `alone`: a statement outside of transactions,
+    `alone_wait`: of that, waiting for others. `again`: tries of such a one. `look`: from one look
+    at it to the next. `idle`: the server ends our session when it hears nothing for so long.
+    `life`: for an earlier session of ours to end, longer than `idle`. `tool`: for the tool's own
+    lock. `reconnect`: for a server that is away. `lives`: connections that are tried. `cleanup`:
+    for what was left half-built.
     """
 
     lock: timedelta = timedelta(milliseconds=200)
@@ -109,6 +110,7 @@ class ApplyLimits:
     statement: timedelta = timedelta(minutes=10)
     whole: timedelta = timedelta(minutes=10)
     alone: timedelta = timedelta(hours=12)
+    alone_wait: timedelta = timedelta(minutes=30)
     again: int = 3
     look: timedelta = timedelta(seconds=2)
     idle: timedelta = timedelta(seconds=60)

@@ -21,7 +21,7 @@ from postgres.health.statement_text import shown
 from postgres.migrate.own_schema import SCHEMA
 from postgres.migrate.words import Lock, lock_of
 
-_LOOKS_PER_WAIT: Final = 4
+_LOOKS_PER_WAIT: Final = 8
 _LOOK_SECONDS_MIN: Final = 0.01
 _LOOK_SECONDS_MAX: Final = 1.0
 _NAME_CHARS_MAX: Final = 40
@@ -154,10 +154,19 @@ class Watch:
             return None
         return bool(row["state"] == "idle")
 
+    async def row(self, query: str) -> Any:
+        """A look at it by a query whose only argument is its pid."""
+        async with self._lock:
+            return await self.conn.fetchrow(query, self.pid, timeout=CONNECT_SECONDS_MAX)
+
+    async def run(self, statement: str) -> None:
+        """Something about it, by its pid and since when it is."""
+        async with self._lock:
+            await self.conn.execute(statement, self.pid, self.since, timeout=CONNECT_SECONDS_MAX)
+
     async def terminate(self) -> None:
         """End it on the server: what it is in is rolled back. No other session of that pid."""
-        async with self._lock:
-            await self.conn.execute(_TERMINATE, self.pid, self.since, timeout=CONNECT_SECONDS_MAX)
+        await self.run(_TERMINATE)
 
     @asynccontextmanager
     async def naming(self, lock_seconds: float) -> AsyncIterator[Seen]:
