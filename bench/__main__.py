@@ -27,6 +27,7 @@ NAMES = (
     "indexes",
     "collection",
     "fleet",
+    "backfill",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks

@@ -20,6 +20,7 @@ from postgres.migrate.own_schema import ensure_schema
 FINISHED_DAYS_KEPT: Final = 30
 UNFINISHED_DAYS_KEPT: Final = 365
 FINISHED_KEPT_MAX: Final = 500
+_WAIT_SECONDS_MAX: Final = 65.0  # longer than an earlier life's batch may take
 
 # Two at once would both create them.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('twokey_migrate.backfills', 7203))"
@@ -184,9 +185,9 @@ async def claim(conn: Any, spec: BackfillSpec, table: Table, *, is_new: bool) ->
         asyncpg.QueryCanceledError: an earlier life's batch did not end in time.
     """
     async with conn.transaction():
-        row = await conn.fetchrow(_TAKE, spec.key)
+        row = await conn.fetchrow(_TAKE, spec.key, timeout=_WAIT_SECONDS_MAX)
         _check(row, spec, table)
-        await conn.execute(_FENCE, spec.key, row["epoch"])
+        await conn.execute(_FENCE, spec.key, row["epoch"], timeout=_WAIT_SECONDS_MAX)
         ranges = await conn.fetch(_RANGES, spec.key)
     is_finished = row["finished_at"] is not None
     sums = (row,) if is_finished else ranges

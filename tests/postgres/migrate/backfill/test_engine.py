@@ -10,8 +10,18 @@ from typing import Any
 
 import pytest
 
+from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from postgres.migrate.backfill.ledger import ensure_ledger, forget
+from postgres.migrate.backfill.batch import Batch, Reach, run_batch
+from postgres.migrate.backfill.ledger import (
+    Claim,
+    TakenOverError,
+    add_sweep,
+    ensure_ledger,
+    finish,
+    forget,
+)
+from postgres.migrate.backfill.prepare import claim_backfill
 from postgres.migrate.backfill.spec import BatchDone
 from tests.conftest import Target
 from tests.postgres.migrate.backfill.support import (
@@ -218,6 +228,29 @@ async def test_a_second_life_takes_over_and_the_first_does_nothing_more(
         await first
     assert second.rows == 2000
     assert await counts(conn) == {1: 2000}
+
+
+async def test_a_life_that_was_taken_over_can_do_no_batch(conn: Any, target: Target) -> None:
+    first, statements = await claim_backfill(parse_dsn(target.dsn), COUNT, SMALL, ("n",))
+    second, _ = await claim_backfill(parse_dsn(target.dsn), COUNT, SMALL, ("n",))
+
+    async def batch(claim: Claim) -> Batch | None:
+        number = claim.left[0].number
+        return await run_batch(
+            conn, statements, claim, number, rows=50, limits=SMALL, reach=Reach()
+        )
+
+    with pytest.raises(TakenOverError):
+        await batch(first)
+    assert await counts(conn) == {0: 2000}
+    with pytest.raises(TakenOverError):
+        await finish(conn, first)
+    with pytest.raises(TakenOverError):
+        await add_sweep(conn, first, None)
+    done = await batch(second)
+    assert done is not None
+    assert (done.passed, done.updated) == (50, 50)
+    assert await counts(conn) == {0: 1950, 1: 50}
 
 
 @pytest.mark.parametrize(
