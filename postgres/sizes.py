@@ -6,6 +6,7 @@ from typing import Final
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _STEP: Final = 1024
+_FOUR_DIGITS: Final = 999.5
 
 
 def pretty_bytes(size_bytes: int) -> str:
@@ -14,4 +15,5 @@ def pretty_bytes(size_bytes: int) -> str:
     while size >= _STEP and unit < len(_UNITS) - 1:
         size /= _STEP
         unit += 1
-    return f"{size:.3g} {_UNITS[unit]}" if size < _STEP - 1 else f"{size:.0f} {_UNITS[unit]}"
+    # Three digits, but never as 1e+03.
+    return f"{size:.3g} {_UNITS[unit]}" if size < _FOUR_DIGITS else f"{size:.0f} {_UNITS[unit]}"

@@ -93,7 +93,7 @@ def test_free_ports_are_free_and_low() -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(0, "0 B"), (1536, "1.5 kB"), (1 << 30, "1 GB"), (1023 * 1024 + 900, "1024 kB")],
+    [(0, "0 B"), (1000, "1000 B"), (1536, "1.5 kB"), (1 << 30, "1 GB"), (1048500, "1024 kB")],
 )
 def test_sizes_are_shown_in_powers_of_1024(size_bytes: int, text: str) -> None:
     assert pretty_bytes(size_bytes) == text
