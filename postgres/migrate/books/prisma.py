@@ -47,8 +47,9 @@ _REOPEN: Final = """
     UPDATE {table} SET finished_at = NULL
      WHERE migration_name = $1 AND rolled_back_at IS NULL
 """
+# Without an end, too: so `migrate resolve --rolled-back` leaves an attempt that has failed.
 _ROLL_BACK: Final = """
-    UPDATE {table} SET rolled_back_at = clock_timestamp()
+    UPDATE {table} SET rolled_back_at = clock_timestamp(), finished_at = NULL
      WHERE migration_name = $1 AND rolled_back_at IS NULL
 """
 _READ: Final = """

@@ -50,7 +50,7 @@ async def online():
     await engine.dispose()
 
 if context.is_offline_mode():
-    context.configure(url=url, literal_binds=True)
+    context.configure(url=context.config.get_main_option("sqlalchemy.url"), literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 else:

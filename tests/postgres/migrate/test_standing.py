@@ -81,6 +81,7 @@ def test_what_is_refused(found: Folder, entries: list[BookEntry], because: str) 
         (folder(made("2.1"), made("2.10")), []),
         (folder(made("001", problem="It is empty."), B), [entry("001")]),  # it is applied
         (folder(made("001", checksum="")), [entry("001", checksum="x")]),  # none to compare
+        (folder(made("001", same_checksums=("x",))), [entry("001", checksum="x")]),
     ],
 )
 def test_what_is_no_problem(found: Folder, entries: list[BookEntry]) -> None:
