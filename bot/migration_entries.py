@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -75,7 +75,7 @@ class MigrationsEntry(Strict):
     lock_tries: Annotated[int, Field(ge=1, le=1000)] = 30
     slower: Annotated[float, Field(ge=1, le=100)] = 3.0
     watch: Annotated[Span, Field(le=timedelta(days=1))] = timedelta(minutes=15)
-    keep_aside: Annotated[Span, Field(le=timedelta(days=366))] = timedelta(days=7)
+    keep_aside: Annotated[Span, Field(le=timedelta(days=366))] | Literal[False] = timedelta(days=7)
     backfill: _Backfill = _Backfill()
 
 
@@ -97,7 +97,7 @@ def migrations_of(entry: MigrationsEntry | None, *, folder: Path) -> MigrationSe
         lock_tries=entry.lock_tries,
         slower_max=entry.slower,
         watch=entry.watch,
-        keep_aside=entry.keep_aside,
+        keep_aside=entry.keep_aside or timedelta(0),
         backfill=BackfillSettings(
             rows=given.rows,
             batch=given.batch,

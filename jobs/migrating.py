@@ -18,10 +18,13 @@ from jobs.operation import Context, Database, JobError
 from jobs.rehearsals import subject_of
 from postgres.errors import PostgresError
 from postgres.migrate.apply_words import Unit
+from postgres.migrate.aside import with_aside
+from postgres.migrate.aside_words import AsideBounds, AsidePlan
 from postgres.migrate.books.book import Book
 from postgres.migrate.books.opening import book_of
 from postgres.migrate.folders.folder import Folder
 from postgres.migrate.folders.reading import find_tool, read_folder
+from postgres.migrate.reverse import read_reverse_facts
 from postgres.migrate.review.facts import Facts
 from postgres.migrate.review.reading import read_facts
 from postgres.migrate.review.reviewer import review
@@ -59,6 +62,7 @@ class Outlook:
     facts: Facts
     subject: str
     major: int  # of the target's server
+    asides: tuple[AsidePlan, ...]  # of each unit: what it keeps instead of dropping it
 
     @property
     def migrations(self) -> tuple[Migration, ...]:
@@ -121,11 +125,7 @@ async def look(context: Context, *, version: str, direction: Direction) -> Outlo
         stood = await _stand(context, session)
         _refuse_problems(stood)
         chosen = await _chosen(stood, version, direction)
-        sqls = [_sql(each, direction) for each in chosen]
-        with explained():
-            facts = await read_facts(session, sqls)
-        (row,) = await session.fetch(_MAJOR)
-    return await _outlook(stood, direction, chosen, facts, major=int(row["major"]))
+        return await _outlook(stood, direction, chosen, session)
 
 
 async def units_again(context: Context, versions: Sequence[str], direction: Direction) -> Outlook:
@@ -143,19 +143,25 @@ async def units_again(context: Context, versions: Sequence[str], direction: Dire
                 next_step="Put the folder back as it was when this was agreed to, and ask again.",
             )
         chosen = await _prepared(stood, [known[version] for version in versions], direction)
-        with explained():
-            facts = await read_facts(session, [_sql(each, direction) for each in chosen])
-        (row,) = await session.fetch(_MAJOR)
-    return await _outlook(stood, direction, chosen, facts, major=int(row["major"]))
+        return await _outlook(stood, direction, chosen, session)
 
 
 def refuse_errors(outlook: Outlook) -> None:
-    """Stop where a file does what no run of ours may do.
+    """Stop where a file does what no run of ours may do, or drops what cannot be kept.
+
+    A way back drops what it must: it would be of no use later.
 
     Raises:
         JobError: names the file, the line and what is wrong.
     """
-    for unit in outlook.units:
+    for unit, aside in zip(outlook.units, outlook.asides, strict=True):
+        if aside.problems and outlook.direction is Direction.UP:
+            problem = aside.problems[0]
+            line = unit.review.statements[problem.statement].line
+            raise JobError(
+                f"{unit.migration.path.name}, line {line}: {problem.text}",
+                next_step=problem.next_step,
+            )
         for found in unit.review.all_findings:
             if found.level is Level.ERROR:
                 raise JobError(
@@ -272,8 +278,8 @@ def _with_way_back(migration: Migration, row: AppliedRow | None) -> Migration:
     if not statements:
         raise JobError(
             f"{migration.title} has no way back: no down migration, and none could be worked out.",
-            next_step="Write its down migration, or a new one that undoes it; the data of before"
-            " is in the backup: /db restore.",
+            next_step="Write its down migration, or a new one that undoes it. What it dropped is"
+            " kept for a time: /db aside; older data is in the backup: /db restore.",
         )
     down = ";\n".join(statements) + ";\n"
     return replace(migration, down=down, down_sha256=hashlib.sha256(down.encode()).hexdigest())
@@ -284,35 +290,47 @@ def _sql(migration: Migration, direction: Direction) -> str:
 
 
 async def _outlook(
-    stood: Stood,
-    direction: Direction,
-    chosen: Sequence[Migration],
-    facts: Facts,
-    *,
-    major: int,
+    stood: Stood, direction: Direction, chosen: Sequence[Migration], session: Any
 ) -> Outlook:
-    def transactional(each: Migration) -> bool | None:
-        up = direction is Direction.UP
-        return each.is_transactional if up else each.down_is_transactional
-
+    sqls = [_sql(each, direction) for each in chosen]
     with explained():
+        facts = await read_facts(session, sqls)
+        (row,) = await session.fetch(_MAJOR)
+        major = int(row["major"])
         reviews = await asyncio.gather(
-            *(
-                review(
-                    _sql(each, direction),
-                    facts=facts,
-                    major=major,
-                    name=each.path.name,
-                    is_transactional=transactional(each),
-                )
-                for each in chosen
-            )
+            *(_reviewed(each, direction, facts, major) for each in chosen)
         )
+        plans = [
+            await _aside(stood, session, sql, found)
+            for sql, found in zip(sqls, reviews, strict=True)
+        ]
     units = tuple(
-        Unit(key=f"{each.version}:{direction}", migration=each, direction=direction, review=found)
-        for each, found in zip(chosen, reviews, strict=True)
-    )
+        Unit(
+            key=f"{each.version}:{direction}", migration=each, direction=direction,
+            review=plan.review,
+        )
+        for each, plan in zip(chosen, plans, strict=True)
+    )  # fmt: skip
     return Outlook(
         stood=stood, direction=direction, units=units, facts=facts, subject=subject_of(units),
-        major=major,
+        major=major, asides=tuple(plans),
     )  # fmt: skip
+
+
+async def _reviewed(migration: Migration, direction: Direction, facts: Facts, major: int) -> Review:
+    is_up = direction is Direction.UP
+    return await review(
+        _sql(migration, direction),
+        facts=facts,
+        major=major,
+        name=migration.path.name,
+        is_transactional=migration.is_transactional if is_up else migration.down_is_transactional,
+    )
+
+
+async def _aside(stood: Stood, session: Any, sql: str, found: Review) -> AsidePlan:
+    """The review in the form that keeps what the file would drop, where anything is to be kept."""
+    is_lossy = any(each.destroys for each in found.statements)
+    if not (is_lossy and stood.settings.keep_aside):
+        return AsidePlan(review=found)
+    return with_aside(found, await read_reverse_facts(session, sql), AsideBounds())

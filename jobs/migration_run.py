@@ -13,8 +13,10 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from jobs.alert_readings import servers_of
+from jobs.kept_aside import enter_kept, prepare_aside
 from jobs.migrating import REVERSE, Outlook, explained, units_again
 from jobs.migration_evidence import rehearsal_of
+from jobs.migration_forms import forms_of, kept_of, with_forms
 from jobs.operation import Answer, Attempt, Job, JobError, Mode, Plan, Table
 from jobs.rehearsals import expected_of, is_fresh
 from jobs.rehearsing import rehearse
@@ -69,9 +71,9 @@ async def run_migrations(job: Job, direction: Direction, plan: Plan, *, again: L
         )
     rehearsal = await _rehearsed(job, outlook)
     done: list[Mapping[str, Any]] = []
-    for unit in outlook.units:
+    for place, unit in enumerate(outlook.units):
         try:
-            done.append(await _one(job, outlook, unit, rehearsal))
+            done.append(await _one(job, outlook, place, rehearsal))
         except Exception as error:
             raise _with_what_stands(error, unit, done) from error
     watched = await _watch(job, outlook, begun)
@@ -153,24 +155,53 @@ async def _rehearsed_now(job: Job, outlook: Outlook, backup_id: str) -> Rehearsa
 
 
 async def _one(
-    job: Job, outlook: Outlook, unit: Unit, rehearsal: RehearsalRow | None
+    job: Job, outlook: Outlook, place: int, rehearsal: RehearsalRow | None
 ) -> Mapping[str, Any]:
     """One file: what would take it back is read first, then it is applied and entered."""
-    way = await _way_back(job, unit)
+    before = await _look_before(job, outlook, place)
+    unit = with_forms(outlook.units[place], before)
+    kept = kept_of(before)
     if any(each.destroys for each in unit.review.statements):
         await _restore_point(job, unit)
     settings = outlook.stood.settings
     expected = expected_of(rehearsal, unit.key, settings.slower_max) if rehearsal else None
 
     async def body(_: Attempt) -> JsonValue:
-        applied = await _applied(job, outlook, unit, expected)
-        await _entered(job, unit, applied, way)
-        return _told(unit, applied)
+        with explained():
+            if kept:
+                await prepare_aside(job.database)
+            applied = await _applied(job, outlook, unit, expected)
+            rows = await enter_kept(job, kept)
+        await _entered(job, unit, applied, before.get(REVERSE))
+        return _told(unit, applied) | {"kept": [row.kept for row in rows]}
 
     # Retryable: an attempt looks first whether the book has it already. It is tried again in its
     # own way, where that helps; what fails there would fail again.
     done = await job.step(unit.key, body, mode=Mode.RETRYABLE, time_limit=FILE_LIMIT)
     return done if isinstance(done, dict) else {}
+
+
+async def _look_before(job: Job, outlook: Outlook, place: int) -> Mapping[str, Any]:
+    """What only the catalog of before can tell: the way back, and what is kept under which name.
+
+    Stored before anything is changed, for whoever goes on after a crash.
+    """
+    unit, aside = outlook.units[place], outlook.asides[place]
+    wants_way = unit.direction is Direction.UP and unit.migration.down is None and not aside.kept
+
+    async def body(_: Attempt) -> JsonValue:
+        made: Sequence[str] = ()
+        if wants_way:
+            with explained():
+                async with connection(parse_dsn(job.database.dsn.get_secret_value())) as conn:
+                    facts = await read_reverse_facts(conn, unit.migration.up)
+                made = reverse(unit.migration.up, facts).statements
+        return {REVERSE: list(made), **forms_of(unit, aside.kept)}
+
+    found = await job.step(
+        f"{unit.key} before", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=ATTEMPTS
+    )
+    return found if isinstance(found, dict) else {}
 
 
 async def _applied(job: Job, outlook: Outlook, unit: Unit, expected: Expected | None) -> Applied:
@@ -195,24 +226,6 @@ async def _applied(job: Job, outlook: Outlook, unit: Unit, expected: Expected | 
         raise JobError(error.problem, next_step=error.next_step) from error
 
 
-async def _way_back(job: Job, unit: Unit) -> Sequence[str]:
-    """What would undo it, worked out before it is applied; nothing where it has a down file."""
-    if unit.direction is Direction.DOWN or unit.migration.down is not None:
-        return ()
-
-    async def body(_: Attempt) -> JsonValue:
-        with explained():
-            async with connection(parse_dsn(job.database.dsn.get_secret_value())) as conn:
-                facts = await read_reverse_facts(conn, unit.migration.up)
-            return list(reverse(unit.migration.up, facts).statements)
-
-    made = await job.step(
-        f"{unit.key} way back", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT,
-        attempts=ATTEMPTS,
-    )  # fmt: skip
-    return [str(each) for each in made] if isinstance(made, list) else ()
-
-
 async def _restore_point(job: Job, unit: Unit) -> None:
     """A name for the moment before, where our login may give one; its time is told anyway."""
 
@@ -232,7 +245,7 @@ async def _restore_point(job: Job, unit: Unit) -> None:
     )  # fmt: skip
 
 
-async def _entered(job: Job, unit: Unit, applied: Applied, way: Sequence[str]) -> None:
+async def _entered(job: Job, unit: Unit, applied: Applied, way: JsonValue) -> None:
     """What the store keeps of it; entering it again changes nothing."""
     migration, name = unit.migration, job.database.name
     async with job.store.begin() as conn:
@@ -253,7 +266,7 @@ async def _entered(job: Job, unit: Unit, applied: Applied, way: Sequence[str]) -
                 request_id=job.request_id,
                 applied_at=job.now,
                 seconds=applied.seconds,
-                detail={REVERSE: list(way)},
+                detail={REVERSE: way if isinstance(way, list) else []},
             ),
         )
 
@@ -325,6 +338,7 @@ def _answer(
         for each in done
         for row in each.get("rows", ())
     ]
+    kept = [str(name) for each in done for name in each.get("kept", ())]
     watch = span_text(outlook.stood.settings.watch)
     first = outlook.migrations[0].version if outlook.direction is Direction.UP else ""
     return Answer(
@@ -333,6 +347,7 @@ def _answer(
             f"Errors, slow statements, locks and lag are compared with before for {watch}."
             if is_watched
             else "Nobody watches what follows: there are no samples of this database.",
+            *([_kept_text(job, kept)] if kept else []),
         ),
         facts=(
             ("Took", span_text(timedelta(seconds=seconds))),
@@ -345,6 +360,11 @@ def _answer(
         else None,
         numbers={"first": first, "files": len(outlook.units), "seconds": round(seconds, 3)},
     )
+
+
+def _kept_text(job: Job, kept: Sequence[str]) -> str:
+    name, span = job.database.name, span_text(job.database.migrations.keep_aside)
+    return f"Kept aside for {span}: {', '.join(kept)}. Back with /db restore-aside {name}"
 
 
 def _with_what_stands(error: Exception, unit: Unit, done: Sequence[Mapping[str, Any]]) -> Exception:

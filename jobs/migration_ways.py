@@ -40,7 +40,10 @@ async def ways_back(context: Context, outlook: Outlook) -> Sequence[Way]:
     if outlook.direction is Direction.DOWN:
         return [Way(title=each.title, how=_AGAIN) for each in outlook.migrations]
     async with context.reader.session(limit=LOOK_LIMIT) as session:
-        return [await _way(session, each) for each in outlook.migrations]
+        return [
+            await _way(session, each, keeps=bool(aside.kept))
+            for each, aside in zip(outlook.migrations, outlook.asides, strict=True)
+        ]
 
 
 def way_text(ways: Sequence[Way]) -> str:
@@ -50,7 +53,7 @@ def way_text(ways: Sequence[Way]) -> str:
     return "; ".join(dict.fromkeys(way.how for way in ways))
 
 
-async def _way(session: object, migration: Migration) -> Way:
+async def _way(session: object, migration: Migration, *, keeps: bool) -> Way:
     if migration.down is not None:
         return Way(title=migration.title, how="down migration")
     try:
@@ -60,6 +63,9 @@ async def _way(session: object, migration: Migration) -> Way:
         return Way(title=migration.title, how="", why=error.problem)
     reasons = " ".join(made.reasons)
     match made.exactness:
+        # A table that would be made anew, and empty, stands in the way of the one that was kept.
+        case Exactness.NONE | Exactness.SCHEMA_ONLY if keeps:
+            return Way(title=migration.title, how="kept aside: /db restore-aside")
         case Exactness.NONE:
             return Way(title=migration.title, how="", why=reasons)
         case Exactness.SCHEMA_ONLY:

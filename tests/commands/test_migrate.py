@@ -21,6 +21,7 @@ from jobs.operation import Answer, JobError, Plan, Risk
 from postgres.server import Server
 from store.applied import newest_applied
 from store.connect import Store
+from store.kept_aside import open_kept
 from store.tables import nodes, samples
 from store.watches import open_watches
 from tests.commands.conftest import NOW, DirectJob, JobMaker
@@ -341,3 +342,77 @@ async def test_what_follows_is_watched_against_before(
     assert watch.undo["params"] == {
         "database": "moving", "action": "rollback", "version": "0001",
     }  # fmt: skip
+
+
+async def test_what_a_file_drops_is_kept_aside_under_its_name_and_told(
+    moving: DirectJob, write: Write, dsn: str, store: Store
+) -> None:
+    moving.request_id = await a_request(store)
+    write("0001", "ALTER TABLE public.tickets DROP COLUMN cents")
+    plan = await planned(moving)
+    assert any("twokey_aside" in statement for statement in plan.statements)
+    assert dict(plan.facts)["Rollback planned"].startswith("ok: kept aside")
+    assert plan.risk is Risk.DESTRUCTIVE
+    answer = await done(moving)
+    assert "twokey_aside.tickets_cents_1" in answer.lines[1]
+    assert await value(dsn, COLUMNS) == "id"
+    assert await value(dsn, "SELECT sum(cents) FROM twokey_aside.tickets_cents_1") == 500_500
+    async with store.begin() as conn:
+        (row,) = await open_kept(conn, "moving")
+    assert (row.original, row.rows) == ("public.tickets.cents", 1000)
+    assert row.until == NOW + timedelta(days=7)
+    with pytest.raises(JobError, match="no way back") as refusal:
+        await planned(moving, "rollback")
+    assert "/db aside" in refusal.value.next_step
+
+
+async def test_what_is_not_to_be_kept_is_dropped(
+    moving: DirectJob, write: Write, dsn: str, store: Store
+) -> None:
+    moving.request_id = await a_request(store)
+    settings = replace(moving.database.migrations, keep_aside=timedelta(0))
+    moving.database = replace(moving.database, migrations=settings)
+    write("0001", "DROP TABLE public.tickets")
+    plan = await planned(moving)
+    assert "DROP TABLE public.tickets;" in plan.statements
+    await done(moving)
+    assert await value(dsn, "SELECT to_regnamespace('twokey_aside')") is None
+
+
+async def test_a_life_after_a_crash_goes_on_with_the_form_that_was_stored(
+    moving: DirectJob, write: Write, dsn: str, store: Store
+) -> None:
+    """The first life drops the table, and dies before it has entered what it kept."""
+    moving.request_id = await a_request(store)
+    write("0001", "DROP TABLE public.tickets")
+    plan = await planned(moving)
+    stored: dict[str, Any] = {}
+    first = DyingJob(moving, stored)
+    with pytest.raises(ZeroDivisionError):
+        await migrate.run(first, asked(), plan)  # type: ignore[arg-type]
+    assert await value(dsn, "SELECT to_regclass('public.tickets')") is None
+    first.dies = False
+    answer = await migrate.run(first, asked(), plan)  # type: ignore[arg-type]
+    assert "twokey_aside.tickets_1" in answer.lines[1]
+    async with store.begin() as conn:
+        (row,) = await open_kept(conn, "moving")
+        (applied,) = await newest_applied(conn, "moving")
+    assert row.original == "public.tickets"
+    assert applied.version == "0001"
+
+
+class DyingJob:
+    """A job whose steps are remembered; its first life ends when the store is to hear of it."""
+
+    def __init__(self, job: DirectJob, stored: dict[str, Any]) -> None:
+        self.job, self.stored, self.dies = job, stored, True
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "store" and self.dies and "0001:up before" in self.stored:
+            raise ZeroDivisionError
+        return getattr(self.job, name)
+
+    async def step(self, name: str, body: Any, **more: Any) -> Any:
+        if name not in self.stored:
+            self.stored[name] = await self.job.step(name, body, **more)
+        return self.stored[name]
