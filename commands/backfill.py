@@ -13,16 +13,16 @@ from typing import Annotated, Final
 from pydantic import BaseModel, Field, JsonValue, field_validator
 
 from approvals.times import duration
-from jobs.backfill_words import answer_of, facts_of, overwrites_nothing, warnings_of
+from jobs.backfill_words import answer_of, facts_of, overwrites_nothing, short_text, warnings_of
 from jobs.backfilling import (
     Ask,
     Earlier,
     Pace,
     Wanted,
     earlier,
-    estimated,
     key_of,
     look,
+    look_ahead,
     with_own_names,
 )
 from jobs.hints import Multiline
@@ -130,9 +130,8 @@ async def plan(context: Context, params: Params) -> Plan:
     settings = context.database.migrations.backfill
     limits = limits_of(settings, params)
     with explained():
-        wanted = await look(context, _asked(params, settings))
+        wanted, expected = await look_ahead(context, _asked(params, settings))
         before = None if params.resume is None else await earlier(context, wanted, params.resume)
-        expected = estimated(wanted)
     free = await free_bytes(context)
     if free is not None and wanted.bloat_bytes > free:
         raise JobError(
@@ -252,7 +251,7 @@ def _steps(wanted: Wanted, limits: BackfillLimits, before: Earlier | None) -> tu
             " commits with its place in the ledger: a crash leaves no row out and does none twice"
         ),
         (
-            f"Begin with {limits.rows:,} rows, then take batches of {span_text(limits.batch)}; stop"
+            f"Begin with {limits.rows:,} rows, then batches of {short_text(limits.batch)}; stop"
             f" after {span_text(limits.time_limit)} of work, and leave what is done"
         ),
         "Do the rows that were inserted behind the end meanwhile, and count what still matches",

@@ -8,14 +8,16 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from jobs.backfilling import Earlier, Expected, Wanted
+from jobs.backfilling import Earlier, Wanted
 from jobs.operation import Answer
 from jobs.text import count_text, span_text
+from postgres.migrate.backfill.estimate import Estimate
 from postgres.migrate.backfill.spec import BackfillLimits
 from postgres.sizes import pretty_bytes
 
 LARGE_SHARE: Final = 0.5  # of the free disk
 _LISTED_MAX: Final = 8
+_SECOND_MS: Final = 1000
 
 
 def overwrites_nothing(wanted: Wanted) -> bool:
@@ -29,7 +31,7 @@ def overwrites_nothing(wanted: Wanted) -> bool:
 def facts_of(
     wanted: Wanted,
     limits: BackfillLimits,
-    expected: Expected,
+    expected: Estimate,
     before: Earlier | None,
     free: int | None,
 ) -> Iterator[tuple[str, str]]:
@@ -43,7 +45,7 @@ def facts_of(
         yield "Goes on", f"{passed}; about {left:,} are left"
     yield "Key", f"{', '.join(wanted.table.key.names)}, by {wanted.table.key.index}"
     yield "Side by side", count_text(wanted.ranges, "range")
-    aim = span_text(limits.batch)
+    aim = short_text(limits.batch)
     yield "Batches", f"{limits.rows:,} rows at first, then as many as take {aim}"
     yield "Time", f"{_range_text(expected)} of work; stopped after {span_text(limits.time_limit)}"
     yield "Waits for", "; ".join(_throttles(limits)) or "nothing"
@@ -128,6 +130,12 @@ def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) ->
     )
 
 
+def short_text(span: timedelta) -> str:
+    """A span that may be very short: `50 ms`, `2 s`."""
+    milliseconds = span.total_seconds() * 1000
+    return f"{milliseconds:g} ms" if milliseconds < _SECOND_MS else span_text(span)
+
+
 def _matching(wanted: Wanted) -> str:
     if not wanted.terms.where_text:
         return "all of them"
@@ -136,7 +144,7 @@ def _matching(wanted: Wanted) -> str:
     return f"about {wanted.rows_to_change:,}, by the planner's statistics"
 
 
-def _range_text(expected: Expected) -> str:
+def _range_text(expected: Estimate) -> str:
     low, high = (
         span_text(timedelta(seconds=max(seconds, 1)))
         for seconds in (expected.low_seconds, expected.high_seconds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,6 +15,7 @@ from typing import Any, Final
 from jobs.operation import Context, JobError
 from postgres.dsn import Target
 from postgres.migrate.backfill.batch import statements_of
+from postgres.migrate.backfill.estimate import Estimate, estimate
 from postgres.migrate.backfill.key import Table, read_table
 from postgres.migrate.backfill.spec import BackfillSpec, BatchDone
 from postgres.migrate.backfill_catalog import (
@@ -29,16 +32,19 @@ from postgres.migrate.backfill_catalog import (
     resolve,
     table_objection,
 )
-from postgres.migrate.backfill_terms import Terms, Written, read_terms, written
+from postgres.migrate.backfill_terms import (
+    Terms,
+    Written,
+    load_grammar,
+    read_terms,
+    written,
+)
 
 LOOK_LIMIT: Final = timedelta(seconds=10)
 # A page that is written for the first time after a checkpoint goes into the WAL whole; this is
 # what a row cost in all where it was measured (docs/migrations.md).
 _WAL_PER_ROW: Final = 1.3
 _WAL_PER_INDEX_ENTRY: Final = 220
-# Versions of rows and entries of indexes that one connection writes in a second.
-_ENTRIES_FAST: Final = 250_000.0
-_ENTRIES_SLOW: Final = 60_000.0
 
 # The last life of a backfill of one request whose values are the same.
 _EARLIER: Final = """
@@ -154,14 +160,6 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """How long the work should take, without what it waits for."""
-
-    low_seconds: float
-    high_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
     """An unfinished backfill of the same rows to the same values: `passed` of `total` rows."""
 
@@ -189,25 +187,58 @@ async def look(context: Context, ask: Ask) -> Wanted:
         JobError: it cannot be made, and why.
         PostgresError: the same, by what reads the terms.
     """
-    found = await context.reader.rows(FIND_TABLE, ask.table)
-    if not found:
-        raise JobError(
-            f"There is no table {ask.table}.", next_step="Name it with its schema: public.users."
-        )
-    row = found[0]
-    if objection := table_objection(row):
-        raise objection
-    terms = read_terms(ask.set_text, ask.where_text, table=frozenset({row["name"]}))
-    async with context.reader.session(limit=LOOK_LIMIT, settings=SETTINGS) as conn:
-        table = await read_table(conn, row["schema"], row["name"])
-        columns = {each["name"]: dict(each) for each in await conn.fetch(COLUMNS, table.oid)}
-        if objection := columns_objection(terms, columns, table.key.names):
+    async with _looking(context, ask) as (conn, row):
+        return await _wanted(conn, row, ask)
+
+
+async def look_ahead(context: Context, ask: Ask) -> tuple[Wanted, Estimate]:
+    """What is asked for, and how long it should take without what it waits for.
+
+    Where nobody may ask the planner which rows match, the time is that of all of them.
+
+    Raises:
+        JobError, PostgresError: as `look`.
+    """
+    async with _looking(context, ask) as (conn, row):
+        wanted = await _wanted(conn, row, ask)
+        spec = wanted.spec("plan")
+        if wanted.rows_planned is None:
+            spec = replace(spec, where_sql="")
+        return wanted, await estimate(conn, spec)
+
+
+@asynccontextmanager
+async def _looking(context: Context, ask: Ask) -> AsyncIterator[tuple[Any, Mapping[str, Any]]]:
+    """A session that finds no name without its schema, and the table's row of `FIND_TABLE`."""
+    # Half a second the first time: beside the look, and not in the way of others.
+    grammar = asyncio.create_task(asyncio.to_thread(load_grammar))
+    try:
+        found = await context.reader.rows(FIND_TABLE, ask.table)
+        if not found:
+            raise JobError(
+                f"There is no table {ask.table}.",
+                next_step="Name it with its schema: public.users.",
+            )
+        if objection := table_objection(found[0]):
             raise objection
-        resolved = await resolve(conn, terms, columns)
-        made = written(terms, functions=resolved.functions, types=resolved.types)
-        around = await _around(conn, table, [columns[name]["number"] for name in terms.assigned])
-        await _check(conn, table, made)
-        planned = await _planned(conn, table, terms, columns, resolved, made, around.rows)
+        async with context.reader.session(limit=LOOK_LIMIT, settings=SETTINGS) as conn:
+            await grammar
+            yield conn, found[0]
+    finally:
+        await asyncio.wait({grammar})
+
+
+async def _wanted(conn: Any, row: Mapping[str, Any], ask: Ask) -> Wanted:
+    terms = read_terms(ask.set_text, ask.where_text, table=frozenset({row["name"]}))
+    table = await read_table(conn, row["schema"], row["name"])
+    columns = {each["name"]: dict(each) for each in await conn.fetch(COLUMNS, table.oid)}
+    if objection := columns_objection(terms, columns, table.key.names):
+        raise objection
+    resolved = await resolve(conn, terms, columns)
+    made = written(terms, functions=resolved.functions, types=resolved.types)
+    around = await _around(conn, table, [columns[name]["number"] for name in terms.assigned])
+    await _check(conn, table, made)
+    planned = await _planned(conn, table, terms, columns, resolved, made, around.rows)
     return Wanted(
         schema=row["schema"], name=row["name"], table=table,
         columns=MappingProxyType(columns), terms=terms, resolved=resolved, written=made,
@@ -246,13 +277,6 @@ async def earlier(context: Context, wanted: Wanted, request_id: int) -> Earlier:
     return Earlier(
         request_id=request_id, key=found["key"], passed=found["passed"], total=found["total"]
     )
-
-
-def estimated(wanted: Wanted) -> Expected:
-    """How long it should take, by what was measured on common servers. Pure."""
-    entries = 1 + len(wanted.around.indexes)
-    seconds = wanted.rows_to_change * entries / wanted.ranges
-    return Expected(low_seconds=seconds / _ENTRIES_FAST, high_seconds=seconds / _ENTRIES_SLOW + 1)
 
 
 def key_of(request_id: int) -> str:

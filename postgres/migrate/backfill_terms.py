@@ -94,6 +94,12 @@ def read_terms(set_text: str, where_text: str = "", *, table: frozenset[str]) ->
     )
 
 
+def load_grammar() -> None:
+    """Load what reads and writes SQL, which takes half a second the first time."""
+    import pglast.printers  # noqa: PLC0415 - a heavy import, for those who need it
+    import pglast.stream  # noqa: PLC0415, F401
+
+
 def written(
     terms: Terms,
     *,
