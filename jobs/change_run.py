@@ -9,18 +9,20 @@ first has begun with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, assert_never
 
 from pydantic import JsonValue
 
+from jobs.change_aside import keeping
 from jobs.change_files import load_change
 from jobs.change_look import allowed, look
 from jobs.change_words import way_back
 from jobs.changing import fill_limits, fill_spec, suggestions, target_of
 from jobs.index_run import explained, telling
+from jobs.kept_aside import enter_kept, prepare_aside
 from jobs.operation import Answer, Attempt, Job, JobError, Mode, Plan
 from jobs.text import span_text
 from postgres.connect import connection
@@ -28,6 +30,7 @@ from postgres.dsn import Target, parse_dsn
 from postgres.migrate.apply_alone import apply_alone
 from postgres.migrate.apply_short import apply_short
 from postgres.migrate.apply_words import ApplyLimits
+from postgres.migrate.aside_words import Kept
 from postgres.migrate.backfill.engine import run_backfill
 from postgres.migrate.changes.compile import FILLING
 from postgres.migrate.changes.ledger import ensure_marks, read_marks
@@ -92,14 +95,15 @@ async def run_phase(job: Job, name: str, phase: Phase, plan: Plan) -> Answer:
             next_step="Put it back as it was, and ask for the phase again.",
         )
     work = Work(job=job, change=change, phase=phase, target=target_of(job.database))
-    await _prepare(work)
+    kept = [Kept.from_json(each) for each in begun["kept"]]
+    await _prepare(work, kept)
     found: dict[str, Any] = {}
     steps = from_json(begun["steps"])
     for number, step in enumerate(steps, start=1):
         await _unpaused(job)
         result = await _step(work, step, f"{number}. {step.name}")
         found |= result if isinstance(result, dict) else {}
-    await _record(work, found)
+    await _record(work, found, kept)
     return _answer(work, State(begun["after"]), found)
 
 
@@ -110,13 +114,19 @@ async def _begin(job: Job, name: str, phase: Phase, plan: Plan) -> Mapping[str, 
         with explained():
             outlook = await look(job, name)
             after = await allowed(job, outlook, phase)
-            steps = outlook.steps(phase)
+            aside = await keeping(job, outlook, phase)
+        steps = aside.steps
         if outlook.statements(steps) != tuple(plan.statements):
             raise JobError(
                 "The table is not as it was when this was agreed to. Nothing was changed.",
                 next_step="Ask for the phase again, and look at what has changed.",
             )
-        return {"sha256": outlook.change.sha256, "after": str(after), "steps": to_json(steps)}
+        return {
+            "sha256": outlook.change.sha256,
+            "after": str(after),
+            "steps": to_json(steps),
+            "kept": [each.to_json() for each in aside.kept],
+        }
 
     found = await job.step(
         "look", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=ATTEMPTS
@@ -124,7 +134,7 @@ async def _begin(job: Job, name: str, phase: Phase, plan: Plan) -> Mapping[str, 
     return found if isinstance(found, dict) else {}
 
 
-async def _prepare(work: Work) -> None:
+async def _prepare(work: Work, kept: Sequence[Kept]) -> None:
     """Have the table of marks, without what earlier runs have left there, and say that we begin."""
     job, change = work.job, work.change
 
@@ -133,6 +143,8 @@ async def _prepare(work: Work) -> None:
             async with connection(work.target) as conn:
                 await ensure_marks(conn)
                 await conn.execute(forget_tokens_sql(change.name, job.run_key))
+            if kept:
+                await prepare_aside(job.database)
         await _store(work, {"state": "begun"})
         return None
 
@@ -263,8 +275,10 @@ async def _unpaused(job: Job) -> None:
         await asyncio.sleep(_PAUSE_LOOK_SECONDS)
 
 
-async def _record(work: Work, found: Mapping[str, Any]) -> None:
+async def _record(work: Work, found: Mapping[str, Any], kept: Sequence[Kept]) -> None:
     async def body(_: Attempt) -> JsonValue:
+        with explained():
+            await enter_kept(work.job, kept)
         await _store(work, {"state": "done", **found})
         return None
 

@@ -50,7 +50,7 @@ def way_back(change: Change, state: State) -> str:
     if state is State.NONE:
         return "nothing is changed yet"
     if not is_reversible(state):
-        return "no: the old is gone, and only a backup has it"
+        return "no: the old is gone; what was kept aside is in /db aside, else in a backup"
     if state is not State.SWITCHED:
         return "yes, at once: the new columns are dropped, and the old ones are as they always were"
     if has_reverse(change):
@@ -106,7 +106,7 @@ def warnings_of(outlook: Outlook, phase: Phase) -> Iterator[str]:
             yield from _at_switch(outlook)
         case Phase.CONTRACT:
             along = goes_along(change, facts)
-            yield "What the old columns hold is lost: the way back ends here."
+            yield "The old columns go: the way back with every write ends here."
             if along:
                 yield f"With them go {', '.join(along)}."
         case Phase.BACK if outlook.state is State.SWITCHED and not has_reverse(change):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from jobs.backfilling import with_own_names
+from jobs.change_aside import keeping
 from jobs.change_files import changes_of
 from jobs.change_look import LOOK_LIMIT, SETTINGS, Outlook, allowed, look, troubles
 from jobs.change_words import (
@@ -45,16 +46,16 @@ async def plan_phase(context: Context, name: str, phase: Phase) -> Plan:
     with explained():
         outlook = await look(context, name)
         after = await allowed(context, outlook, phase)
-        steps = outlook.steps(phase)
         if phase is Phase.EXPAND:
             await _review(context, outlook)
-    change, kind = outlook.change, KINDS[phase]
+        aside = await keeping(context, outlook, phase)
+    change, kind, steps = outlook.change, KINDS[phase], aside.steps
     return Plan(
         title=f"{kind.title} {change.name}: {change.title}",
         steps=tuple(step_words(step) for step in steps),
         statements=outlook.statements(steps),
-        facts=tuple(_facts(outlook, after, steps)),
-        warnings=tuple(warnings_of(outlook, phase)),
+        facts=(*_facts(outlook, after, steps), *aside.facts(context.database)),
+        warnings=(*warnings_of(outlook, phase), *aside.problems),
         estimate_seconds=max(1, round(_seconds(context, outlook, steps))),
         undo=_undo(context.database.name, change, after),
         pins=outlook.pins,

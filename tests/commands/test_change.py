@@ -22,10 +22,15 @@ from postgres.migrate.changes.words import Change
 from postgres.server import Server
 from store.change_phases import phases_of
 from store.connect import Store
+from store.kept_aside import open_kept
 from tests.commands.changes import EMAIL, NAMES, ROWS, World, Writer, make_world, writing
 from tests.commands.conftest import JobMaker, connected, facts
 
 BEFORE_SWITCH = ("expand", "backfill", "validate")
+POINTED_AT = """
+    ALTER TABLE {0}."User" ADD UNIQUE (email);
+    CREATE TABLE {0}.m (m varchar REFERENCES {0}."User" (email));
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +125,10 @@ async def test_both_versions_write_after_the_switch_and_nothing_is_lost(world: W
     assert left == 0
 
 
+def _quoted(name: str) -> str:
+    return ".".join(f'"{part}"' for part in name.split("."))
+
+
 def _latest(old: Writer, new: Writer, found: dict[int, Any]) -> dict[int, Any]:
     """What each wrote last; where both wrote a row, either, as long as its halves agree."""
     both = old.wrote.keys() & new.wrote.keys()
@@ -151,6 +160,7 @@ async def test_a_shadow_takes_the_name_and_gives_it_back_without_an_error_or_a_l
     expected = {i: f"{i}@acme.example" for i in range(1, ROWS + 1)} | app.wrote
     assert app.errors == []
     assert rows == expected
+    assert held["switch"] > 0
     assert await world.columns() == ["email", "id", "name"]
     indexes = await world.sql(
         "SELECT indexname FROM pg_indexes WHERE schemaname = $1 ORDER BY 1", world.schema
@@ -168,18 +178,23 @@ async def test_a_shadow_takes_the_name_and_gives_it_back_without_an_error_or_a_l
 
 async def test_a_plan_says_the_sql_the_risk_and_the_way_back(world: World) -> None:
     world.declare(world.email, EMAIL)
-    told = {}
+    told: dict[str, Any] = {}
+    stands: list[str] = []
     for phase in (*BEFORE_SWITCH, "switch", "contract"):
         params = Params(database="shop", change=world.email, phase=phase)  # type: ignore[arg-type]
         made = await change.plan(world.job, params)
         told[phase] = (made.risk, made.attributes["phase"], made.attributes["kind"])
-        assert facts(made)["Stands at"].startswith(
-            {"expand": "not begun"}.get(phase, facts(made)["Stands at"][:4])
-        )
+        stands.append(facts(made)["Stands at"])
         assert made.statements
         assert made.pins.keys() == {"file", "table", "columns", "stands"}
         assert (made.undo is None) == (phase == "contract")
+        assert ("Kept aside" in facts(made)) == (phase == "contract")
         await world.phase(world.email, phase)
+    assert stands == [
+        "not begun; after this: expanded", "expanded; after this: backfilled",
+        "backfilled; after this: validated", "validated; after this: switched",
+        "switched; after this: contracted",
+    ]  # fmt: skip
     assert told == {
         "expand": (Risk.RECOVERABLE, "expand", "additive"),
         "backfill": (Risk.RECOVERABLE, "backfill", "data"),
@@ -190,7 +205,12 @@ async def test_a_plan_says_the_sql_the_risk_and_the_way_back(world: World) -> No
     async with world.store.begin() as conn:
         kept = await phases_of(conn, "shop", world.email)
     assert [row.phase for row in kept] == ["contract", "switch", "validate", "backfill", "expand"]
-    assert {row.detail["state"] for row in kept} == {"done"}
+    assert [row.detail["state"] for row in kept] == ["done"] * 5
+    async with world.store.begin() as conn:
+        (aside,) = [row for row in await open_kept(conn, "shop") if world.schema in row.original]
+    assert aside.original == f"{world.schema}.User.email__old"
+    mail = await world.value(f"SELECT email__old FROM {_quoted(aside.kept)} WHERE id = 1")
+    assert mail == "1@acme.example"
     with pytest.raises(JobError, match="contracted, and back does not follow"):
         await world.phase(world.email, "back")
 
@@ -208,7 +228,7 @@ async def test_a_worker_that_dies_after_every_step_does_nothing_twice(
         )
         # Nobody is left that could be taken for another run's work.
         tokens = [row[0] for row in marks if row[0].startswith("done by ")]
-        assert len({mark.partition(":")[0] for mark in tokens}) <= 1
+        assert len({str(mark).partition(":")[0] for mark in tokens}) <= 1
     left = {"names": ["firstName", "lastName"], "email": ["email_new", "name"]}[which]
     assert await world.columns() == sorted(["email", "id", *left])
     assert await world.value(f"SELECT count(*) FROM {world.table}") == ROWS
@@ -411,8 +431,7 @@ async def test_what_moved_between_plan_and_run_is_seen(world: World) -> None:
         ('CREATE PUBLICATION {0}_all FOR TABLE {0}."User"', "names", "subscribers without"),
         ('ALTER TABLE {0}."User" ADD loud text GENERATED ALWAYS AS (upper(email)) STORED', "email",
          "column loud"),
-        ('ALTER TABLE {0}."User" ADD UNIQUE (email); CREATE TABLE {0}.m (m varchar REFERENCES'
-          ' {0}."User" (email))', "email", "m_m_fkey"),
+        (POINTED_AT, "email", "m_m_fkey"),
         ('CREATE POLICY mine ON {0}."User" USING (email = current_user)', "email", "policy mine"),
         ('GRANT SELECT (email) ON {0}."User" TO looker', "email", "privileges on the column"),
         ('CREATE STATISTICS {0}.s ON name, email FROM {0}."User"', "email", "statistics object"),
@@ -447,13 +466,14 @@ async def test_an_expression_that_the_server_does_not_take_is_refused(world: Wor
 async def test_reading_needs_no_request(world: World) -> None:
     world.declare(world.names, NAMES)
     world.declare("broken", "kind: [")
-    asked = {
-        words: Params(database="shop", change=words[0], phase=words[1])  # type: ignore[arg-type]
-        for words in (("", "status"), (world.names, "status"), (world.names, "plan"))
-    }
-    assert all(OPERATION.is_query(params) for params in asked.values())
+    asked = [
+        Params(database="shop"),
+        Params(database="shop", change=world.names),
+        Params(database="shop", change=world.names, phase="plan"),
+    ]
+    assert all(OPERATION.is_query(params) for params in asked)
     assert not OPERATION.is_query(Params(database="shop", change="x", phase="expand"))
-    listed, status, whole = [await change.answer(world.job, each) for each in asked.values()]
+    listed, status, whole = [await change.answer(world.job, each) for each in asked]
     assert listed.lines == ("/db change shop broken", f"/db change shop {world.names}")
     assert status.title.startswith(f"{world.names} is not begun: {world.schema}.User: name becomes")
     assert facts(status)["May follow"] == "expand"

@@ -173,19 +173,22 @@ def _give_up(
     )
 
 
-def _contract(change: Change, facts: Facts, marks: Mapping[str, Mark]) -> Short:
+def dropped_sql(change: Change) -> tuple[str, ...]:
+    """The statement that drops the old columns; none where none is to go."""
     what = change.what
     if isinstance(what, ShadowColumn):
-        dropped = shadow.drop_old(change, what)
-    else:
-        dropped = wide.drop_old(change, what)
+        return shadow.drop_old(change, what)
+    return wide.drop_old(change, what)
+
+
+def _contract(change: Change, facts: Facts, marks: Mapping[str, Mark]) -> Short:
     return _reached(
         change,
         "drop the trigger, then the old",
         State.CONTRACTED,
         *drop_sql(change.name, table_of(change)),
         *drop_views(change, facts, _schemas(marks)),
-        *dropped,
+        *dropped_sql(change),
     )
 
 

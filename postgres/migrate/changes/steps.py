@@ -8,7 +8,7 @@ is there first.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -156,7 +156,7 @@ def _comparison(step: Compare, table: str) -> str:
     return f"SELECT {expected} AS expected,\n       {actual} AS actual\n  FROM {table}{where}"  # noqa: S608
 
 
-_KINDS: Final[Mapping[str, type[Step]]] = MappingProxyType(
+_KINDS: Final[Mapping[str, Callable[..., Step]]] = MappingProxyType(
     {kind.__name__: kind for kind in (Short, Alone, Fill, Compare, Check)}
 )
 
@@ -170,6 +170,9 @@ def from_json(stored: Sequence[Any]) -> tuple[Step, ...]:
     """Steps from JSON."""
     found: list[Step] = []
     for kind, fields in stored:
-        values = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
         found.append(_KINDS[kind](**values))
     return tuple(found)
