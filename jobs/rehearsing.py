@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 from pydantic import JsonValue
@@ -32,7 +32,13 @@ from jobs.rehearsals import (
     subject_of,
 )
 from jobs.rehearsing_back import Tried, WayBackOf, try_way_back, way_back_of
-from jobs.rehearsing_choice import check_room, proven_backup, settings_of_copy, way_to
+from jobs.rehearsing_choice import (
+    check_room,
+    must_be_abreast,
+    proven_backup,
+    settings_of_copy,
+    way_to,
+)
 from postgres.binaries import find_binaries
 from postgres.connect import connection
 from postgres.dsn import Target, parse_dsn
@@ -43,6 +49,7 @@ from postgres.migrate.apply_words import ApplyLimits, BlockedError, Unit, Unknow
 from postgres.migrate.books.book import Book
 from postgres.migrate.copies import Standstill, cut_off, stand_still
 from postgres.migrate.observe import CopyObserver
+from postgres.migrate.own_schema import ASIDE_SCHEMA, ensure_schema
 from postgres.migrate.words import Observation
 from postgres.restore.folders import remove_scratch
 from postgres.restore.light import login_problem
@@ -53,8 +60,6 @@ from store.rehearsals import record_rehearsal
 # What is measured on the copy besides, such as the pace of a backfill.
 Extra = Callable[[Target], Awaitable[JsonValue]]
 
-LOOK_LIMIT: Final = timedelta(seconds=30)
-_NAMED_MAX: Final = 3
 _HOURS: Final = timedelta(hours=12)
 # On the copy nobody waits, and how long it takes is what is asked.
 LIMITS: Final = ApplyLimits(
@@ -142,8 +147,10 @@ async def _on_copy(job: Job, subject: _Subject, recovered: Recovered) -> Rehears
     await job.report("Cutting the copy off from other servers")
     await cut_off(admin)
     async with connection(login) as conn:
-        await _must_be_abreast(job, subject.book, recovered.facts.id, conn)
+        await must_be_abreast(job, subject.book, recovered.facts.id, conn)
         await subject.book.ensure(conn)
+        if any(each.original for u in subject.units for each in u.review.statements):
+            await ensure_schema(conn, ASIDE_SCHEMA)
     await job.report("Taking stock of the copy")
     named = {t.table for u in subject.units for each in u.review.statements for t in each.touched}
     before = await stand_still(admin, first=named, besides=(subject.book.table,))
@@ -277,25 +284,6 @@ def is_of_the_file(error: PostgresError) -> bool:
             return False
         cause = cause.__cause__
     return True
-
-
-async def _must_be_abreast(job: Job, book: Book, backup_id: str, conn: Any) -> None:
-    """See that the copy has every migration that the target has.
-
-    Raises:
-        JobError: some were applied after what was restored.
-    """
-    async with job.reader.session(limit=LOOK_LIMIT) as session:
-        there = await book.read(session)
-    copied = {entry.version for entry in await book.read(conn) or ()}
-    missing = [entry.version for entry in there or () if entry.version not in copied]
-    if missing:
-        raise JobError(
-            f"{', '.join(missing[-_NAMED_MAX:])} was applied to {job.database.name} after what"
-            f" can be restored from {backup_id}.",
-            next_step=f"Take a new backup (/db backup {job.database.name}), verify it, then"
-            " rehearse again.",
-        )
 
 
 async def _login(job: Job, recovered: Recovered) -> Target:

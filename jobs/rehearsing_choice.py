@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobs.operation import Context, JobError
 from jobs.recoverable import Kept
 from postgres.errors import PostgresError
+from postgres.migrate.books.book import Book
 from postgres.migrate.words import Review, Work
 from postgres.restore.target import END, LATEST
 from postgres.restore.window import Choice
@@ -20,6 +22,8 @@ from store.backups import BackupRecord, find_backup, is_proven, newest_backup
 # migration sets off; whole pages are part of its WAL; and WAL must not fill the worker's disk.
 SETTINGS: Final = {"full_page_writes": "on", "max_wal_size": "2GB", "checkpoint_timeout": "5min"}
 _FIRST_WITH_EVENT_TRIGGERS_SWITCH: Final = 17
+LOOK_LIMIT: Final = timedelta(seconds=30)
+_NAMED_MAX: Final = 3
 _MARGIN_BYTES: Final = 512 * 2**20
 
 
@@ -91,4 +95,23 @@ def check_room(folder: Path, choice: Choice, reviews: Sequence[Review]) -> None:
             f"A rehearsal needs {pretty_bytes(needed)} on the worker's disk, and"
             f" {pretty_bytes(free)} are free in {folder}.",
             next_step="Make room there, or set TWOKEY_HOME to a larger disk.",
+        )
+
+
+async def must_be_abreast(context: Context, book: Book, backup_id: str, conn: Any) -> None:
+    """See that the copy, at the other end of `conn`, has every migration that the target has.
+
+    Raises:
+        JobError: some were applied after what was restored.
+    """
+    async with context.reader.session(limit=LOOK_LIMIT) as session:
+        there = await book.read(session)
+    copied = {entry.version for entry in await book.read(conn) or ()}
+    missing = [entry.version for entry in there or () if entry.version not in copied]
+    if missing:
+        raise JobError(
+            f"{', '.join(missing[-_NAMED_MAX:])} was applied to {context.database.name} after what"
+            f" can be restored from {backup_id}.",
+            next_step=f"Take a new backup (/db backup {context.database.name}), verify it, then"
+            " rehearse again.",
         )

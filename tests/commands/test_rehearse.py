@@ -49,6 +49,9 @@ GOOD = {
     f"{DOWN}ALTER TABLE orders DROP COLUMN note;\n",
     "02_wide.sql": f"{UP}ALTER TABLE orders ALTER cents TYPE bigint;\n"
     f"{DOWN}ALTER TABLE orders ALTER cents TYPE int;\n",
+    "03_index.sql": "-- migrate:up transaction:false\n"
+    "CREATE INDEX CONCURRENTLY by_cents ON orders (cents);\n"
+    "-- migrate:down transaction:false\nDROP INDEX CONCURRENTLY by_cents;\n",
 }
 LOSSY = {
     "01_drop.sql": f"{UP}ALTER TABLE orders DROP COLUMN cents;\n"
@@ -155,13 +158,13 @@ async def test_a_rehearsal_needs_a_proven_backup(
 async def test_the_plan_says_which_backup_how_proven_and_what_it_takes(make: Maker) -> None:
     job = make(GOOD)
     plan = await rehearse.plan(job, SHOP)
-    assert plan.title == "Rehearse 2 migrations of shop: 01 note, 02 wide"
+    assert plan.title == "Rehearse 3 migrations of shop: 01 note, 02 wide, 03 index"
     said = facts(plan)
     assert said["Backup"].startswith("shop-1, ")
     assert said["Proven"].endswith("ago, 1 check")
     assert "MB" in said["Needs on the worker's disk"]
     assert said["Restore"] == "expected 2 s"
-    assert plan.attributes["files"] == 2
+    assert plan.attributes["files"] == 3
     assert plan.steps[0] == "Restore shop-1 to its own end into a server that nobody can reach"
     assert await rehearse.pins(job, SHOP, plan) == plan.pins
     assert rehearse.OPERATION.risk is Risk.NONE
@@ -195,15 +198,19 @@ async def test_a_whole_rehearsal_and_the_way_back_is_exact(make: Maker, shop: Se
     job = make(GOOD)
     before = await columns(shop)
     answer = await rehearsed(job)
-    assert answer.title.startswith("2 migrations of shop rehearsed: applied in ")
+    assert answer.title.startswith("3 migrations of shop rehearsed: applied in ")
     said = facts(answer)
     assert said["Reads wait"].endswith("on public.orders (ACCESS EXCLUSIVE)")
     assert said["Rewritten"] == ORDERS
     assert said["Rows changed"] == "100 of public.orders"
     assert said["Way back"].startswith("exact: definitions and contents are as before")
     assert answer.table is not None
-    assert [row[0] for row in answer.table.rows] == ["01 note:2", "01 note:3", "02 wide:2"]
-    assert answer.table.rows[0][2].startswith("ACCESS EXCLUSIVE on public.orders, blocks reads")
+    rows = {row[0]: row for row in answer.table.rows}
+    assert list(rows) == ["01 note:2", "01 note:3", "02 wide:2", "03 index:2"]
+    assert rows["03 index:2"][2] == (
+        "SHARE UPDATE EXCLUSIVE on public.orders, blocks other DDL and VACUUM"
+    )
+    assert rows["01 note:2"][2].startswith("ACCESS EXCLUSIVE on public.orders, blocks reads")
     assert "schema_migrations" not in str(answer.table.rows)
     assert answer.suggestions[0].operation == "migrate"
     # It is stored, and a real run goes by it.
