@@ -146,8 +146,7 @@ def _is_wider(name: str, typmod: int, lengths: tuple[int, ...]) -> bool:
 
 def _is_wider_numeric(typmod: int, lengths: tuple[int, ...]) -> bool:
     bare = typmod - _VARLENA_HEADER
-    precision, scale = (bare >> 16) & 0xFFFF, bare & _NUMERIC_SCALE
-    wanted = lengths[1] if len(lengths) > 1 else 0
-    # The scale is kept in 11 bits, signed, since PostgreSQL 15.
-    scale = scale - 0x800 if scale > _NUMERIC_SCALE // 2 + 1 else scale
-    return wanted == scale and lengths[0] >= precision
+    # Precision, and a scale of 11 bits that is signed since PostgreSQL 15 (numeric.c).
+    precision, scale = (bare >> 16) & 0xFFFF, ((bare & _NUMERIC_SCALE) ^ 1024) - 1024
+    wanted, *rest = lengths
+    return (rest or [0]) == [scale] and wanted >= precision

@@ -108,18 +108,17 @@ def rename(node: Any, scene: Scene) -> Effect:
 def set_schema(node: Any, scene: Scene) -> Effect:
     """`SET SCHEMA`: a rename by another word."""
     touches: tuple[Touch, ...] = ()
+    past = NO_PAST
     if node.relation is not None and node.objectType.name != "OBJECT_SEQUENCE":
         touches = (scene.touch(node.relation, _LOCK),)
-    made: frozenset[str] = frozenset()
-    if touches and touches[0].is_new:
-        made = frozenset({f"{node.newschema}.{node.relation.relname}"})
-        return Effect(touches=touches, makes=made)
+        moved = f"{node.newschema}.{node.relation.relname}"
+        past = _alias(moved, touches[0].table)
+        if touches[0].is_new:
+            return Effect(touches=touches, makes=frozenset({moved}))
     text = "It moves to another schema: whoever uses its old name gets an error from then on."
     return Effect(
         touches=touches,
-        past=_alias(f"{node.newschema}.{node.relation.relname}", touches[0].table)
-        if touches
-        else NO_PAST,
+        past=past,
         findings=(finding("renames", Level.WARNING, text, _RENAME_HELP["OBJECT_TABLE"]),),
     )
 
@@ -217,7 +216,7 @@ def _lost(what: str, rule: str) -> Effect:
                 rule,
                 Level.WARNING,
                 f"The {what} is gone, and whoever still uses it gets an error.",
-                "Deploy what no longer uses it first; then keep it aside for some days instead of "
+                "Deploy what no longer uses it first; then keep it aside for some days (/db aside) instead of "
                 "dropping it.",
             ),
         ),

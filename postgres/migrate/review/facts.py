@@ -156,11 +156,12 @@ class Facts:
         """`schema.name` of a table or index; where it is unknown, as it would be made."""
         if len(name) > 1:
             return ".".join(name[-2:])
+        plain = "".join(name)
         for schema in self.search_path:
-            full = f"{schema}.{name[0]}"
+            full = f"{schema}.{plain}"
             if full in self.tables or full in self.indexes:
                 return full
-        return f"{self.search_path[0] if self.search_path else 'public'}.{name[0]}"
+        return f"{self.search_path[0] if self.search_path else 'public'}.{plain}"
 
 
 NO_FACTS: Final = Facts()

@@ -40,9 +40,9 @@ class CatalogSession(Protocol):
 
 
 # A name without a schema is looked for where the session would find it, first come first
-# served. An index stands for its table; a table brings its partitions or heirs (their sizes
-# are its own), its parents, and the tables on the other side of its foreign keys. No name here
-# needs more than the right to connect: sizes and the catalog are everybody's.
+# served; a schema that the login may not use is not on its path. An index stands for its table;
+# a table brings its partitions or heirs (their sizes are its own), its parents, and the tables on
+# the other side of its foreign keys. No right on a table is needed: sizes are everybody's.
 _TABLES: Final = """
     WITH RECURSIVE wanted AS (
         SELECT DISTINCT w.schema, w.name FROM unnest($1::text[], $2::text[]) AS w(schema, name)
@@ -230,8 +230,8 @@ class Names:
 async def read_facts(session: CatalogSession, sqls: Sequence[str]) -> Facts:
     """What the catalog knows of everything that these files name, in one look.
 
-    Things that are not there are simply left out: an earlier file may make them. Needs no more
-    than the right to connect; sizes wait while somebody holds a table exclusively.
+    Things that are not there are simply left out: an earlier file may make them. Needs no
+    right on a table; sizes wait while somebody holds a table exclusively.
 
     Raises:
         PostgresError: a file is no SQL, or they name more than we look up.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ async def _output(program: Path, sql: str, arguments: Sequence[str]) -> Sequence
             cwd="/",
             env={"HOME": "/nonexistent", "LC_ALL": "C.UTF-8"},
             preexec_fn=end_with_parent(signal.SIGKILL),
+            start_new_session=True,
         )
     except OSError as error:
         raise _broken(f"squawk cannot be started: {error}") from error
@@ -90,8 +92,9 @@ async def _output(program: Path, sql: str, arguments: Sequence[str]) -> Sequence
         raise _broken(f"squawk takes longer than {LIMIT_SECONDS:.0f} seconds") from error
     finally:
         if child.returncode is None:
+            # With whatever it has started: a grandchild would keep our pipes open.
             with contextlib.suppress(ProcessLookupError):
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
     if child.returncode not in _FINE or len(out) > OUTPUT_BYTES_MAX:
         raise _broken(f"squawk ended with {child.returncode}: {err.decode(errors='replace')[:200]}")
