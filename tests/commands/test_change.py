@@ -463,6 +463,22 @@ async def test_an_expression_that_the_server_does_not_take_is_refused(world: Wor
             await change.plan(world.job, Params(database="shop", change="y", phase="expand"))
 
 
+async def test_a_run_that_is_to_wait_begins_no_further_step(world: World) -> None:
+    world.declare(world.names, NAMES)
+    job = await world.another_run()
+    params = Params(database="shop", change=world.names, phase="expand")
+    made = await change.plan(job, params)
+    job.is_paused = True
+    running = asyncio.create_task(change.run(job, params, made))
+    while "prepare" not in job.done:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    assert list(job.done) == ["look", "prepare"]
+    job.is_paused = False
+    await running
+    assert "firstName" in await world.columns()
+
+
 async def test_reading_needs_no_request(world: World) -> None:
     world.declare(world.names, NAMES)
     world.declare("broken", "kind: [")

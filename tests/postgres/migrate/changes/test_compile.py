@@ -291,4 +291,3 @@ def test_an_old_column_that_nobody_would_fill_stops_the_switch() -> None:
     found = switch_objection(change, user_facts(columns=columns))
     assert found is not None
     assert "name is NOT NULL" in found.problem
-

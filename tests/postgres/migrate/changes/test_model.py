@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -111,6 +113,13 @@ def test_a_shadow_that_makes_no_sense_is_refused(more: str, says: str) -> None:
 def test_a_name_that_is_no_file_of_ours_is_refused() -> None:
     with pytest.raises(ChangeError, match="a change is called by"):
         change_of(NAMES, name="../../etc/passwd")
+
+
+def test_the_files_of_the_page_are_changes() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "migrations.md").read_text()
+    texts = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    kinds = [change_of(text).kind for text in texts if "kind: " in text]
+    assert set(kinds) == set(ChangeKind)
 
 
 def test_every_example_is_yaml_that_can_be_pasted() -> None:
