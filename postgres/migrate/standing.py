@@ -12,6 +12,7 @@ from postgres.migrate.folders.folder import Folder
 from postgres.migrate.words import BookEntry, Migration, Tool
 
 _SHOWN_MAX: Final = 5
+_PROBLEMS_MAX: Final = 50
 # Numbers above are dates, and there the days without a migration are no gaps.
 _COUNTED_MAX: Final = 1_000_000
 # Who counts in steps of five or ten leaves room on purpose.
@@ -48,8 +49,9 @@ def standing(folder: Folder, entries: Sequence[BookEntry] | None) -> Standing:
     book = {entry.version: entry for entry in entries or ()}
     covered = _covered(folder, book)
     versioned = [each for each in folder.migrations if not each.is_repeatable]
-    applied = [each for each in versioned if each.version in book or each.version in covered]
-    pending = [each for each in versioned if each not in applied]
+    known = book.keys() | covered
+    applied = [each for each in versioned if each.version in known]
+    pending = [each for each in versioned if each.version not in known]
     newest = applied[-1] if applied else None
     repeated = [each for each in folder.migrations if each.is_repeatable]
     changed = [each for each in repeated if _must_repeat(each, book)]
@@ -67,7 +69,7 @@ def standing(folder: Folder, entries: Sequence[BookEntry] | None) -> Standing:
         tool=folder.tool,
         applied=(*applied, *(each for each in repeated if each not in changed)),
         pending=(*pending, *changed),
-        problems=tuple(dict.fromkeys(problems)),
+        problems=_bounded(tuple(dict.fromkeys(problems))),
         newest=newest,
     )
 
@@ -122,11 +124,19 @@ def find(migrations: Sequence[Migration], version: str) -> Migration | None:
     return None
 
 
+def _bounded(problems: tuple[str, ...]) -> tuple[str, ...]:
+    """At most _PROBLEMS_MAX of them: git may have changed the line ends of a thousand files."""
+    more = len(problems) - _PROBLEMS_MAX
+    if more <= 0:
+        return problems
+    return (*problems[:_PROBLEMS_MAX], f"There are {more} more. Correct these first.")
+
+
 def _covered(folder: Folder, book: dict[str, BookEntry]) -> set[str]:
     """Versions that count as applied since a newer one, or a baseline, is."""
     order = [each.version for each in folder.migrations if not each.is_repeatable]
     covering = [entry.version for entry in book.values() if entry.covers_earlier]
-    ends = [order.index(version) for version in covering if version in order]
+    ends = [at for at, version in enumerate(order) if version in covering]
     covered = set(order[: max(ends) + 1]) if ends else set[str]()
     for version in covering:  # a baseline that has no file of its own
         if version not in order and _parts(version):
@@ -193,11 +203,11 @@ def _wrong_heads(newest: Migration | None, book: dict[str, BookEntry]) -> Iterat
 def _out_of_order(
     folder: Folder, pending: Sequence[Migration], newest: Migration | None
 ) -> Iterator[str]:
-    order = [each.version for each in folder.migrations]
+    place = {each.version: at for at, each in enumerate(folder.migrations)}
     for each in pending:
-        if newest and order.index(each.version) < order.index(newest.version):
+        if newest and place[each.version] < place[newest.version]:
             yield (
-                f"{_path(each)} comes before {newest.path.name}, which is applied."
+                f"{_path(each)} comes before {_path(newest)}, which is applied."
                 " Give it a newer version, or let the tool itself apply it out of order."
             )
 
@@ -218,7 +228,7 @@ def _gaps(
         if first <= last:
             missing = str(first) if first == last else f"{first} to {last}"
             yield (
-                f"Version {missing} is missing between {before.path.name} and {_path(after)}."
+                f"Version {missing} is missing between {_path(before)} and {_path(after)}."
                 " Restore the file, or number the next one without a gap."
             )
 

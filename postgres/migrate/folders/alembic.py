@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +31,8 @@ TIME_LIMIT: Final = timedelta(seconds=60)
 _CHILD: Final = Path(__file__).with_name("alembic_child.py")
 _ANSWER_BYTES_MAX: Final = 2**26
 _REMEMBERED_MAX: Final = 8
+# What a revision imports from the application may change without a change of its file.
+_REMEMBERED_SECONDS: Final = 300.0
 _HASHED_FILES_MAX: Final = 2 * FILES_MAX
 
 
@@ -42,6 +45,8 @@ class _Answer:
     heads: tuple[str, ...]
     table: str
     schema: str
+    places: tuple[Path, ...]  # where scripts are
+    at: float  # time.monotonic
 
 
 # By the bytes of every file that has a say. One plan asks several times.
@@ -87,9 +92,13 @@ async def _ask(folder: Path, python: Path, versions: Collection[str] | None) -> 
     """The child's answer, or one that we remember and that has all that is asked for."""
     key = f"{await asyncio.to_thread(_fingerprint, folder)} {python}"
     known = _remembered.pop(key, None)
+    if known is not None and time.monotonic() - known.at > _REMEMBERED_SECONDS:
+        known = None
     if known is None or not _has(known, versions):
         more = versions if versions is None or known is None else {*versions, *known.rendered}
         known = _parsed(folder, await _run(folder, python, more))
+    if not await asyncio.to_thread(_are_hashed, folder, known.places):
+        return known
     _remembered[key] = known  # the newest last
     while len(_remembered) > _REMEMBERED_MAX:
         del _remembered[next(iter(_remembered))]
@@ -121,8 +130,20 @@ def _fingerprint(folder: Path) -> str:
 
 def _sources(folder: Path) -> Iterable[Path]:
     yield from (p for name in ("alembic.ini", "pyproject.toml") if (p := folder / name).is_file())
-    for env in {*folder.glob("env.py"), *folder.glob("*/env.py"), *folder.glob("*/*/env.py")}:
-        yield from (p for p in env.parent.rglob("*.py") if p.is_file())
+    for place in _script_folders(folder):
+        yield from (path for path in place.rglob("*.py") if path.is_file())
+
+
+def _script_folders(folder: Path) -> set[Path]:
+    """Where an env.py stands, as far down as people put it."""
+    found = {*folder.glob("env.py"), *folder.glob("*/env.py"), *folder.glob("*/*/env.py")}
+    return {env.parent for env in found}
+
+
+def _are_hashed(folder: Path, places: tuple[Path, ...]) -> bool:
+    """Whether a change of any script would change the fingerprint."""
+    hashed = [place.resolve() for place in _script_folders(folder)]
+    return all(any(place.is_relative_to(each) for each in hashed) for place in places)
 
 
 async def _run(folder: Path, python: Path, versions: Collection[str] | None) -> Finished:
@@ -172,6 +193,8 @@ def _parsed(folder: Path, finished: Finished) -> _Answer:
             heads=tuple(map(str, answer["heads"])),
             table=str(answer["table"]),
             schema=str(answer["schema"]),
+            places=tuple(map(Path, answer["places"])),
+            at=time.monotonic(),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise PostgresError(

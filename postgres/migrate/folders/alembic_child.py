@@ -39,6 +39,8 @@ def _answer(ask: dict[str, Any]) -> dict[str, Any]:
     scripts = ScriptDirectory.from_config(config)
     revisions = [_described(each) for each in scripts.walk_revisions("base", "heads")]
     answer: dict[str, Any] = {"heads": sorted(scripts.get_heads()), "table": "", "schema": ""}
+    places = [scripts.dir, *(scripts.version_locations or ())]
+    answer["places"] = [str(Path(each).resolve()) for each in places]
     wanted = ask["versions"]
     for each in revisions:
         if wanted is None or each["revision"] in wanted:

@@ -19,8 +19,6 @@ from postgres.errors import PostgresError
 from postgres.migrate.books.book import Book
 from postgres.migrate.books.opening import book_of
 from postgres.migrate.folders import alembic
-from postgres.migrate.folders.alembic_order import Revision, linear
-from postgres.migrate.folders.alembic_sql import read_script
 from postgres.migrate.folders.folder import Folder
 from postgres.migrate.folders.reading import read_folder
 from postgres.migrate.standing import Standing, down_to, standing, up_to
@@ -349,57 +347,19 @@ async def test_only_what_is_asked_for_is_rendered_and_it_is_remembered(
     both = (await read_folder(shop, versions=["b2"])).migrations
     assert [bool(each.up) for each in both] == [True, True, False]
     assert len(asked) == 2
-    revision(shop, "c3", "b2", 'op.execute("SELECT 3")')
-    assert (await read_folder(shop, versions=["c3"])).migrations[2].up == "SELECT 3;"
+    file = shop / "migrations" / "versions" / "c3_x.py"
+    file.write_text(file.read_text().replace("a;b", "a;c"))
+    assert "$$a;c$$" in (await read_folder(shop, versions=["c3"])).migrations[2].up
     assert len(asked) == 3
 
 
-# The order and the statements, without a process
-
-
-def path(name: str) -> Path:
-    return Path(f"{name}_x.py")
-
-
-def rev(name: str, *parents: str, depends_on: bool = False) -> Revision:
-    return Revision(revision=name, parents=parents, name="", path=path(name), depends_on=depends_on)
-
-
-def test_a_branch_is_followed_to_its_end_before_the_next_begins() -> None:
-    found = [rev("m", "b2", "c"), rev("c", "a"), rev("b2", "b1"), rev("b1", "a"), rev("a")]
-    placed, problems = linear(found, ["m"])
-    assert [each.revision.revision for each in placed] == ["a", "b1", "b2", "c", "m"]
-    assert [each.after for each in placed] == [("a",), ("b1",), ("b2",), ("b2", "c"), ("m",)]
-    assert [each.before for each in placed][1:] == [each.after for each in placed][:-1]
-    assert problems == ()
-
-
-def test_two_newest_revisions_are_refused_by_name() -> None:
-    _, problems = linear([rev("a"), rev("b", "a"), rev("c", "a")], ["b", "c"])
-    assert "more than one newest revision: b (b_x.py) and c (c_x.py)" in problems[0]
-
-
-def test_a_dependency_between_branches_is_refused_by_name() -> None:
-    _, problems = linear([rev("a"), rev("b", "a", depends_on=True)], ["b"])
-    assert "Revision b (b_x.py) depends on a revision of another branch" in problems[0]
-
-
-@pytest.mark.parametrize(
-    ("sql", "kept", "is_transactional"),
-    [
-        ("BEGIN; SELECT 1; COMMIT;", "SELECT 1;", True),
-        ("SELECT 1;", "SELECT 1;", False),
-        ("BEGIN; SELECT 1; COMMIT; VACUUM; BEGIN; COMMIT;", "SELECT 1;\nVACUUM;", False),
-        ("BEGIN; COMMIT;", "", True),
-        ("BEGIN; SELECT 'COMMIT; x'; COMMIT;", "SELECT 'COMMIT; x';", True),
-        ("BEGIN; UPDATE alembic_version SET version_num='b'; COMMIT;", "", True),
-        ("UPDATE x.alembic_version SET a=1", "UPDATE x.alembic_version SET a=1;", False),
-        ("INSERT INTO alembic_versions SELECT 1", "INSERT INTO alembic_versions SELECT 1;", False),
-        ("BEGIN; SELECT 'ä', 1; SELECT 2; COMMIT", "SELECT 'ä', 1;\nSELECT 2;", True),
-    ],
-)
-def test_transactions_and_alembics_own_notes_are_taken_out_by_the_grammar(
-    sql: str, kept: str, *, is_transactional: bool
-) -> None:
-    script = read_script(sql, table="", schema="")
-    assert (script.sql, script.is_transactional) == (kept, is_transactional)
+async def test_scripts_that_stand_elsewhere_are_asked_for_again(tmp_path: Path) -> None:
+    project(tmp_path / "elsewhere")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "alembic.ini").write_text(INI.replace("%(here)s", "%(here)s/../elsewhere"))
+    assert (await read_folder(here)).migrations[0].up
+    assert not alembic._remembered
+    first = next((tmp_path / "elsewhere").rglob("a1_x.py"))
+    first.write_text(first.read_text().replace("users", "people"))
+    assert "CREATE TABLE people" in (await read_folder(here)).migrations[0].up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,16 @@ def test_heads_that_no_point_of_the_order_has_are_refused() -> None:
     assert standing(found, both).problems == ()
     (problem,) = standing(found, both[1:]).problems
     assert "stands at right, between branches that right_x.sql is part of" in problem
+
+
+def test_a_folder_of_thousands_is_compared_at_once_and_its_problems_have_a_bound() -> None:
+    large = "x" * 10_000
+    migrations = [made(f"{n:05}", up=large, checksum="new") for n in range(1, 4001)]
+    began = time.process_time()
+    stood = standing(folder(*migrations), [entry(m.version, checksum="old") for m in migrations])
+    assert time.process_time() - began < 2
+    assert len(stood.problems) == 51
+    assert stood.problems[-1] == "There are 3950 more. Correct these first."
 
 
 def test_golang_migrate_is_dirty_at_where_it_was_going_to() -> None:
