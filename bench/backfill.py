@@ -42,6 +42,7 @@ from postgres.server import Server, create, find_binaries
 ROWS = "2000000,5000000"
 GUIDE_ROWS = 10_000
 GUIDE_SAMPLED = 20
+GUIDE_ROWS_ALL = 6 * GUIDE_SAMPLED * GUIDE_ROWS  # up to so many all of them are run
 RANGES = (1, 2, 4)
 TPS, CLIENTS = 400, 16
 WINDOW_SECONDS, CYCLES, SETTLE_SECONDS = 6.0, 6, 0.5
@@ -185,6 +186,7 @@ def _speed_rows(
     rows: int, once: Speed, guide: Speed, ours: dict[int, Speed], *, likely: float, full: bool
 ) -> list[Result]:
     two = ours[2]
+    full = full or rows <= GUIDE_ROWS_ALL
     how = "all of them" if full else f"3 x {GUIDE_SAMPLED} batches, by Simpson"
     made = [
         Result(
@@ -239,7 +241,7 @@ async def _one_update(dsn: str) -> Speed:
 async def _guide(dsn: str, rows: int, *, full: bool) -> Speed:
     """The guide's batches, without the sleep between them."""
     async with connected(dsn) as conn:
-        if full or rows <= 6 * GUIDE_SAMPLED * GUIDE_ROWS:
+        if full or rows <= GUIDE_ROWS_ALL:
             per_row = await _guide_batches(conn, rows)
             return Speed(seconds=sum(per_row) * GUIDE_ROWS, per_row=per_row)
         parts, done = list[list[float]](), 0
@@ -279,7 +281,8 @@ async def _backfill(dsn: str, ranges: int) -> Speed:
     outcome = await _ours(dsn, ranges, Switch(), batches.append)
     assert outcome.rows_left == 0
     seconds = time.perf_counter() - began
-    whole = [each for each in batches if each.passed >= 1000 or each.passed == batches[0].passed]
+    usual = median(each.passed for each in batches)
+    whole = [each for each in batches if each.passed >= usual / 2]  # no remainder of a piece
     return Speed(seconds=seconds, per_row=[each.seconds / each.passed for each in whole])
 
 
@@ -309,7 +312,7 @@ async def _beside_load(place: Place) -> list[Result]:
     results = []
     ways: list[tuple[str, Callable[[str, Switch], Awaitable[Any]]]] = [
         ("one UPDATE", _update_on_switch),
-        ("the guide's batches", _guide_on_switch),
+        ("the guide's batches, its first and quickest", _guide_on_switch),
         *((f"{n} range{'s' * (n > 1)}", _on_switch(n)) for n in RANGES),
     ]
     for name, way in ways:

@@ -12,7 +12,7 @@ import pytest
 
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from postgres.migrate.backfill.batch import Batch, Reach, run_batch
+from postgres.migrate.backfill.batch import Batch, Reach, batch_session, run_batch
 from postgres.migrate.backfill.ledger import (
     Claim,
     TakenOverError,
@@ -230,6 +230,23 @@ async def test_a_second_life_takes_over_and_the_first_does_nothing_more(
     assert await counts(conn) == {1: 2000}
 
 
+async def test_taking_over_waits_for_the_batch_that_is_at_work(conn: Any, target: Target) -> None:
+    spec = replace(COUNT, ranges=1, assignments_sql="n = length(pg_sleep(0.005)::text) + 1")
+    here = parse_dsn(target.dsn)
+    first, statements = await claim_backfill(here, spec, SMALL, ("n",))
+    async with batch_session(here, spec, first.table.key, SMALL) as other:
+        work = asyncio.create_task(
+            run_batch(
+                other, statements, first, 0, rows=100, limits=SMALL, reach=Reach()
+            )
+        )  # fmt: skip
+        asleep = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'"
+        await until(lambda: conn.fetchval(asleep, other.get_server_pid()))
+        second, _ = await claim_backfill(here, spec, SMALL, ("n",))
+        assert await work is not None
+    assert second.passed == 100
+
+
 async def test_a_life_that_was_taken_over_can_do_no_batch(conn: Any, target: Target) -> None:
     first, statements = await claim_backfill(parse_dsn(target.dsn), COUNT, SMALL, ("n",))
     second, _ = await claim_backfill(parse_dsn(target.dsn), COUNT, SMALL, ("n",))
@@ -344,15 +361,21 @@ async def test_the_ledger_forgets_what_is_long_over(conn: Any, target: Target) -
 async def test_batches_find_their_rows_by_the_index_whatever_the_statistics_say(
     conn: Any, target: Target
 ) -> None:
+    # So small that a look at all of it would seem cheaper each time.
     await conn.execute("ALTER TABLE rows SET (autovacuum_enabled = off)")
+    await conn.execute("DELETE FROM rows WHERE id > 400")
+    await conn.execute("VACUUM (FULL, ANALYZE) rows")
+    stats = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'rows'"
+    before = await conn.fetchrow(stats)
     await do(target.dsn, replace(COUNT, ranges=1))
-    scans = await until(
-        lambda: conn.fetchrow(
-            "SELECT seq_scan, idx_scan FROM pg_stat_user_tables"
-            " WHERE relname = 'rows' AND idx_scan > 30"
-        )
-    )
-    assert scans["seq_scan"] <= 3  # one loaded it, one counted it, one took the sample
+
+    async def seen() -> Any:
+        now = await conn.fetchrow(stats)
+        return now if sum(now) >= sum(before) + 8 else None
+
+    after = await until(seen)
+    assert after["seq_scan"] - before["seq_scan"] <= 3  # counted, and no batch
+    assert after["idx_scan"] - before["idx_scan"] >= 8
 
 
 async def test_a_table_that_grew_dead_is_vacuumed_before_it_goes_on(
