@@ -53,7 +53,7 @@ async def declared(
         JobError: it cannot be read.
         PostgresError: it is no schema, or no server can be started here.
     """
-    ddl = await _ddl(source)
+    ddl = await ddl_of(source)
     try:
         binaries = find_binaries(environ, major=major)
     except PostgresError:
@@ -61,7 +61,12 @@ async def declared(
     return await declared_schema(binaries, ddl, split=split_statements), binaries
 
 
-async def _ddl(source: SchemaSource) -> str:
+async def ddl_of(source: SchemaSource) -> str:
+    """What the source declares, as DDL.
+
+    Raises:
+        JobError: it cannot be read.
+    """
     match source.kind:
         case SchemaKind.SQL:
             return await asyncio.to_thread(_read, source.path, "*.sql")

@@ -187,7 +187,7 @@ def table_again(table: Relation, *, keys: bool = True) -> tuple[str, ...]:
             for each in own
             if keys or each.kind != "f"
         ),
-        *(each.definition for each in table.indexes if not each.constraint),
+        *(i.definition for i in table.indexes if not i.constraint and not i.inherited),
         *(text for each in table.triggers for text in trigger_again(table.sql, each)),
         *security(table),
         *table.rules,

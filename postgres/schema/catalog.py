@@ -56,6 +56,7 @@ class Index:
     columns: tuple[str, ...] = ()
     is_valid: bool = True
     constraint: str = ""
+    inherited: bool = False  # a part of an index of the partitioned table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ import asyncpg
 from postgres.account import server_account
 from postgres.binaries import Binaries
 from postgres.connect import connection
-from postgres.dsn import parse_dsn
+from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
 from postgres.facts import SCHEMA_LINES
 from postgres.server import Server, create, remove_server
@@ -31,7 +32,7 @@ LINES_MAX: Final = 200_000
 BYTES_MAX: Final = 50_000_000
 STATEMENT_SECONDS_MAX: Final = 30
 START_LIMIT: Final = timedelta(seconds=60)
-_ROLE: Final = "declared"
+ROLE: Final = "declared"
 _COPY: Final = re.compile(r"^COPY .* FROM stdin;$", re.IGNORECASE)
 _SETTINGS: Final = {
     "fsync": "off",
@@ -68,13 +69,24 @@ async def declared_schema(binaries: Binaries, ddl: str, *, split: Splitter) -> D
         PostgresError: a statement fails, or no server can be started here.
     """
     statements = split(without_psql(ddl))
+    async with scratch_server(binaries) as server:
+        return await make_declared(server, statements)
+
+
+@asynccontextmanager
+async def scratch_server(binaries: Binaries) -> AsyncIterator[Server]:
+    """A small server that runs for as long as the block, and nothing of it stays.
+
+    Raises:
+        PostgresError: no server can be started here.
+    """
     folder = await asyncio.to_thread(_folder)
     data = folder / "data"
     try:
         server = await create(binaries, data, settings=_SETTINGS, sync=False)
         await server.start(time_limit=START_LIMIT)
         try:
-            return await _made(server, statements)
+            yield server
         finally:
             await server.stop("immediate")
     finally:
@@ -111,19 +123,31 @@ async def read_lines(conn: Any) -> tuple[str, ...]:
     return lines
 
 
-async def _made(server: Server, statements: Sequence[tuple[str, str]]) -> Declared:
+async def make_empty(server: Server, database: str) -> Target:
+    """An empty database of the role that is nobody; how that role gets into it."""
     admin = parse_dsn(server.dsn())
     async with connection(admin) as conn:
-        await conn.execute(f"CREATE ROLE {_ROLE} LOGIN")
-        await conn.execute(f"CREATE DATABASE {_ROLE} OWNER {_ROLE} TEMPLATE template0")
-    async with connection(admin, _ROLE) as conn:
-        await conn.execute(f"ALTER SCHEMA public OWNER TO {_ROLE}")
+        if not await conn.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", ROLE):
+            await conn.execute(f"CREATE ROLE {ROLE} LOGIN")
+        await conn.execute(f"CREATE DATABASE {database} OWNER {ROLE} TEMPLATE template0")
+    async with connection(admin, database) as conn:
+        await conn.execute(f"ALTER SCHEMA public OWNER TO {ROLE}")
+    return parse_dsn(server.dsn(database, ROLE))
+
+
+async def make_declared(server: Server, statements: Sequence[tuple[str, str]]) -> Declared:
+    """Run what is declared in the database `declared`, and read what came of it.
+
+    Raises:
+        PostgresError: a statement fails.
+    """
+    admin, target = parse_dsn(server.dsn()), await make_empty(server, ROLE)
     left_out: list[str] = []
     # An extension is made by a superuser, out of what is installed on this host: the grammar
     # has said that the statement is that and nothing else.
     async with (
-        connection(admin, _ROLE) as superuser,
-        connection(parse_dsn(server.dsn(_ROLE, _ROLE))) as conn,
+        connection(admin, ROLE) as superuser,
+        connection(target) as conn,
     ):
         for kind, sql in statements:
             if kind in _NOT_SCHEMA:

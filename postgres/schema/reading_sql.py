@@ -111,7 +111,7 @@ _CONSTRAINTS: Final = f"""
 _INDEXES: Final = """
     (SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'name', ic.relname, 'definition', pg_get_indexdef(i.indexrelid),
-                'is_valid', i.indisvalid,
+                'is_valid', i.indisvalid, 'inherited', ic.relispartition,
                 -- Of expressions and of WHERE too: a column that goes takes the index along.
                 'columns', ARRAY(SELECT DISTINCT a.attname::text FROM pg_depend d
                                    JOIN pg_attribute a ON a.attrelid = c.oid
