@@ -82,7 +82,8 @@ def drop_column(table: Any, command: Any, scene: Scene) -> Effect:
                 "drops-column",
                 Level.WARNING,
                 f"The values of {name} are gone, and whoever still names it gets an error.",
-                "Deploy what no longer reads it first; then keep the values aside for some days (/db aside).",
+                "Deploy what no longer reads it first; then keep the values aside for some days "
+                "(/db aside).",
             ),
         ),
     )

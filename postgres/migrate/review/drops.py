@@ -216,7 +216,8 @@ def _lost(what: str, rule: str) -> Effect:
                 rule,
                 Level.WARNING,
                 f"The {what} is gone, and whoever still uses it gets an error.",
-                "Deploy what no longer uses it first; then keep it aside for some days (/db aside) instead of "
+                "Deploy what no longer uses it first; then keep it aside for some days (/db aside) "
+                "instead of "
                 "dropping it.",
             ),
         ),
