@@ -56,6 +56,15 @@ async def conn(dsn: str) -> AsyncIterator[Any]:
     await opened.close(timeout=5)
 
 
+@pytest.fixture
+async def other(dsn: str) -> AsyncIterator[Any]:
+    """A second connection: the tool itself, at the same time."""
+    opened = await asyncpg.connect(dsn, timeout=10, command_timeout=20)
+    await opened.execute("SET lock_timeout = '50ms'")
+    yield opened
+    await opened.close(timeout=5)
+
+
 async def _started(binaries: Binaries, home: Path) -> Server:
     server = await create(binaries, home / "ground", settings=FAST, sync=False)
     await server.start()
