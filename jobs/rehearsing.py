@@ -248,7 +248,7 @@ def rehearsed_unit(
     statements = tuple(
         RehearsedStatement(
             line=each.line,
-            what=shown(each.sql, chars_max=_STATEMENT_CHARS_MAX) or each.node,
+            what=shown(each.original or each.sql, chars_max=_STATEMENT_CHARS_MAX) or each.node,
             seen=by_index[each.index],
         )
         for each in unit.review.statements

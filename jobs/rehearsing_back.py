@@ -18,6 +18,7 @@ from postgres.errors import PostgresError
 from postgres.migrate.apply_words import Unit
 from postgres.migrate.books.book import Book
 from postgres.migrate.copies import Standstill, difference, stand_still
+from postgres.migrate.own_schema import ASIDE_SCHEMA, ensure_schema
 from postgres.migrate.reverse import read_reverse_facts, reverse
 from postgres.migrate.review.reading import read_facts
 from postgres.migrate.review.reviewer import review
@@ -28,6 +29,7 @@ from postgres.migrate.words import Direction, Lock
 WayBackOf = Callable[[Any, Unit], Awaitable[Unit | str]]
 Say = Callable[[str], Awaitable[None]]
 
+_FORGET_ASIDE: Final = f'DROP SCHEMA IF EXISTS "{ASIDE_SCHEMA}" CASCADE'
 _KEPT_MAX: Final = 50  # differences that are stored
 
 
@@ -150,7 +152,14 @@ async def _compare(tried: Tried, backs: list[RehearsedUnit], *, is_written: bool
 
 
 async def _again(tried: Tried, compared: Return, say: Say) -> Return:
-    """Apply all of it once more: what was taken back must be possible again."""
+    """Apply all of it once more: what was taken back must be possible again.
+
+    A new plan would find other names free for what is kept aside; these units have theirs.
+    """
+    async with connection(tried.admin) as conn:
+        await conn.execute(_FORGET_ASIDE)
+    async with connection(tried.login) as conn:
+        await ensure_schema(conn, ASIDE_SCHEMA)
     for unit in tried.units:
         await say(f"Applying {unit.title} again on the copy")
         again = await tried.attempt(unit)

@@ -23,7 +23,7 @@ from jobs.migrating import look
 from jobs.migration_settings import MigrationSettings
 from jobs.operation import Answer, Database, JobError, Mode, Risk, Tier
 from jobs.reader import Readers
-from jobs.rehearsals import WayBack, expected_of, from_json
+from jobs.rehearsals import Rehearsal, WayBack, expected_of, from_json
 from jobs.rehearsing import rehearse as rehearse_units
 from postgres.backup.engine import TakeOrder
 from postgres.backup.facts import BackupFacts
@@ -62,7 +62,14 @@ FAILING = {
     "01_note.sql": f"{UP}ALTER TABLE orders ADD COLUMN note text;\n{DOWN}",
     "02_bad.sql": f"{UP}SELECT 1;\nALTER TABLE orders ADD CHECK (cents > 10);\n{DOWN}",
 }
+AGAIN = {"01_new.sql": f"{UP}CREATE TABLE new (id int);\n{DOWN}SELECT 1;\n"}
 UNWRITTEN = {"01_note.sql": "ALTER TABLE orders ADD COLUMN note text;\n"}
+
+PARTNER = """
+    CREATE EXTENSION postgres_fdw;
+    CREATE SERVER partner FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'partner.example');
+"""
+PLACES = "SELECT srvoptions[1] FROM pg_foreign_server"
 
 Maker = Callable[..., DirectJob]
 
@@ -72,7 +79,16 @@ def shelf(shop: Server) -> Iterator[tuple[Path, BackupFacts]]:
     """A backup of the shop; all rehearsals of this file are restored from it."""
     home = folder_of_its_own()
     engine = NativeEngine(dsn=SecretStr(shop.dsn("shop")), folder=home / "backups")
-    yield home, asyncio.run(engine.take(TakeOrder(backup_id="shop-1")))
+
+    async def take() -> BackupFacts:
+        async with connected(shop) as conn:
+            await conn.execute(PARTNER)
+            try:
+                return await engine.take(TakeOrder(backup_id="shop-1"))
+            finally:
+                await conn.execute("DROP EXTENSION postgres_fdw CASCADE")
+
+    yield home, asyncio.run(take())
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -228,9 +244,24 @@ async def test_a_whole_rehearsal_and_the_way_back_is_exact(make: Maker, shop: Se
         assert await conn.fetchval("SELECT to_regclass('schema_migrations')") is None
 
 
-async def test_two_at_once_a_lossy_way_back_and_a_file_that_fails(make: Maker) -> None:
+async def test_some_at_once_a_lossy_way_back_a_file_that_fails_and_one_that_does_not_return(
+    make: Maker,
+) -> None:
     lossy, failing = make(LOSSY, name="lossy"), make(FAILING, name="failing")
-    told, failed = await asyncio.gather(rehearsed(lossy), rehearsed(failing))
+    again = make(AGAIN, name="again")
+
+    async def measure(_: Target) -> JsonValue:
+        raise AssertionError("on a copy that is in pieces")
+
+    async def not_again() -> Rehearsal:
+        outlook = await look(again, version="", direction=Direction.UP)
+        return await rehearse_units(again, outlook.units, outlook.stood.book, extra=measure)
+
+    told, failed, stuck = await asyncio.gather(rehearsed(lossy), rehearsed(failing), not_again())
+    assert stuck.way_back.outcome is WayBack.FAILED
+    assert "01 new cannot be applied again" in stuck.way_back.problem
+    assert stuck.way_back.differences == ("class public.new is new",)
+    assert "Nothing else was measured" in stuck.note
     assert facts(told)["Way back"].startswith("lossy")
     assert "public.orders has other values" in facts(told)["Way back"]
     assert told.numbers["way_back"] == "lossy"
@@ -249,6 +280,23 @@ async def test_two_at_once_a_lossy_way_back_and_a_file_that_fails(make: Maker) -
     assert list(lossy.folder.iterdir()) == list(failing.folder.iterdir()) == []
 
 
+async def test_a_copy_that_lacks_a_migration_of_the_target_is_given_up(
+    make: Maker, shop: Server
+) -> None:
+    job = make({"00_first.sql": f"{UP}SELECT 1;\n{DOWN}", **LOSSY})
+    async with connected(shop) as conn:
+        await conn.execute(
+            "CREATE TABLE schema_migrations (version varchar(128) PRIMARY KEY);"
+            "INSERT INTO schema_migrations VALUES ('00')"
+        )
+        try:
+            with pytest.raises(JobError, match="00 was applied to shop after what can be restored"):
+                await rehearsed(job)
+        finally:
+            await conn.execute("DROP TABLE schema_migrations")
+    assert list(job.folder.iterdir()) == []
+
+
 async def test_after_a_kill_the_next_attempt_finds_the_way_back_that_nobody_wrote(
     make: Maker,
 ) -> None:
@@ -256,19 +304,18 @@ async def test_after_a_kill_the_next_attempt_finds_the_way_back_that_nobody_wrot
     job = make(UNWRITTEN, tool=Tool.PLAIN)
     await killed_while_it_applies(job)
     left = list(job.folder.iterdir())
-    seen: list[int] = []
 
     async def measure(copy: Target) -> JsonValue:
         async with connection(copy) as conn:
-            seen.append(await conn.fetchval("SELECT count(*) FROM orders WHERE note IS NULL"))
-        return {"rows": seen[0]}
+            rows = await conn.fetchval("SELECT count(*) FROM orders WHERE note IS NULL")
+            return {"rows": rows, "leads to": await conn.fetchval(PLACES)}
 
     outlook = await look(job, version="", direction=Direction.UP)
     found = await rehearse_units(job, outlook.units, outlook.stood.book, extra=measure)
     assert left
     assert found.way_back.outcome is WayBack.EXACT
     assert not found.way_back.is_written
-    assert found.extra == {"rows": 5000}
+    assert found.extra == {"rows": 5000, "leads to": "host=/nonexistent"}
     assert list(job.folder.iterdir()) == []
 
 
