@@ -391,3 +391,18 @@ async def test_a_table_that_grew_dead_is_vacuumed_before_it_goes_on(
     assert outcome.vacuums >= 1
     assert outcome.waited.get("dead rows", 0) > 0
     assert await counts(conn) == {1: 2000}
+
+
+async def test_it_is_vacuumed_beside_the_work_unless_it_shall_not(
+    conn: Any, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postgres.migrate.backfill.vacuum._ROWS_MIN", 100)
+    await conn.execute(SLOW)
+    await conn.execute("ALTER TABLE rows SET (autovacuum_enabled = off)")
+    spec = replace(COUNT, assignments_sql="n = slow(n)")
+    outcome = await do(target.dsn, spec, limits=replace(SMALL, dead_max=0))
+    assert outcome.vacuums >= 1
+    none = replace(spec, key="none")
+    outcome = await do(target.dsn, none, limits=replace(SMALL, dead_max=0, vacuum_share=0))
+    assert outcome.vacuums == 0
+    assert await counts(conn) == {2: 2000}
