@@ -158,7 +158,7 @@ def _without_default(column: str, table: str) -> Effect:
         findings=(
             finding(
                 "required-column",
-                Level.ERROR,
+                Level.WARNING,
                 f"{table} has rows perhaps: NOT NULL without a default fails then, and whoever "
                 f"inserts without {column} fails afterwards.",
                 "Give it a default, or add it nullable, fill it, and make it NOT NULL last.",

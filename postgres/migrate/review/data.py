@@ -152,7 +152,7 @@ def _update(node: Any, scene: Scene) -> Effect:
     line = rewrites.backfill_line(node, touch.table)
     advice = f"Make it a backfill: {line}" if line else "Make it a backfill (/db backfill)."
     if node.whereClause is None and not node.fromClause:
-        level = Level.ERROR if not _is_few(known) else Level.WARNING
+        level = Level.NOTE if _is_few(known) else Level.WARNING
         text = f"UPDATE without WHERE: every row of {touch.table} is locked until it is over."
         found: tuple[Finding, ...] = (finding("update-without-where", level, text, advice),)
     elif not _is_few(known):
@@ -183,7 +183,7 @@ def _delete(node: Any, scene: Scene) -> Effect:
             findings=(
                 finding(
                     "delete-without-where",
-                    Level.ERROR,
+                    Level.WARNING,
                     text,
                     "Say which rows, and delete them in batches by their key.",
                 ),

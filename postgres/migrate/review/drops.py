@@ -68,7 +68,7 @@ def truncate(node: Any, scene: Scene) -> Effect:
         findings=(
             finding(
                 "truncates",
-                Level.ERROR,
+                Level.WARNING,
                 f"TRUNCATE: {', '.join(lost)} would be gone.",
                 "Keep the rows aside, or delete what is not needed in batches.",
             ),

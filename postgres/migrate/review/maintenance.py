@@ -50,7 +50,7 @@ def cluster(node: Any, scene: Scene) -> Effect:
         return Effect(
             kind=StatementKind.BLOCKING,
             must_be_alone=True,
-            findings=(finding("whole-database", Level.ERROR, text),),
+            findings=(finding("whole-database", Level.WARNING, text),),
         )
     touch = scene.touch(node.relation, Lock.ACCESS_EXCLUSIVE, Work.REWRITE)
     return Effect(

@@ -290,10 +290,10 @@ def test_what_postgresql_refuses_in_a_transaction_stands_alone(sql: str) -> None
     assert "concurrently-in-transaction" in rules(sql, says=True)
 
 
-def test_a_small_table_is_a_warning_and_a_large_one_an_error() -> None:
+def test_a_small_table_is_a_note_and_a_large_one_a_warning() -> None:
     (large,) = [f for f in one("CREATE INDEX i ON acc (id)").findings if f.source == "twokey"]
     (small,) = [f for f in one("CREATE INDEX i ON tenants (id)").findings if f.source == "twokey"]
-    assert (large.level, small.level) == (Level.ERROR, Level.WARNING)
+    assert (large.level, small.level) == (Level.WARNING, Level.NOTE)
 
 
 def test_nobody_waits_for_a_table_that_the_file_makes() -> None:
@@ -371,3 +371,9 @@ def test_each_command_of_alter_table_is_known_or_counts_as_the_worst() -> None:
     assert [(each.lock, each.work) for each in effect.touches] == [
         (Lock.ACCESS_EXCLUSIVE, Work.UNKNOWN)
     ]
+
+
+@pytest.mark.parametrize("kind", list(StatementKind)[:-1])
+def test_only_what_no_run_may_do_is_an_error(kind: StatementKind) -> None:
+    statements = [one(sql) for sql, is_kind in CASES if is_kind is kind]
+    assert {f.rule for each in statements for f in each.findings if f.level is Level.ERROR} == set()
