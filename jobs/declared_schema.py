@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +39,9 @@ def show(statement, *_, **__):
     print(str(statement.compile(dialect=postgresql.dialect())).strip() + ";")
 found.create_all(create_mock_engine("postgresql://", show), checkfirst=False)
 """
+# By the files' mark and the server's major version: what they declared, and when it was made.
+_made: Final[dict[tuple[str, int], tuple[Declared, float]]] = {}
+_MADE_MAX: Final = 20
 SCOPES: Final[Mapping[SchemaKind, Scope]] = {
     SchemaKind.SQL: Scope.ALL,
     SchemaKind.ALEMBIC: Scope.TABLES,
@@ -53,12 +58,56 @@ async def declared(
         JobError: it cannot be read.
         PostgresError: it is no schema, or no server can be started here.
     """
+    mark = await asyncio.to_thread(_mark, source)
     ddl = await ddl_of(source)
+    binaries = binaries_of(major, environ)
+    made = await declared_schema(binaries, ddl, split=split_statements)
+    if mark and mark == await asyncio.to_thread(_mark, source):
+        while len(_made) >= _MADE_MAX:
+            del _made[next(iter(_made))]
+        _made[mark, major] = (made, time.monotonic())
+    return made, binaries
+
+
+async def remembered(source: SchemaSource, *, major: int) -> tuple[Declared, timedelta] | None:
+    """What these very files declared when somebody last looked, in this process; and its age.
+
+    None: nobody has, or the files have changed since.
+    """
+    found = _made.get((await asyncio.to_thread(_mark, source), major))
+    if found is None:
+        return None
+    return found[0], timedelta(seconds=time.monotonic() - found[1])
+
+
+def binaries_of(major: int, environ: Mapping[str, str] = os.environ) -> Binaries:
+    """Programs of this major version, or else what there is.
+
+    Raises:
+        PostgresError: there are none here.
+    """
     try:
-        binaries = find_binaries(environ, major=major)
+        return find_binaries(environ, major=major)
     except PostgresError:
-        binaries = find_binaries(environ)
-    return await declared_schema(binaries, ddl, split=split_statements), binaries
+        return find_binaries(environ)
+
+
+def _mark(source: SchemaSource) -> str:
+    """Which bytes declare it; '' where they cannot be read, or are not all known."""
+    path, patterns = source.path, {SchemaKind.SQL: "*.sql", SchemaKind.PRISMA: "*.prisma"}
+    pattern = patterns.get(source.kind)
+    digest = hashlib.sha256(f"{source.kind} {source.metadata} {path}".encode())
+    try:
+        # Models may import anything; of those that stand beside them we can tell.
+        listed = path.rglob("*.py") if pattern is None else path.glob(pattern)
+        files = sorted(listed)[:_FILES_MAX] if path.is_dir() else [path]
+        if sum(file.stat().st_size for file in files) > BYTES_MAX:
+            return ""
+        for file in files:
+            digest.update(f"{file} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 async def ddl_of(source: SchemaSource) -> str:
