@@ -194,6 +194,31 @@ async def test_a_vote_is_withdrawn_and_a_request_cancelled(ana: Caller, bo: Call
     assert (status, said["request"]["state"]) == (200, "cancelled")
 
 
+async def test_a_run_that_works_in_parts_waits_and_goes_on(
+    world: ApiWorld, ana: Caller, bo: Caller, store: Store
+) -> None:
+    request = await ana.ask()
+    path = f"/api/requests/{request['id']}"
+    assert (await ana("POST", f"{path}/pause", {}))[1]["why"] == "closed"
+    await bo.decide(request, "break-glass", reason="the site is down")
+    assert (await ana("POST", f"{path}/pause", {}))[1]["why"] == "closed"  # it works in one part
+    assert world.desk
+    operations = dict(world.desk.operations)
+    operations["backup"] = replace(operations["backup"], is_pausable=True)
+    world.desk = replace(world.desk, operations=operations)
+    await world.open()
+    status, said = await ana("POST", f"{path}/pause", {})
+    assert (status, said["noop"]) == (200, True)  # no worker has begun it
+    async with store.begin() as conn:
+        await conn.execute(sa.text("UPDATE runs SET state = 'running', started_at = now()"))
+    status, said = await bo("POST", f"{path}/pause", {})
+    assert (status, said["noop"]) == (200, False)
+    status, said = await bo("GET", path)
+    assert said["paused_by"].startswith("bo@")
+    assert (await ana("POST", f"{path}/resume", {}))[1]["noop"] is False
+    assert (await ana("GET", path))[1]["paused_by"] is None
+
+
 async def test_lists_say_what_waits_for_whom(ana: Caller, bo: Caller, cy: Caller) -> None:
     first, second = await ana.ask(), await bo.ask()
     await cy.decide(second)
@@ -279,7 +304,10 @@ async def test_only_a_post_decides(ana: Caller, bo: Caller, store: Store) -> Non
     request = await ana.ask()
     await bo("GET", "/api/requests")
     before = await counts(store)
-    for action in ("approve", "deny", "cancel", "withdraw", "break-glass", "review", "nod"):
+    for action in (
+        *("approve", "deny", "cancel", "pause", "resume", "withdraw", "break-glass", "review"),
+        "nod",
+    ):
         for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
             status, _ = await bo(method, f"/api/requests/{request['id']}/{action}")
             assert status == 405, (method, action)
