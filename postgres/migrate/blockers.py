@@ -96,9 +96,13 @@ class Block:
 
     @property
     def has_autovacuum(self) -> bool:
-        """One that gives way, if we only wait long enough."""
+        """One that gives way, if we only wait long enough; or something that may be one.
+
+        Who may not see the work of others sees of it that it has no user.
+        """
         return any(
-            each.backend_type == "autovacuum worker" and not each.is_against_wraparound
+            (each.backend_type == "autovacuum worker" and not each.is_against_wraparound)
+            or (each.is_hidden and not each.user)
             for each in self.backends
         )
 
@@ -205,7 +209,7 @@ async def _happens(event: asyncio.Event, seconds: float) -> bool:
 
 def block_of(rows: Sequence[Mapping[str, Any]], prepared: Sequence[Mapping[str, Any]]) -> Block:
     """What `_BLOCKERS` found; `prepared`: what `PREPARED` says of our wait. Pure."""
-    backends = [backend_of(row) for row in rows if row["pid"] and row["backend_start"]]
+    backends = [backend_of(row) for row in rows if row["pid"] and row["query"] is not None]
     ghosts: dict[Key, Backend] = {
         row["gid"]: Backend(
             key=row["gid"], user=row["user"] or "", seen_at=row["seen_at"],
@@ -257,14 +261,15 @@ def told(backend: Backend) -> str:
     """A session for people: who it is, what it is at, for how long; no literal of a statement."""
     if backend.is_prepared:
         return f"the prepared transaction {_short(str(backend.key))!r}{_age(backend)}"
+    if backend.is_hidden:
+        who = f"process {backend.key} ({_short(backend.user) or 'of the server itself'})"
+        return f"{who}, whose work our user may not see (GRANT pg_monitor)"
     known = [_short(each) for each in (backend.user, backend.application, backend.client) if each]
     who = f"process {backend.key} ({', '.join(known) or backend.backend_type})"
     if backend.is_against_wraparound:
         return f"{who}, an autovacuum to prevent wraparound, which does not give way"
     if backend.backend_type == "autovacuum worker":
         return f"{who}, an autovacuum"
-    if backend.is_hidden:
-        return f"{who}, whose work our user may not see (GRANT pg_monitor){_age(backend)}"
     text = shown(backend.query, chars_max=_QUERY_CHARS_MAX)
     if backend.state == "active":
         return f"{who}, which runs {text or backend.backend_type}{_age(backend)}"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import Final
 
 from postgres.errors import PostgresError
 from postgres.migrate.words import BookEntry, Direction, Migration
+
+# What golang-migrate writes while it goes back from its first migration.
+_BELOW_FIRST: Final = "-1"
 
 
 class BookState(Enum):
@@ -63,7 +67,7 @@ def _newest_alone(migration: Migration, found: Sequence[BookEntry]) -> BookState
     # golang-migrate calls it -1 while it goes back from the first of all.
     stands = {each.version for each in found if each.version != "-1"}
     if any(not each.is_complete for each in found):
-        both = set(migration.book_before) | set(migration.book_after)
+        both = {*migration.book_before, *migration.book_after, _BELOW_FIRST}
         return BookState.BEGUN if stands <= both else BookState.ELSEWHERE
     if stands == set(migration.book_after):
         return BookState.APPLIED
