@@ -19,10 +19,10 @@ def rev(name: str, *parents: str, depends_on: bool = False) -> Revision:
 
 
 def test_a_branch_is_followed_to_its_end_before_the_next_begins() -> None:
-    found = [rev("m", "b2", "c"), rev("c", "a"), rev("b2", "b1"), rev("b1", "a"), rev("a")]
+    found = [rev("m", "y", "c"), rev("c", "a"), rev("y", "b"), rev("b", "a"), rev("a")]
     placed, problems = linear(found, ["m"])
-    assert [each.revision.revision for each in placed] == ["a", "b1", "b2", "c", "m"]
-    assert [each.after for each in placed] == [("a",), ("b1",), ("b2",), ("b2", "c"), ("m",)]
+    assert [each.revision.revision for each in placed] == ["a", "b", "y", "c", "m"]
+    assert [each.after for each in placed] == [("a",), ("b",), ("y",), ("y", "c"), ("m",)]
     assert [each.before for each in placed][1:] == [each.after for each in placed][:-1]
     assert problems == ()
 
