@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, assert_never
 
@@ -60,6 +60,7 @@ COMPARE_LIMIT: Final = timedelta(hours=24)
 CHECK_LIMIT: Final = timedelta(minutes=10)
 ATTEMPTS: Final = 3
 _PAUSE_LOOK_SECONDS: Final = 0.5
+COPY_LIMIT: Final = timedelta(seconds=30)
 COMPARING: Final = CompareLimits()
 
 
@@ -76,7 +77,9 @@ class Work:
     def limits(self) -> ApplyLimits:
         """As the inventory says."""
         settings = self.job.database.migrations
-        return ApplyLimits(lock=settings.lock_timeout, tries=settings.lock_tries)
+        limits = ApplyLimits(lock=settings.lock_timeout, tries=settings.lock_tries)
+        # The last phase copies what it keeps aside: the plan says how long that may take.
+        return replace(limits, additive=COPY_LIMIT) if self.phase is Phase.CONTRACT else limits
 
 
 async def run_phase(job: Job, name: str, phase: Phase, plan: Plan) -> Answer:

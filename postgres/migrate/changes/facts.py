@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from postgres.migrate.own_schema import SCHEMA
-
 
 class Session(Protocol):
     """A connection that fetches, such as asyncpg's or `jobs.operation.Session`."""
@@ -112,7 +110,7 @@ class Facts:
 
 
 # jsonb throughout: one round trip, and a session that only fetches can run it.
-READ: Final = f"""
+READ: Final = """
     SELECT c.oid::bigint                                       AS oid,
            current_setting('server_version_num')::int / 10000  AS major,
            c.relkind::text                                     AS kind,
@@ -173,9 +171,6 @@ READ: Final = f"""
                      (SELECT count(*) FROM pg_class o WHERE o.relnamespace = s.oid
                          AND o.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND o.relname <> $2))
               FROM pg_namespace s WHERE s.nspname = ANY ($3::text[])) AS others_in,
-           ARRAY(SELECT v.oid::regclass::text || '' FROM pg_class v
-                   JOIN pg_namespace s ON s.oid = v.relnamespace
-                  WHERE s.nspname = ANY ($3::text[]) AND v.relname = $2) AS standing,
            ARRAY(SELECT s.nspname::text FROM pg_class v
                    JOIN pg_namespace s ON s.oid = v.relnamespace
                   WHERE s.nspname = ANY ($3::text[]) AND v.relname = $2) AS views_there,
@@ -188,8 +183,7 @@ READ: Final = f"""
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = $1 AND c.relname = $2
-       AND '{SCHEMA}' <> ''
-"""  # noqa: S608 - a constant of ours
+"""
 # Indexes that no constraint owns, then constraints. Columns of expressions come from pg_depend.
 ATTACHED: Final = """
     SELECT 'index' AS kind, c.relname::text AS name, pg_get_indexdef(i.indexrelid) AS definition,
@@ -264,7 +258,6 @@ async def read_facts(
     row = dict(rows[0])
     attached = await session.fetch(ATTACHED, row["oid"])
     dependants = await session.fetch(DEPENDANTS, row["oid"], trigger)
-    row.pop("standing")
     return Facts(
         **{
             **row,
