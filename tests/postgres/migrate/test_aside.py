@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from postgres.facts import SCHEMA_LINES
+from postgres.migrate.apply_guards import check_statements
 from postgres.migrate.aside import with_aside
 from postgres.migrate.aside_back import PutBack, drop_statement, put_back
 from postgres.migrate.aside_words import AsideBounds, AsidePlan, Kept, What
@@ -106,7 +107,8 @@ async def _kept(conn: Any, *statements: str) -> Kept:
     """Run a plan, and give the one thing that it keeps."""
     plan = await _planned(conn, *statements)
     assert not plan.problems
-    assert len(plan.review.statements) == len(statements)
+    assert [each.original for each in plan.review.statements] == list(statements)
+    check_statements(plan.review.statements)
     for each in plan.review.statements:
         await conn.execute(each.sql)
     (kept,) = plan.kept
