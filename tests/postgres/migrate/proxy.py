@@ -81,7 +81,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(1 << 20):
             writer.write(data)
             await writer.drain()
-        writer.transport.abort()
+    writer.transport.abort()
 
 
 @asynccontextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from postgres.migrate.apply import BlockedError, ExceededError, Expected, apply_alone
 from postgres.migrate.ledger import read_begun, unfinished
-from postgres.migrate.words import StatementKind
+from postgres.migrate.words import Observation, ReviewedStatement, StatementKind
 from tests.conftest import Target
 from tests.postgres.migrate.applying import QUICK, Told, apply_now, other, silent, unit_of, until
 
@@ -171,6 +171,33 @@ async def test_if_not_exists_does_not_hide_an_index_that_somebody_left_half_buil
     with pytest.raises(PostgresError, match="half-built by somebody else"):
         await apply_now(target.dsn, unit_of(sql))
     assert await indexes(conn) == [("theirs", False)], "it is not ours to drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Somebody who does something right before a statement."""
+
+    work: Callable[[], Awaitable[None]]
+
+    async def before(self, conn: Any, statement: ReviewedStatement) -> None:
+        await self.work()
+
+    async def after(self, conn: Any, statement: ReviewedStatement) -> Observation:
+        return Observation(index=statement.index, seconds=0)
+
+
+async def test_an_invalid_index_that_appears_at_the_last_moment_is_not_taken_for_ours(
+    conn: Any, target: Target
+) -> None:
+    async def build() -> None:
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await conn.execute("CREATE UNIQUE INDEX CONCURRENTLY theirs ON orders (customer)")
+
+    sql = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS theirs ON orders (customer)"
+    with pytest.raises(PostgresError, match="there is no valid index such as it says"):
+        await apply_now(target.dsn, unit_of(sql), observer=Between(build))
+    assert await booked(conn) == []
+    assert await indexes(conn) == [("theirs", False)]
 
 
 async def test_an_index_of_that_name_that_is_somebody_elses_stops_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -242,3 +243,24 @@ async def test_the_tool_at_work_is_waited_for_and_then_left_alone(
     await book.unlock(conn)
     await apply_now(target.dsn, unit)
     assert await has_column(conn, "a")
+
+
+async def test_what_is_deferred_to_the_commit_counts_as_well(conn: Any, target: Target) -> None:
+    await conn.execute(
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO customers VALUES (1); RETURN NULL; END';"
+        " CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON orders INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION late()"
+    )
+    unit = unit_of("UPDATE orders SET note = 'x' WHERE id = 1", kind=StatementKind.DATA)
+    expected = Expected(locks={0: {"public.orders": Lock.ROW_EXCLUSIVE}}, seconds={})
+    with pytest.raises(ExceededError, match=r"ROW EXCLUSIVE on public\.customers"):
+        await apply_now(target.dsn, unit, expected=expected)
+    assert await conn.fetchval("SELECT note FROM orders WHERE id = 1") == "n"
+
+
+async def test_a_review_of_another_text_is_not_run(conn: Any, target: Target) -> None:
+    agreed, other_one = unit_of("ALTER TABLE orders ADD a int"), unit_of("DROP TABLE orders")
+    with pytest.raises(PostgresError, match="is not of its present text"):
+        await apply_now(target.dsn, replace(agreed, review=other_one.review))
+    assert await conn.fetchval("SELECT to_regclass('orders') IS NOT NULL")
