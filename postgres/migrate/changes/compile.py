@@ -199,8 +199,9 @@ def _reached(
     *statements: str,
     detail: Mapping[str, Any] | None = None,
 ) -> Short:
+    # The marks first: the table's lock is taken after them, and held for less.
     left = reached_sql(change.name, change.sha256, state, detail)
-    return Short(name=name, statements=(*statements, *left))
+    return Short(name=name, statements=(*left, *statements))
 
 
 def _owed(change: Change, marks: Mapping[str, Mark]) -> tuple[Step, ...]:

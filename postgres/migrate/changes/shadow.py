@@ -56,7 +56,9 @@ def switch(change: Change, what: ShadowColumn, facts: Facts) -> tuple[str, ...]:
     column, shadow = quoted(what.column), quoted(what.shadow)
     default = detail["default"]
     wanted = what.default.text if what.default else default if what.copies_default else None
+    function, *trigger = sync_statements(change, facts, State.SWITCHED)
     return (
+        function,  # others see it with the rest; no lock of the table yet
         *drop_trigger_sql(change.name, table),
         *(
             (f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL",)
@@ -68,7 +70,7 @@ def switch(change: Change, what: ShadowColumn, facts: Facts) -> tuple[str, ...]:
         f"ALTER TABLE {table} RENAME COLUMN {column} TO {quoted(what.old)}",
         f"ALTER TABLE {table} RENAME COLUMN {shadow} TO {column}",
         *_renamed(change, detail["carried"], ("", OLD), (NEW, "")),
-        *sync_statements(change, facts, State.SWITCHED),
+        *trigger,
     )
 
 
@@ -80,7 +82,9 @@ def switch_back(
     column, shadow = quoted(what.column), quoted(what.shadow)
     default = detail.get("default")
     is_not_null = facts.columns[what.column].not_null
+    function, *trigger = sync_statements(change, facts, State.BACKFILLED)
     return (
+        function,
         *drop_trigger_sql(change.name, table),
         *((f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL",) if is_not_null else ()),
         f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT",
@@ -88,7 +92,7 @@ def switch_back(
         f"ALTER TABLE {table} RENAME COLUMN {quoted(what.old)} TO {column}",
         *((f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {default}",) if default else ()),
         *_renamed(change, detail.get("carried", ()), ("", NEW), (OLD, "")),
-        *sync_statements(change, facts, State.BACKFILLED),
+        *trigger,
     )
 
 

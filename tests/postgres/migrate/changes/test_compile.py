@@ -51,6 +51,8 @@ def sql(change: Change, facts: Facts, phase: Phase, state: State, **marks: Mark)
 
 GOLDEN_EXPAND = """\
 BEGIN;
+INSERT INTO twokey_migrate.change_marks (change, mark, sha256, detail)
+VALUES ('user_names', 'expanded', '{sha256}', '{{"schemas": []}}');
 ALTER TABLE "public"."User" ADD COLUMN "firstName" text, ADD COLUMN "lastName" text;
 CREATE OR REPLACE FUNCTION "twokey_migrate"."user_names_sync"() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -70,8 +72,6 @@ DROP TRIGGER IF EXISTS "zz_twokey_user_names" ON "public"."User";
 CREATE TRIGGER "zz_twokey_user_names" BEFORE INSERT OR UPDATE OF "name" ON "public"."User"
     FOR EACH ROW EXECUTE FUNCTION "twokey_migrate"."user_names_sync"();
 ALTER TABLE "public"."User" ENABLE ALWAYS TRIGGER "zz_twokey_user_names";
-INSERT INTO twokey_migrate.change_marks (change, mark, sha256, detail)
-VALUES ('user_names', 'expanded', '{sha256}', '{{"schemas": []}}');
 COMMIT;"""
 
 
@@ -132,14 +132,14 @@ def test_a_shadow_takes_the_name_with_all_that_was_copied() -> None:
     )
     made = sql(change, facts, Phase.SWITCH, State.VALIDATED)
     order = [
+        "'switched'",
+        'NEW."email__old" := CASE WHEN length(new.email) <= 255 THEN new.email END;',
         'ALTER COLUMN "email" DROP NOT NULL',
         'RENAME COLUMN "email" TO "email__old"',
         'RENAME COLUMN "email_new" TO "email"',
         'ALTER INDEX "public"."User_email_key" RENAME TO "User_email_key__old"',
         'ALTER INDEX "public"."User_email_key__new" RENAME TO "User_email_key"',
-        'NEW."email__old" := CASE WHEN length(new.email) <= 255 THEN new.email END;',
         'UPDATE OF "email" ON',
-        "'switched'",
     ]
     assert [made.index(text) for text in order] == sorted(made.index(text) for text in order)
 
@@ -152,10 +152,10 @@ def test_the_way_back_from_a_switch_is_the_switch_the_other_way_round() -> None:
     made = sql(change, facts, Phase.BACK, State.SWITCHED, **marks)
     order = [
         "AS expected",  # first it is looked at whether anything would be lost
+        "'backfilled'",
+        'NEW."email_new" := CAST(new.email AS text);',
         'RENAME COLUMN "email" TO "email_new"',
         'RENAME COLUMN "email__old" TO "email"',
-        'NEW."email_new" := CAST(new.email AS text);',
-        "'backfilled'",
         'CHECK ("email" IS NOT NULL) NOT VALID',
         'ALTER COLUMN "email" SET NOT NULL',
     ]
