@@ -13,6 +13,7 @@ from jobs.operation import Answer
 from jobs.text import count_text, span_text
 from postgres.migrate.backfill.estimate import Estimate
 from postgres.migrate.backfill.spec import BackfillLimits
+from postgres.migrate.backfill_catalog import Resolved
 from postgres.sizes import pretty_bytes
 
 LARGE_SHARE: Final = 0.5  # of the free disk
@@ -59,18 +60,15 @@ def facts_of(
 
 def warnings_of(wanted: Wanted, before: Earlier | None, free: int | None) -> Iterator[str]:
     """What those who agree must have read."""
-    around, resolved = wanted.around, wanted.resolved
+    around = wanted.around
     named = ", ".join(wanted.terms.assigned)
     if not overwrites_nothing(wanted):
         yield f"The old values of {named} are overwritten. Only a backup has them afterwards."
-    for opaque in resolved.opaque:
-        yield f"{opaque} is volatile and the database's own: it may do anything, for each row."
-    if resolved.own:
-        yield f"It calls functions of the database's own, with our rights: {_listed(resolved.own)}."
-    if resolved.changing:
+    yield from _about_code(wanted.resolved)
+    if wanted.terms.is_drifting:
         yield (
-            f"{_listed(resolved.changing)} gives another value each time: nobody can check later"
-            " what a row should have got."
+            "The condition changes by itself, with the time or by chance: rows may be left out, and"
+            " a run that goes on later asks another question. Write the moment as a constant."
         )
     if around.triggers:
         listed = _listed([f"{row['name']} ({row['level']})" for row in around.triggers])
@@ -173,6 +171,18 @@ def _indexes(wanted: Wanted) -> str:
     if not touched:
         return f"none has these columns; {total} may still get new entries"
     return f"{_listed(touched)} of {total}"
+
+
+def _about_code(resolved: Resolved) -> Iterator[str]:
+    for opaque in resolved.opaque:
+        yield f"{opaque} is volatile and the database's own: it may do anything, for each row."
+    if resolved.own:
+        yield f"It calls functions of the database's own, with our rights: {_listed(resolved.own)}."
+    if resolved.changing:
+        yield (
+            f"{_listed(resolved.changing)} gives another value each time: nobody can check later"
+            " what a row should have got."
+        )
 
 
 def _about_indexes(wanted: Wanted) -> Iterator[str]:

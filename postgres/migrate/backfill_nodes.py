@@ -73,6 +73,7 @@ class Named:
     operators: set[Path] = field(default_factory=set)
     collations: set[Path] = field(default_factory=set)
     has_backslash: bool = False
+    has_clock: bool = False  # current_date and its kind
 
 
 def gather(node: Any, named: Named, *, table: frozenset[str], depth: int = 0) -> None:
@@ -205,6 +206,11 @@ def _indirection(node: Any, named: Named, table: frozenset[str]) -> None:
         )
 
 
+def _value_function(node: Any, named: Named, table: frozenset[str]) -> None:
+    del table
+    named.has_clock |= "TIME" in node.op.name or "DATE" in node.op.name
+
+
 _LOOK: Final[Mapping[str, Callable[[Any, Named, frozenset[str]], None]]] = MappingProxyType(
     {
         "ColumnRef": _column,
@@ -214,5 +220,6 @@ _LOOK: Final[Mapping[str, Callable[[Any, Named, frozenset[str]], None]]] = Mappi
         "CollateClause": _collation,
         "A_Const": _constant,
         "A_Indirection": _indirection,
+        "SQLValueFunction": _value_function,
     }
 )

@@ -17,6 +17,12 @@ from postgres.migrate.backfill_nodes import Called, Named, Path, TermsError, gat
 TEXT_CHARS_MAX: Final = 2000
 COLUMNS_MAX: Final = 50
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
+_DRIFTING: Final = frozenset(
+    {
+        "now", "statement_timestamp", "transaction_timestamp", "clock_timestamp", "timeofday",
+        "age", "random", "random_normal", "gen_random_uuid", "nextval",
+    }
+)  # fmt: skip
 # A name that nobody has: what somebody wrote can only mean the columns.
 _TABLE: Final = "twokey_rows"
 
@@ -27,7 +33,7 @@ class Terms:
 
     `set_text` and `where_text` are as they were typed: `written` makes SQL of them.
     `fills_null`: the condition says of every column that is set that it IS NULL, so no value
-    is overwritten.
+    is overwritten. `is_drifting`: the condition asks for the time or for chance.
     """
 
     set_text: str
@@ -40,6 +46,7 @@ class Terms:
     collations: frozenset[Path]
     has_backslash: bool
     fills_null: bool
+    is_drifting: bool
     table: frozenset[str]
 
 
@@ -75,21 +82,24 @@ def read_terms(set_text: str, where_text: str = "", *, table: frozenset[str]) ->
         raise TermsError(f"{', '.join(repeated)} is set twice.", next_step="Set each column once.")
     for target in targets:
         gather(target.val, read, table=table)
+    asked = Named()
     if condition is not None:
         if _has_default(condition):
             raise _unreadable(where_text, "a condition")
-        gather(condition, read, table=table)
+        gather(condition, asked, table=table)
+    drifting = asked.has_clock or any(each.name in _DRIFTING for each in asked.functions)
     return Terms(
         set_text=set_text,
         where_text=where_text,
         assigned=assigned,
-        columns=frozenset(read.columns),
-        functions=frozenset(read.functions),
-        types=frozenset(read.types),
-        operators=frozenset(read.operators),
-        collations=frozenset(read.collations),
-        has_backslash=read.has_backslash,
+        columns=frozenset(read.columns | asked.columns),
+        functions=frozenset(read.functions | asked.functions),
+        types=frozenset(read.types | asked.types),
+        operators=frozenset(read.operators | asked.operators),
+        collations=frozenset(read.collations | asked.collations),
+        has_backslash=read.has_backslash or asked.has_backslash,
         fills_null=set(assigned) <= _known_null(condition),
+        is_drifting=drifting,
         table=table,
     )
 

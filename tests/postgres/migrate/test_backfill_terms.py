@@ -122,6 +122,20 @@ def test_only_a_condition_that_says_so_proves_that_nothing_is_overwritten(
     assert read(set_text, where).fills_null is fills
 
 
+@pytest.mark.parametrize(
+    ("where", "drifts"),
+    [
+        ("b < now()", True),
+        ("b < current_date", True),
+        ("random() < 0.5", True),
+        ("b < '2026-11-01'", False),
+        ("c = current_user", False),
+    ],
+)
+def test_a_condition_that_changes_by_itself_is_known(*, where: str, drifts: bool) -> None:
+    assert read("a = now()", where).is_drifting is drifts
+
+
 def test_everything_that_is_named_is_known() -> None:
     terms = read(
         'a = public.f(x, 1) || now()::public.mood, b = y COLLATE "C"',
