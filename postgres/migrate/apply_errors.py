@@ -6,6 +6,7 @@ of those that say a row's values not even that.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import asyncpg
@@ -33,6 +34,7 @@ AGAIN: Final = (
     asyncpg.SerializationError,
 )
 _SQL_CHARS_MAX: Final = 60
+_QUOTED: Final = re.compile(r'"[^"]*"?')
 _SAID_CHARS_MAX: Final = 300
 
 
@@ -68,6 +70,10 @@ def explained(error: Exception, where: str, *, left: str) -> PostgresError:
         case asyncpg.IntegrityConstraintViolationError():
             problem = f"rows break a constraint{_named(error)}"
             step = "Find and mend those rows, then ask again."
+        case asyncpg.DataError():
+            # Such as `invalid input syntax for type integer: "Ada"`.
+            problem = _QUOTED.sub("…", said(error))
+            step = "Find and mend the rows that it is about, then ask again."
         case asyncpg.InsufficientPrivilegeError():
             problem = said(error)
             step = "Give our user that right, or the object to one of its roles; then ask again."

@@ -315,3 +315,6 @@ def test_errors_are_told_without_values_of_rows() -> None:
     found = explained(error, place("UPDATE t SET a = 'x'", 4), left="Nothing has changed.")
     where = "line 4 (UPDATE t SET a = ?)"
     assert found.problem == f"{where}: rows break a constraint. Nothing has changed."
+    wrong = asyncpg.InvalidTextRepresentationError('invalid input syntax for type integer: "Ada"')
+    found = explained(wrong, where, left="")
+    assert found.problem == f"{where}: invalid input syntax for type integer: …."

@@ -131,7 +131,7 @@ async def test_old_transactions_are_named_while_they_are_waited_for(
 async def test_old_transactions_are_waited_for_so_long_and_no_longer(
     conn: Any, target: Target
 ) -> None:
-    impatient = replace(QUICK, alone_wait=timedelta(seconds=0.3))
+    impatient = replace(QUICK, alone_wait=timedelta(seconds=0.3), cleanup=timedelta(seconds=0.3))
     async with other(target.dsn, WRITES) as holder:
         with pytest.raises(BlockedError, match=f"process {holder.get_server_pid()} ") as failed:
             await apply_now(target.dsn, unit_of(FILE), limits=impatient)
