@@ -377,3 +377,8 @@ def test_each_command_of_alter_table_is_known_or_counts_as_the_worst() -> None:
 def test_only_what_no_run_may_do_is_an_error(kind: StatementKind) -> None:
     statements = [one(sql) for sql, is_kind in CASES if is_kind is kind]
     assert {f.rule for each in statements for f in each.findings if f.level is Level.ERROR} == set()
+
+
+def test_a_default_that_may_differ_from_row_to_row_writes_the_table_anew() -> None:
+    sql = "ALTER TABLE acc ADD COLUMN x text DEFAULT pg_read_file('x')"
+    assert one(sql).touched[0].work is Work.REWRITE
