@@ -35,7 +35,8 @@ _CUT_OFF: Final = """
       FROM pg_subscription s
      WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
      UNION ALL
-    SELECT format('ALTER SUBSCRIPTION %I CONNECTION %L', s.subname, 'password=none host=' || $1::text), 2
+    SELECT format('ALTER SUBSCRIPTION %I CONNECTION %L', s.subname,
+                  'password=none host=' || $1::text), 2
       FROM pg_subscription s
      WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
      UNION ALL
@@ -159,7 +160,7 @@ async def stand_still(
                 remaining = deadline - time.monotonic()
                 if left < 0 or remaining <= 0 or _is_one_of(row["name"], besides):
                     continue
-                found = await _contents(conn, row["sql"], remaining)
+                found = await contents_of(conn, row["sql"], remaining)
                 if found is not None:
                     contents[row["name"]] = found
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
@@ -205,8 +206,8 @@ def _is_one_of(name: str, tables: Collection[str]) -> bool:
     return name in tables or name.partition(".")[2] in tables
 
 
-async def _contents(conn: Any, sql: str, seconds: float) -> Contents | None:
-    """Of one table; None: it takes too long, or cannot be read as text."""
+async def contents_of(conn: Any, sql: str, seconds: float) -> Contents | None:
+    """What `sql` says of one table; None: it takes too long, or cannot be read as text."""
     try:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             await conn.execute(f"{_SAME_TEXT}; SET LOCAL statement_timeout = {_ms(seconds)}")

@@ -10,7 +10,14 @@ import pytest
 
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from postgres.migrate.copies import Contents, Standstill, cut_off, difference, stand_still
+from postgres.migrate.copies import (
+    Contents,
+    Standstill,
+    contents_of,
+    cut_off,
+    difference,
+    stand_still,
+)
 from tests.conftest import Target
 
 TABLES = """
@@ -135,13 +142,11 @@ async def test_what_the_files_name_is_compared_before_the_rest(target: Target, c
 
 
 async def test_contents_that_take_too_long_are_left_out(target: Target, conn: Any) -> None:
-    await conn.execute(
-        "CREATE TYPE slow AS (x int);"
-        "CREATE TABLE large AS SELECT n, repeat('x', 2000) FROM generate_series(1, 40000) n"
-    )
-    found = await look(target, first={"public.large"}, seconds_max=0.01)
-    assert "public.large" not in found.contents
-    assert found.lines
+    sleep = "SELECT 1 AS rows, pg_sleep({})::text AS sum"
+    assert await contents_of(conn, sleep.format(0), 5.0) == Contents(rows=1, checksum="")
+    assert await contents_of(conn, sleep.format(20), 0.05) is None
+    found = await look(target, seconds_max=0.0)
+    assert (found.contents, bool(found.lines)) == ({}, True)
 
 
 def test_a_table_that_appeared_in_between_is_a_definition_and_no_content() -> None:

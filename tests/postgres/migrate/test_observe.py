@@ -171,6 +171,15 @@ async def test_a_foreign_key_locks_both_tables_and_reads_them(dsn: str, conn: An
     assert found.scanned == {ORDERS: ROWS, CUSTOMERS: ROWS}
 
 
+async def test_what_is_read_by_queries_that_count_no_scan_is_known_from_the_review(
+    dsn: str, conn: Any
+) -> None:
+    (found,) = await seen(
+        dsn, conn, reviewed("SELECT 1", Touched(table=CUSTOMERS, lock=SRE, work=Work.SCAN))
+    )
+    assert found.scanned == {CUSTOMERS: ROWS}
+
+
 async def test_a_lock_counts_for_all_that_follows_in_the_transaction(dsn: str, conn: Any) -> None:
     _, later = await seen(
         dsn,
