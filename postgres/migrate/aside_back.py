@@ -6,13 +6,18 @@ can be stopped and done again; last what must run alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from postgres.migrate.aside_words import Kept, What
 from postgres.migrate.own_schema import ASIDE_SCHEMA
-from postgres.migrate.reverse_alter import column_and_its_own
-from postgres.schema.again import column_again, constraint_again, sequence_again, view_again
+from postgres.schema.again import (
+    column_again,
+    column_and_its_own,
+    constraint_again,
+    sequence_again,
+    view_again,
+)
 from postgres.schema.catalog import Catalog, Relation, full, ident
 
 # Of the copy, how much goes into one transaction: 2 MB of it.
@@ -184,6 +189,19 @@ def _rows(kept: Kept, there: Relation) -> PutBack:
             f" FROM {kept.sql} AS a JOIN {there.sql} AS t ON {match}",
         ),
     )
+
+
+def in_one_go(kept: Kept) -> tuple[str, ...]:
+    """What puts it back right after, where nothing else stands in its place. The copy stays."""
+    if kept.what in (What.COLUMN, What.ROWS):
+        bare = replace(kept.before, columns=tuple(
+            each for each in kept.before.columns if each.name not in kept.columns
+        ))  # fmt: skip
+        found = _column(kept, bare) if kept.what is What.COLUMN else _rows(kept, kept.before)
+        parts = " a.ctid >= $1 AND a.ctid < $2 AND"
+        filled = (found.fill.batch.replace(parts, ""),) if found.fill else ()
+        return (*found.first, *filled, *found.last)
+    return view_again(kept.before) if kept.what is What.VIEW else _moved(kept).statements
 
 
 def drop_statement(kept: Kept) -> str:

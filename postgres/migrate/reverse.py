@@ -8,12 +8,13 @@ catalog says something else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from postgres.errors import PostgresError
+from postgres.migrate.aside_words import Kept
 from postgres.migrate.reverse_alter import alter_table, rename, set_schema
 from postgres.migrate.reverse_drop import drop
 from postgres.migrate.reverse_make import (
@@ -34,6 +35,7 @@ from postgres.migrate.reverse_make import (
     create_trigger,
     create_type,
     create_view,
+    emptied,
     rows,
 )
 from postgres.migrate.reverse_names import names_of, parsed
@@ -67,13 +69,16 @@ async def read_reverse_facts(session: Reads, sql: str) -> Catalog:
     return await read_named(session, names_of(sql))
 
 
-def reverse(sql: str, facts: Catalog) -> Reverse:
-    """The way back of `sql`, from `facts` that were read before it ran."""
+def reverse(sql: str, facts: Catalog, *, kept: Sequence[Kept] = ()) -> Reverse:
+    """The way back of `sql`, from `facts` that were read before it ran.
+
+    `kept`: what the form in which it ran (`with_aside`) has kept; that comes back as it was.
+    """
     try:
         statements = parsed(sql)
     except PostgresError as error:
         return Reverse(statements=(), exactness=Exactness.NONE, reasons=(error.problem,))
-    scene = Scene(catalog=facts)
+    scene = Scene(catalog=facts, kept=tuple(kept))
     undo = together([_one(node, scene) for node in statements])
     return Reverse(
         statements=undo.statements,
@@ -113,6 +118,7 @@ _HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         "InsertStmt": rows,
         "UpdateStmt": rows,
         "DeleteStmt": rows,
+        "TruncateStmt": emptied,
     }
 )
 # They change no definition and no row.
@@ -125,7 +131,6 @@ _WHY_NOT: Final[Mapping[str, str]] = MappingProxyType(
         "DoStmt": "what a DO block does is not known",
         "SelectStmt": "a SELECT may call functions that change something",
         "CallStmt": "what a procedure does is not known",
-        "TruncateStmt": "TRUNCATE removes rows",
         "CopyStmt": "COPY changes rows",
         "MergeStmt": "MERGE changes rows",
         "GrantStmt": "rights are not taken back for certain: say it in a down file",

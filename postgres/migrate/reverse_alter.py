@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from postgres.migrate.aside_words import What
+from postgres.migrate.reverse_aside import from_aside
 from postgres.migrate.reverse_make import RENAMED, routine_of
 from postgres.migrate.reverse_names import ROUTINES, TYPES, path_of
 from postgres.migrate.reverse_scene import (
@@ -18,12 +20,7 @@ from postgres.migrate.reverse_scene import (
     schema_only,
     together,
 )
-from postgres.schema.again import (
-    column_again,
-    column_comments,
-    constraint_again,
-    index_again,
-)
+from postgres.schema.again import column_and_its_own, constraint_again, index_again
 from postgres.schema.catalog import Column, Relation, full, ident
 
 _LEVELS: Final = {"AT_EnableRowSecurity": ("row_security", True, "DISABLE ROW LEVEL SECURITY"),
@@ -87,32 +84,12 @@ def _drop_column(command: Any, thing: Thing, before: Relation, scene: Scene) -> 
         return none(f"DROP COLUMN {column.name} CASCADE may drop more than the catalog told")
     if scene.is_renamed:
         return none(f"column {column.name}: {RENAMED}")
+    if (kept := scene.kept_of(before, What.COLUMN)) and column.name in kept.columns:
+        # One copy has all columns of the statement: they come back together.
+        return from_aside(kept) if column.name == kept.columns[0] else NOTHING
     return schema_only(
         *column_and_its_own(before, column),
         why=f"what {before.sql}.{column.name} held is not kept",
-    )
-
-
-def column_and_its_own(table: Relation, column: Column) -> tuple[str, ...]:
-    """A column with the indexes, constraints and comment that went with it. Without values."""
-    is_partitioned = table.kind == "p"
-    indexes = {each.name: each for each in table.indexes}
-    constraints = [each for each in table.constraints if column.name in each.columns]
-    return (
-        column_again(table.sql, column),
-        *(
-            text
-            for each in constraints
-            for text in constraint_again(
-                table.sql, each, indexes.get(each.index), is_partitioned=is_partitioned
-            )
-        ),
-        *(
-            index_again(each, is_partitioned=is_partitioned)
-            for each in table.indexes
-            if column.name in each.columns and not each.constraint
-        ),
-        *column_comments(table.sql, (column,)),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from postgres.migrate.aside_words import Kept, What
+from postgres.migrate.reverse_aside import from_aside
 from postgres.migrate.reverse_make import RENAMED, routine_of
 from postgres.migrate.reverse_names import ON_TABLES, ROUTINES, TYPES, path_of, split_name
 from postgres.migrate.reverse_scene import (
@@ -62,7 +64,15 @@ def _one(  # noqa: PLR0911 - a kind each
         return none(f"{thing.sql} is made and dropped in one file")
     if scene.is_renamed:
         return none(f"{thing.sql}: {RENAMED}")
+    if kept := _kept(thing.before, scene):
+        return from_aside(kept)
     return _relation(thing, thing.before)
+
+
+def _kept(before: Relation, scene: Scene) -> Kept | None:
+    """A matview's rows are those of its query, so its definition is all that it needs."""
+    what = {"r": What.TABLE, "S": What.SEQUENCE}.get(before.kind)
+    return scene.kept_of(before, what) if what else None
 
 
 def _relation(thing: Thing, before: Relation) -> Undo:  # noqa: PLR0911 - a kind each

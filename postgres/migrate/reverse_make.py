@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from postgres.migrate.aside_words import What
+from postgres.migrate.reverse_aside import from_aside
 from postgres.migrate.reverse_names import every, path_of, split_name
 from postgres.migrate.reverse_scene import (
     NOTHING,
@@ -13,6 +15,7 @@ from postgres.migrate.reverse_scene import (
     back,
     none,
     printed,
+    together,
 )
 from postgres.schema.again import replace_view, trigger_again, view_again
 from postgres.schema.catalog import Function, full, ident, literal
@@ -305,7 +308,7 @@ def comment(node: Any, scene: Scene) -> Undo:  # noqa: PLR0911 - a guard each
     return back(f"COMMENT ON COLUMN {thing.sql}.{ident(path[-1])} IS {said}")
 
 
-def rows(node: Any, scene: Scene) -> Undo:
+def rows(node: Any, scene: Scene) -> Undo:  # noqa: PLR0911 - a guard each
     """Nothing to do where the rows or the columns go anyway with what this file made."""
     table = scene.at(node.relation)
     kind = type(node).__name__.removesuffix("Stmt").upper()
@@ -313,6 +316,8 @@ def rows(node: Any, scene: Scene) -> Undo:
         return none(f"{kind} changes rows of a table that is not known")
     if why := _calls(node):
         return none(why)
+    if kind == "DELETE" and node.whereClause is None and not table.is_made:
+        return emptied_one(table, scene, kind)
     if table.has_triggers:
         return none(f"the trigger on {table.sql} that this file makes may change other rows")
     if table.is_made and kind != "DELETE":
@@ -324,6 +329,38 @@ def rows(node: Any, scene: Scene) -> Undo:
     ):
         return NOTHING
     return none(f"{kind} changes rows of {table.sql}, and what they were is not kept")
+
+
+def emptied(node: Any, scene: Scene) -> Undo:
+    """The rows that were kept aside; else nothing can bring them back."""
+    tables = [scene.at(each) for each in node.relations]
+    if node.behavior.name == "DROP_CASCADE" or not all(tables):
+        return none("TRUNCATE removes rows of more tables than are known")
+    ordered = _parents_first([each for each in tables if each])
+    return together([emptied_one(each, scene, "TRUNCATE") for each in reversed(ordered)])
+
+
+def _parents_first(tables: list[Thing]) -> list[Thing]:
+    """In the order in which rows can come back: what a foreign key leads to, before it."""
+    ordered: list[Thing] = []
+    while tables:
+        names = {each.sql for each in tables}
+        free = [each for each in tables if not _leads_to(each) & (names - {each.sql})]
+        ordered.append((free or tables)[0])
+        tables = [each for each in tables if each is not ordered[-1]]
+    return ordered
+
+
+def _leads_to(table: Thing) -> set[str]:
+    return {each.target for each in table.before.constraints} if table.before else set()
+
+
+def emptied_one(table: Thing, scene: Scene, word: str) -> Undo:
+    """One table that lost all of its rows."""
+    kept = scene.kept_of(table.before, What.ROWS) if table.before else None
+    if kept is None or scene.is_renamed or table.made_columns or not kept.before.key:
+        return none(f"{word} removes rows of {table.sql}, and they are not kept")
+    return from_aside(kept)
 
 
 def _calls(node: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from postgres.migrate.aside_words import Kept, What
 from postgres.migrate.reverse_names import split_name
 from postgres.schema.catalog import Catalog, Function, Relation, Type, full
 
@@ -99,6 +100,12 @@ class Scene:
     made_routines: set[tuple[str, str]] = field(default_factory=set)
     made_schemas: set[str] = field(default_factory=set)
     is_renamed: bool = False
+    kept: tuple[Kept, ...] = ()
+
+    def kept_of(self, before: Relation, what: What) -> Kept | None:
+        """What of a relation was kept aside, where that was done once."""
+        found = [each for each in self.kept if (each.before.oid, each.what) == (before.oid, what)]
+        return found[0] if len(found) == 1 else None
 
     def find(self, schema: str | None, name: str) -> Thing | None:
         """What a name means now; None: nothing that is known."""

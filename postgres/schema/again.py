@@ -58,6 +58,29 @@ def column_again(table: str, column: Column, *, with_default: bool = True) -> st
     return f"ALTER TABLE {table} ADD COLUMN {' '.join(words)}"
 
 
+def column_and_its_own(table: Relation, column: Column) -> tuple[str, ...]:
+    """A column with the indexes, constraints and comment that went with it. Without values."""
+    is_partitioned = table.kind == "p"
+    indexes = {each.name: each for each in table.indexes}
+    constraints = [each for each in table.constraints if column.name in each.columns]
+    return (
+        column_again(table.sql, column),
+        *(
+            text
+            for each in constraints
+            for text in constraint_again(
+                table.sql, each, indexes.get(each.index), is_partitioned=is_partitioned
+            )
+        ),
+        *(
+            index_again(each, is_partitioned=is_partitioned)
+            for each in table.indexes
+            if column.name in each.columns and not each.constraint
+        ),
+        *column_comments(table.sql, (column,)),
+    )
+
+
 def identity_clause(column: Column) -> str:
     """GENERATED … AS IDENTITY."""
     when = "ALWAYS" if column.identity == "a" else "BY DEFAULT"

@@ -17,7 +17,7 @@ from postgres.migrate.aside_back import PutBack, drop_statement, put_back
 from postgres.migrate.aside_words import AsideBounds, AsidePlan, Kept, What
 from postgres.migrate.own_schema import ASIDE_SCHEMA, ensure_schema
 from postgres.migrate.restore_point import mark
-from postgres.migrate.reverse import read_reverse_facts
+from postgres.migrate.reverse import Exactness, read_reverse_facts, reverse
 from postgres.migrate.words import Review, ReviewedStatement, StatementKind
 from postgres.schema.reading import Names, read_named
 from postgres.server import Binaries, Server, create
@@ -174,6 +174,39 @@ async def test_what_is_dropped_is_kept_and_comes_back_as_it_was(
     assert [line for line in await _lines(conn) if "twokey_aside" not in line] == wanted
 
 
+@pytest.mark.parametrize(
+    ("sql", "data"),
+    [
+        ("DROP TABLE orders", "TABLE orders"),
+        ("ALTER TABLE orders ADD x int; ALTER TABLE orders DROP COLUMN note, DROP COLUMN found",
+         "SELECT id, note, found FROM orders"),
+        ("CREATE TABLE more (a int); TRUNCATE customers, orders", "TABLE orders"),
+        ("DELETE FROM orders", "TABLE orders"),
+        ("DROP SEQUENCE numbers", "SELECT last_value FROM numbers"),
+    ],
+)  # fmt: skip
+async def test_with_what_is_kept_the_way_back_brings_everything(
+    conn: Any, sql: str, data: str
+) -> None:
+    await conn.execute("DROP MATERIALIZED VIEW notes")
+    statements = sql.split("; ")
+    lines, rows = await _lines(conn), sorted(map(str, await conn.fetch(data)))
+    facts = await read_reverse_facts(conn, sql)
+    plan = with_aside(_review(*statements), facts, BOUNDS)
+
+    found = reverse(sql, facts, kept=plan.kept)
+    for each in plan.review.statements:
+        await conn.execute(each.sql)
+    for text in found.statements:
+        await conn.execute(text.replace(" CONCURRENTLY", ""))
+
+    assert (found.exactness, found.reasons, plan.problems) == (Exactness.EXACT, (), ())
+    assert sorted(map(str, await conn.fetch(data))) == rows
+    wanted = [line for line in lines if "twokey_aside" not in line]
+    assert [line for line in await _lines(conn) if "twokey_aside" not in line] == wanted
+    assert reverse(sql, facts).exactness is not Exactness.EXACT
+
+
 async def test_a_table_that_is_kept_is_out_of_everybodys_sight_and_holds_nobody_up(
     conn: Any,
 ) -> None:
@@ -284,14 +317,16 @@ async def test_a_copy_that_would_miss_rows_is_not_made(server: Server, conn: Any
 
 
 async def test_values_of_today_win_over_kept_ones_and_both_are_counted(conn: Any) -> None:
-    kept = await _kept(conn, "ALTER TABLE orders DROP COLUMN found")
-    await conn.execute("DELETE FROM orders WHERE id = 1; ALTER TABLE orders ADD found text")
+    await conn.execute("DROP MATERIALIZED VIEW notes")
+    kept = await _kept(conn, "ALTER TABLE orders DROP COLUMN found, DROP COLUMN note")
+    await conn.execute("DELETE FROM orders WHERE id = 1")
+    await conn.execute("ALTER TABLE orders ADD found text, ADD note text")
     await conn.execute("UPDATE orders SET found = 'new' WHERE id = 2")
 
     found = await _back(conn, kept)
 
-    values = dict(await conn.fetch("SELECT id, found FROM orders WHERE id <= 3"))
-    assert values == {2: "new", 3: "3"}
+    values = await conn.fetch("SELECT id, found, note FROM orders WHERE id <= 3 ORDER BY id")
+    assert [tuple(each) for each in values] == [(2, "new", "n2"), (3, "3", "n3")]
     assert found.fill is not None
     assert dict(await conn.fetchrow(found.fill.conflicts)) == {"conflicts": 1, "gone": 1}
     assert "only rows where it is NULL" in found.notes[0]

@@ -224,7 +224,7 @@ SCHEMA_ONLY = r"""
 NONE = r"""
     changes rows of public.orders: UPDATE orders SET cents = 1
 
-    changes rows: DELETE FROM orders
+    they are not kept: DELETE FROM orders
 
     changes rows: INSERT INTO orders (customer) VALUES (1)
 
@@ -240,7 +240,7 @@ NONE = r"""
     in a part of: ALTER TABLE orders ADD x int;
     WITH gone AS (DELETE FROM loose RETURNING a) UPDATE orders SET x = 1
 
-    removes rows: TRUNCATE loose
+    they are not kept: TRUNCATE loose
 
     DO block: DO $$ BEGIN END $$
 
