@@ -19,10 +19,10 @@ from approvals.events import (
 )
 from approvals.plans import PLAN_BYTES_MAX
 from approvals.refusals import Refusal, refuse
-from approvals.rules import Policy, Rule
+from approvals.rules import Attributes, Policy, Rule
 from approvals.tally import belongs, could_agree, fit
 from approvals.voting import settle, too_long
-from approvals.words import Person, PersonId, State, Why
+from approvals.words import Person, PersonId, RequestId, State, Why
 
 # It runs by a standing grant, which is for what the schedule itself planned.
 CLOCK_PLANS: Final = "What a schedule asked for is planned by the schedule alone."
@@ -35,7 +35,7 @@ def ask(event: Asked, facts: Facts) -> Outcome:
     rule = facts.policy.rule_for(event.attributes) if facts.policy else None
     request = _new(event, event.by, facts, rule)
     if rule is None:
-        refusal = refuse(Why.POLICY, request.id)
+        refusal = _no_way(request.id, facts.policy, event.attributes)
         return Outcome(request=request, refusal=refusal, moves=(Move.REFUSE,))
     objection = too_long(event.reason, rule, None) or _outlives(event, rule)
     if objection:
@@ -46,6 +46,19 @@ def ask(event: Asked, facts: Facts) -> Outcome:
         return Outcome(request=request, refusal=refusal, moves=(Move.REFUSE,))
     after, moves = settle(request, rule, facts)
     return Outcome(request=after, moves=moves)
+
+
+def _no_way(number: RequestId, policy: Policy | None, attributes: Attributes) -> Refusal:
+    """Nothing is said of it, or a rule refuses it on purpose: whose name says why."""
+    found = policy.matching(attributes) if policy else None
+    if found is None or not found.refuse:
+        return refuse(Why.POLICY, number)
+    return refuse(
+        Why.POLICY,
+        number,
+        problem=f"The policy refuses this on purpose: {found.name}.",
+        next_step="What the rule asks for is in its name and in the plan: meet it, then ask again.",
+    )
 
 
 def change(

@@ -80,14 +80,19 @@ def pins_of(outlook: Outlook) -> Mapping[str, str]:
 
 def risk_of(outlook: Outlook, ways: Sequence[Way]) -> Risk:
     """The worst that can happen: by the kinds of statements, and whether there is a way back."""
-    risks = [_RISKS[review.kind] for review in outlook.reviews]
-    if any(each.destroys for review in outlook.reviews for each in review.statements):
-        risks.append(Risk.DESTRUCTIVE)
+    risks = [_risk(each) for review in outlook.reviews for each in review.statements]
     order = [Risk.RECOVERABLE, Risk.DISRUPTIVE, Risk.DESTRUCTIVE]
     worst = max(risks, key=order.index, default=Risk.RECOVERABLE)
     if worst is Risk.RECOVERABLE and not all(way.is_there for way in ways):
         return Risk.DISRUPTIVE
     return worst
+
+
+def _risk(statement: ReviewedStatement) -> Risk:
+    """What is kept aside can be put back; but whoever still uses it notices."""
+    if statement.original:
+        return Risk.DISRUPTIVE
+    return Risk.DESTRUCTIVE if statement.destroys else _RISKS[statement.kind]
 
 
 def plan_answer(outlook: Outlook, plan: Plan, *, suggestions: tuple[Suggestion, ...]) -> Answer:

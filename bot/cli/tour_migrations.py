@@ -8,6 +8,7 @@ from typing import Final
 from bot.cli.tour_play import (
     ANA,
     BEN,
+    CLEO,
     OLE,
     RUN_SECONDS_MAX,
     Tour,
@@ -29,8 +30,7 @@ async def _planned(tour: Tour) -> list[str]:
     told = await tour.late("/db migrate orders plan", "customer_names")
     expect(told, "Tested in staging")
     refused = await tour.ask(ANA, "/db migrate orders")
-    if "#" in refused and "Waiting" in refused:
-        raise TourError(f"A checklist that is not complete was not refused: {refused}")
+    expect(refused, "The policy refuses this on purpose")
     return [
         *quoted("Ana is told", told)[:_LINES_MAX],
         *quoted("asked for at once", refused)[:4],
@@ -48,6 +48,13 @@ async def _tried(tour: Tour) -> list[str]:
 
 
 async def _rehearsed(tour: Tour) -> list[str]:
+    # The story has damaged what was proven before.
+    for command in ("backup", "verify"):
+        number = number_in(await tour.ask(ANA, f"/db {command} orders"))
+        await tour.card(number, says="Waiting")
+        await tour.press(BEN, number, "approve")
+        await tour.press(CLEO, number, "approve")
+        await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
     number = number_in(await tour.ask(ANA, "/db rehearse orders"))
     said = await tour.thread(number, "Rehearsed on")
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
@@ -108,7 +115,7 @@ MIGRATIONS: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]
     ("Ana looks what the pending migrations would do; production wants them elsewhere first.",
      _planned),
     ("She applies them in development, and in staging, where Ole agrees.", _tried),
-    ("They are rehearsed on a copy that is restored from the newest proven backup.", _rehearsed),
+    ("A backup is taken and proven; on a copy restored from it they are rehearsed.", _rehearsed),
     ("Ben agrees, and production is migrated while the shop uses it.", _applied),
     ("The new column is filled in, in batches that wait for everybody else.", _filled),
     ("The release is postponed: one button takes it back, with the data said that it costs.",

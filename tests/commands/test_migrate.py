@@ -352,7 +352,8 @@ async def test_what_a_file_drops_is_kept_aside_under_its_name_and_told(
     plan = await planned(moving)
     assert any("twokey_aside" in statement for statement in plan.statements)
     assert dict(plan.facts)["Rollback planned"].startswith("ok: kept aside")
-    assert plan.risk is Risk.DESTRUCTIVE
+    assert plan.risk is Risk.DISRUPTIVE
+    assert plan.attributes["kind"] == "destructive"
     answer = await done(moving)
     assert "twokey_aside.tickets_cents_1" in answer.lines[1]
     assert await value(dsn, COLUMNS) == "id"
@@ -375,6 +376,7 @@ async def test_what_is_not_to_be_kept_is_dropped(
     write("0001", "DROP TABLE public.tickets")
     plan = await planned(moving)
     assert "DROP TABLE public.tickets;" in plan.statements
+    assert plan.risk is Risk.DESTRUCTIVE
     await done(moving)
     assert await value(dsn, "SELECT to_regnamespace('twokey_aside')") is None
 
