@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -271,7 +271,7 @@ def test_the_form_says_what_it_takes_and_the_inventory_the_rest() -> None:
     assert (limits.rows, limits.retries) == (777, 9)
     for wrong in ({"time_limit": "0s"}, {"time_limit": "8d"}, {"lag_max": "soon"}, {"rows": 1}):
         with pytest.raises(ValueError, match="validation error"):
-            asked("public", **wrong)
+            asked("public", **cast("Any", wrong))
 
 
 def replace_params(params: Params, **more: Any) -> Params:
