@@ -20,16 +20,18 @@ from postgres.errors import PostgresError
 from postgres.migrate.apply_words import Unit
 from postgres.migrate.aside import with_aside
 from postgres.migrate.aside_words import AsideBounds, AsidePlan
+from postgres.migrate.book_state import as_before
 from postgres.migrate.books.book import Book
 from postgres.migrate.books.opening import book_of
 from postgres.migrate.folders.folder import Folder
 from postgres.migrate.folders.reading import find_tool, read_folder
+from postgres.migrate.ledger import unfinished
 from postgres.migrate.reverse import read_reverse_facts
 from postgres.migrate.review.facts import Facts
 from postgres.migrate.review.reading import read_facts
 from postgres.migrate.review.reviewer import review
 from postgres.migrate.standing import Standing, down_to, find, standing, up_to
-from postgres.migrate.words import Direction, Level, Migration, Review, Tool
+from postgres.migrate.words import BookEntry, Direction, Level, Migration, Review, Tool
 from store.applied import AppliedRow, applied_rows
 
 # Planning must leave time for the ack; a catalog answers in milliseconds.
@@ -183,7 +185,7 @@ async def _stand(context: Context, session: Any) -> Stood:
         found = await read_folder(folder, tool=tool, python=settings.python, versions=())
         # env.py may name another table than the usual one.
         book = book_of(tool, table=settings.table or found.table, folder=folder)
-        stands = standing(found, await book.read(session))
+        stands = standing(found, await _entries(book, found, session))
     versions = [each.version for each in found.migrations]
     async with context.store.begin() as conn:
         rows = await applied_rows(conn, [context.database.name], versions)
@@ -194,6 +196,13 @@ async def _stand(context: Context, session: Any) -> Stood:
         standing=stands,
         rows={version: row for (_, version), row in rows.items()},
     )
+
+
+async def _entries(book: Book, folder: Folder, session: Any) -> Sequence[BookEntry] | None:
+    """What the book says; what a run of ours has begun and not ended is still to be done."""
+    ways = (each.key.rpartition(":") for each in await unfinished(session))
+    begun = {version: Direction(way) for version, _, way in ways if way in set(Direction)}
+    return as_before(await book.read(session), folder.migrations, begun)
 
 
 def _refuse_problems(stood: Stood) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Final
 
@@ -60,6 +61,37 @@ def objection(migration: Migration, direction: Direction, state: BookState) -> P
             )
         case _:
             return None
+
+
+def as_before(
+    entries: Sequence[BookEntry] | None,
+    migrations: Sequence[Migration],
+    begun: Mapping[str, Direction],
+) -> Sequence[BookEntry] | None:
+    """The book as it was before what we have begun ourselves and not ended.
+
+    That is ours to go on with, and so counts as what is still to be done. `begun`: by version,
+    which way. What others have begun stays as it is.
+    """
+    if entries is None or all(each.is_complete for each in entries):
+        return entries
+    for migration in migrations:
+        direction = begun.get(migration.version)
+        if direction is not None and book_state(migration, entries) is BookState.BEGUN:
+            return _stood(entries, migration, direction)
+    return entries
+
+
+def _stood(
+    entries: Sequence[BookEntry], migration: Migration, direction: Direction
+) -> tuple[BookEntry, ...]:
+    is_up = direction is Direction.UP
+    if migration.book_before or migration.book_after:
+        stood = migration.book_before if is_up else migration.book_after
+        return tuple(BookEntry(version=version, covers_earlier=True) for version in stood)
+    others = tuple(each for each in entries if each.version != migration.version)
+    own = (each for each in entries if each.version == migration.version)
+    return others if is_up else (*others, *(replace(each, is_complete=True) for each in own))
 
 
 def _newest_alone(migration: Migration, found: Sequence[BookEntry]) -> BookState:

@@ -156,13 +156,17 @@ async def begin_line(
 ) -> None:
     """Write down that a statement is about to be sent, and what there is before it."""
     await conn.execute(
-        _BEGIN_LINE, key, statement.index, sha_of(statement.sql), json.dumps(evidence)
+        _BEGIN_LINE,
+        key,
+        statement.index,
+        sha_of(statement.original or statement.sql),
+        json.dumps(evidence),
     )
 
 
 async def add_done(conn: Any, key: str, statement: ReviewedStatement) -> None:
     """Write down that a statement is done, in its own transaction."""
-    await conn.execute(_DONE, key, statement.index, sha_of(statement.sql))
+    await conn.execute(_DONE, key, statement.index, sha_of(statement.original or statement.sql))
 
 
 async def mark_done(conn: Any, key: str, index: int) -> None:
@@ -189,7 +193,7 @@ def check_same(begun: Begun, statements: Sequence[ReviewedStatement]) -> None:
     known = {each.index: each for each in statements}
     for line in begun.lines.values():
         statement = known.get(line.index)
-        if statement is None or sha_of(statement.sql) != line.sha256:
+        if statement is None or sha_of(statement.original or statement.sql) != line.sha256:
             raise PostgresError(
                 f"{begun.title} was begun with another text: its statement {line.index + 1} was"
                 " changed since.",

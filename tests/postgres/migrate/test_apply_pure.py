@@ -23,7 +23,7 @@ from postgres.migrate.apply_words import (
     UnknownOutcomeError,
 )
 from postgres.migrate.blockers import Block, Held, held_of, told
-from postgres.migrate.book_state import BookState, book_state, is_done, objection
+from postgres.migrate.book_state import BookState, as_before, book_state, is_done, objection
 from postgres.migrate.words import (
     BookEntry,
     Direction,
@@ -84,6 +84,35 @@ def test_the_book_says_how_a_migration_stands(
     words: dict[str, Any], entries: list[BookEntry] | None, state: BookState
 ) -> None:
     assert book_state(migration(**words), entries) is state
+
+
+HALF = [entry("1"), entry("2", is_complete=False)]
+DIRTY = [entry("2", is_complete=False, covers_earlier=True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "entries", "begun", "stood"),
+    [
+        ({}, HALF, {"2": Direction.UP}, [entry("1")]),
+        ({}, HALF, {"2": Direction.DOWN}, [entry("1"), entry("2")]),
+        ({}, HALF, {"3": Direction.UP}, HALF),
+        ({}, HALF, {}, HALF),
+        ({}, [entry("2")], {"2": Direction.UP}, [entry("2")]),
+        (HEADS, DIRTY, {"2": Direction.UP}, [entry("1", covers_earlier=True)]),
+        (HEADS, DIRTY, {"2": Direction.DOWN}, [entry("2", covers_earlier=True)]),
+        ({"book_after": ("2",)}, DIRTY, {"2": Direction.UP}, []),
+        (HEADS, DIRTY, {}, DIRTY),
+    ],
+)
+def test_what_we_have_begun_ourselves_counts_as_still_to_be_done(
+    words: dict[str, Any],
+    entries: list[BookEntry],
+    begun: dict[str, Direction],
+    stood: list[BookEntry],
+) -> None:
+    found = as_before(entries, [migration(version="1"), migration(**words)], begun)
+    assert found is not None
+    assert list(found) == stood
 
 
 def test_what_is_done_depends_on_the_way() -> None:
