@@ -333,9 +333,11 @@ async def test_values_of_today_win_over_kept_ones_and_both_are_counted(conn: Any
 
 
 async def test_rows_come_back_where_they_are_missing(conn: Any) -> None:
+    await conn.execute("CREATE UNIQUE INDEX once ON orders (found)")
     kept = await _kept(conn, "DELETE FROM orders")
     await conn.execute(
-        "INSERT INTO orders (id, customer, note) OVERRIDING SYSTEM VALUE VALUES (7, 1, 'new')"
+        "INSERT INTO orders (id, customer, note, found) OVERRIDING SYSTEM VALUE"
+        " VALUES (7, 1, 'new', '7'), (70, 1, 'new', '8')"
     )
 
     found = await _back(conn, kept)
@@ -343,7 +345,8 @@ async def test_rows_come_back_where_they_are_missing(conn: Any) -> None:
     assert await conn.fetchval("SELECT count(*) FROM orders") == 50
     assert await conn.fetchval("SELECT note FROM orders WHERE id = 7") == "new"
     assert found.fill is not None
-    assert dict(await conn.fetchrow(found.fill.conflicts)) == {"conflicts": 1, "gone": 0}
+    # 7 has another note today; 8 has no place, as another row has what is to be there once.
+    assert dict(await conn.fetchrow(found.fill.conflicts)) == {"conflicts": 1, "gone": 1}
 
 
 async def test_nothing_is_put_where_something_else_stands(conn: Any) -> None:
