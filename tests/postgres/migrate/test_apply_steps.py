@@ -14,6 +14,8 @@ import pytest
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from postgres.migrate.apply import BlockedError, ExceededError, Expected, apply_alone
+from postgres.migrate.apply_errors import LostError
+from postgres.migrate.apply_session import working
 from postgres.migrate.ledger import read_begun, unfinished
 from postgres.migrate.words import Observation, ReviewedStatement, StatementKind
 from tests.conftest import Target
@@ -246,6 +248,19 @@ async def test_a_cancel_within_a_transaction_ends_it_in_the_server(
         await applying
     assert await _ours(conn) == 0
     assert await conn.fetchval("SELECT DISTINCT note FROM orders") == "n"
+
+
+async def test_nothing_goes_on_in_the_server_when_its_connection_is_gone(
+    conn: Any, target: Target
+) -> None:
+    async with working(parse_dsn(target.dsn), QUICK, what="it", tell=silent) as work:
+        asleep = asyncio.create_task(work.execute("SELECT pg_sleep(60)", seconds_max=60))
+        sleeping = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        await until(lambda: conn.fetchval(sleeping))
+        work.conn.terminate()  # hangs up without a word
+        with pytest.raises(LostError):
+            await asleep
+    assert await _ours(conn) == 0
 
 
 async def test_one_statement_alone_may_be_asked_for_again(conn: Any, target: Target) -> None:
