@@ -153,7 +153,7 @@ def _of_column(before: Relation, name: str) -> list[str]:
             f"ALTER TABLE {before.sql} ADD CONSTRAINT {check} {says} NOT VALID",
             f"ALTER TABLE {before.sql} VALIDATE CONSTRAINT {check}",
             f"{alter} SET NOT NULL",
-            f"ALTER TABLE {before.sql} DROP CONSTRAINT {check}",
+            f"ALTER TABLE {before.sql} DROP CONSTRAINT IF EXISTS {check}",
         ]
     return found
 

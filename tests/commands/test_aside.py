@@ -180,7 +180,7 @@ class Lives(DirectJob):
 
 
 @pytest.mark.parametrize("sql", ["DROP TABLE {}", "ALTER TABLE {} DROP COLUMN note"])
-@pytest.mark.parametrize("step", ["put back", "fill", "finish 1", "drop the copy"])
+@pytest.mark.parametrize("step", ["put back", "fill", "finish 2", "finish 5", "drop the copy"])
 async def test_a_life_after_a_killed_one_goes_on(world: Shop, sql: str, step: str) -> None:
     name = await world.drop(sql)
     job = Lives(**{each.name: getattr(world.job, each.name) for each in fields(world.job)},
