@@ -136,7 +136,8 @@ async def test_old_transactions_are_waited_for_so_long_and_no_longer(
     impatient = replace(QUICK, alone_wait=timedelta(seconds=0.3), cleanup=timedelta(seconds=0.3))
     async with other(target.dsn, WRITES) as holder:
         with pytest.raises(BlockedError, match=f"process {holder.get_server_pid()} ") as failed:
-            await apply_now(target.dsn, unit_of(FILE), limits=impatient)
+            async with asyncio.timeout(15):  # long before `alone`
+                await apply_now(target.dsn, unit_of(FILE), limits=impatient)
         assert "The first 1 of its 3 statements are done and stay" in failed.value.problem
     assert await booked(conn) == []
     await apply_now(target.dsn, unit_of(FILE))
