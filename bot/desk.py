@@ -7,10 +7,10 @@ from stored state, so a restart, another replica or an old card makes no differe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
 
 from approvals.inbox import Inbox
 from approvals.lineage import Origin
@@ -40,11 +40,12 @@ from bot.incidents import Incidents
 from bot.inventory import Inventory
 from bot.metrics import Metrics
 from bot.opening import Opening, seen_in
+from bot.patience import Later, soon_or_later
 from bot.pausing import Pausing
 from bot.people import People
 from bot.planning import Planner, attributes, params_as_json
 from bot.suggesting import Suggester
-from bot.views.answer import answer_message, looking_message
+from bot.views.answer import answer_message, looking_message, planning_message
 from bot.views.decision import asked_message, decision_message
 from bot.views.deny import deny_modal
 from bot.views.details import details_modal
@@ -53,8 +54,6 @@ from bot.windows import Windows
 from jobs.operation import Answer, Operation
 from store.connect import Store
 
-# How long a slow look is waited for before Slack is told that it goes on: Slack gives 3 s.
-QUICK: Final = timedelta(seconds=1.8)
 # Some may deny also what was agreed to already; who they are, the decision says.
 _DENIABLE: Final = frozenset({State.PENDING, State.APPROVED})
 _UNFIT: Final[Mapping[Flag, str]] = {
@@ -64,9 +63,6 @@ _UNFIT: Final[Mapping[Flag, str]] = {
     Flag.EXTERNAL: "is of another workspace",
     Flag.UNCONFIRMED: "has no confirmed e-mail address",
 }
-
-
-Later = Callable[[Coroutine[Any, Any, Message]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +142,22 @@ class Desk:
         if asked.operation.is_query(asked.params):
             return await self.answered(asked, typed.later)
         caller = Caller(person=person, door=Door.SLACK, delivery=typed.delivery)
-        decision = await self.ask(asked, caller, channel=typed.channel)
+        patience = asked.operation.patience
+        if patience is None or typed.later is None:
+            return await self.stored(asked, caller, typed.channel)
+        planner = replace(self.planner, limit=max(patience, self.planner.limit))
+        storing = replace(self, planner=planner).stored(asked, caller, typed.channel)
+        meanwhile = planning_message(asked.database or asked.operation.name)
+        return await soon_or_later(storing, typed.later, meanwhile=meanwhile)
+
+    async def stored(self, asked: Asked, caller: Caller, channel: str) -> Message:
+        """Plan a change and store its request; what its asker is told. Raises as `operate`."""
+        decision = await self.ask(asked, caller, channel=channel)
         record = decision.request
         return asked_message(
-            ok=decision.ok,
-            problem=decision.problem,
-            next_step=decision.next_step,
-            card=card_of(record) if record else None,
-            channel=record.channel if record else "",
-        )
+            ok=decision.ok, problem=decision.problem, next_step=decision.next_step,
+            card=card_of(record) if record else None, channel=record.channel if record else "",
+        )  # fmt: skip
 
     async def answered(
         self, asked: Asked, later: Later | None = None, *, anew: bool = False
@@ -167,11 +170,10 @@ class Desk:
         if later is None or not (anew or asked.operation.patience):
             return self.drawn(asked, await self.planner.answer(asked))
         flight = await self.planner.flight(asked, anew=anew)
-        done, _ = await asyncio.wait({flight}, timeout=QUICK.total_seconds())
-        if done:
-            return self.drawn(asked, flight.result())
-        later(self._late(asked, flight))
-        return looking_message(asked.database or asked.operation.name)
+        what = asked.database or asked.operation.name
+        return await soon_or_later(
+            self._late(asked, flight), later, meanwhile=looking_message(what)
+        )
 
     async def _late(self, asked: Asked, flight: asyncio.Task[Answer]) -> Message:
         return self.drawn(asked, await asyncio.shield(flight))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from bot.entry_values import Size, Span, Strict
+from bot.entry_values import Size, Span, Strict, Text
 from jobs.migration_settings import BackfillSettings, MigrationSettings
 from postgres.migrate.words import Tool
 
@@ -54,6 +54,7 @@ class _Backfill(Strict):
     dead: Annotated[float, Field(ge=0, le=100)] = 0.5
     slower: Annotated[float, Field(ge=0, le=1000)] = 2.0
     waiters: Annotated[int, Field(ge=0, le=10_000)] = 5
+    unwatched: Annotated[tuple[Text, ...], Field(max_length=50)] = ()
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     time_limit: Annotated[Span, Field(le=timedelta(days=7))] = timedelta(hours=1)
 
@@ -108,6 +109,7 @@ def migrations_of(entry: MigrationsEntry | None, *, folder: Path) -> MigrationSe
             dead_max=given.dead,
             slower_max=given.slower,
             waiters_max=given.waiters,
+            unwatched=given.unwatched,
             retries=given.retries,
             time_limit=given.time_limit,
         ),

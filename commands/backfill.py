@@ -225,6 +225,7 @@ def limits_of(settings: BackfillSettings, params: Params) -> BackfillLimits:
         dead_max=settings.dead_max,
         slower_max=settings.slower_max,
         waiters_max=settings.waiters_max,
+        unwatched=frozenset(settings.unwatched),
     )
 
 

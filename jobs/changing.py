@@ -171,6 +171,7 @@ def fill_limits(change: Change, settings: BackfillSettings) -> BackfillLimits:
         dead_max=settings.dead_max,
         slower_max=settings.slower_max,
         waiters_max=settings.waiters_max,
+        unwatched=frozenset(settings.unwatched),
     )
 
 

@@ -80,7 +80,7 @@ def drift_change(before: DriftLook, after: DriftLook) -> Sequence[str]:
         return (f"Source of truth: {said}",) if said else ()
     was = {(each.what, each.name) for each in before.drift}
     now = {(each.what, each.name) for each in after.drift}
-    lines = [f"Source of truth: {len(was)} differences before, {len(now)} after."]
+    lines = [f"Source of truth: {count_text(len(was), 'difference')} before, {len(now)} after."]
     if new := sorted(name for _, name in now - was):
         lines.append(
             f"New: {', '.join(new[:_NAMED_MAX])}. Declare it, or the next look calls it drift."

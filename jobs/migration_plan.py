@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+from jobs.drift_words import drift_now
 from jobs.migrating import Outlook
 from jobs.migration_checks import (
     Evidence,
@@ -53,6 +54,7 @@ async def plan_of(context: Context, outlook: Outlook) -> Plan:
         JobError: the store or the target cannot be read.
     """
     rehearsal = await rehearsal_of(context, outlook)
+    drift = await drift_now(context, may_take_long=False)
     ways = await ways_back(context, outlook)
     evidence = await evidence_of(context, outlook, rehearsal, way_back=way_text(ways))
     lines = checklist(evidence) if outlook.direction is Direction.UP else ()
@@ -62,7 +64,11 @@ async def plan_of(context: Context, outlook: Outlook) -> Plan:
         title=f"{verb} {context.database.name}: {outlook.title}",
         steps=tuple(_steps(outlook, evidence)),
         statements=tuple(_statements(outlook.units)),
-        facts=(*_facts(outlook, evidence, lines), *seen),
+        facts=(
+            *_facts(outlook, evidence, lines),
+            *([("Source of truth", drift.text)] if drift.text else []),
+            *seen,
+        ),
         warnings=tuple(_warnings(outlook, ways)),
         estimate_seconds=_estimate(evidence),
         undo=_undo(context, outlook, ways),

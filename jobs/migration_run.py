@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from jobs.alert_readings import servers_of
+from jobs.drift_words import DriftLook, drift_change, drift_now
 from jobs.kept_aside import enter_kept, prepare_aside
 from jobs.migrating import REVERSE, Outlook, explained, units_again
 from jobs.migration_evidence import rehearsal_of
@@ -48,6 +49,7 @@ LOOK_LIMIT: Final = timedelta(minutes=2)
 FILE_LIMIT: Final = timedelta(hours=12)
 REHEARSAL_LIMIT: Final = timedelta(hours=12)
 ATTEMPTS: Final = 3
+_DRIFT: Final = TypeAdapter(DriftLook)
 _SQL_CHARS_MAX: Final = 60
 _ROWS_MAX: Final = 60
 
@@ -77,7 +79,10 @@ async def run_migrations(job: Job, direction: Direction, plan: Plan, *, again: L
         except Exception as error:
             raise _with_what_stands(error, unit, done) from error
     watched = await _watch(job, outlook, begun)
-    return _answer(job, outlook, done, is_watched=watched)
+    drift = drift_change(
+        _DRIFT.validate_python(begun["drift"]), await drift_now(job, may_take_long=True)
+    )
+    return _answer(job, outlook, done, is_watched=watched, drift=drift)
 
 
 async def _begin(job: Job, plan: Plan, again: Look) -> Mapping[str, Any]:
@@ -91,9 +96,11 @@ async def _begin(job: Job, plan: Plan, again: Look) -> Mapping[str, Any]:
                 next_step="Ask for a new plan.",
             )
         before = await _before(job)
+        drift = await drift_now(job, may_take_long=True)
         return {
             "versions": [each.version for each in outlook.migrations],
             "before": dict(before),
+            "drift": _DRIFT.dump_python(drift, mode="json"),
         }
 
     found = await job.step(
@@ -164,7 +171,11 @@ async def _one(
     if any(each.destroys for each in unit.review.statements):
         await _restore_point(job, unit)
     settings = outlook.stood.settings
-    expected = expected_of(rehearsal, unit.key, settings.slower_max) if rehearsal else None
+    expected = (
+        expected_of(rehearsal, unit.key, settings.slower_max, sizes_of(outlook))
+        if rehearsal
+        else None
+    )
 
     async def body(_: Attempt) -> JsonValue:
         with explained():
@@ -179,6 +190,17 @@ async def _one(
     # own way, where that helps; what fails there would fail again.
     done = await job.step(unit.key, body, mode=Mode.RETRYABLE, time_limit=FILE_LIMIT)
     return done if isinstance(done, dict) else {}
+
+
+def sizes_of(outlook: Outlook) -> Mapping[str, int]:
+    """Bytes of the tables that are touched, as they are now: what has grown may take longer."""
+    return {
+        touched.table: touched.size_bytes
+        for review in outlook.reviews
+        for each in review.statements
+        for touched in each.touched
+        if touched.size_bytes is not None
+    }
 
 
 async def _look_before(job: Job, outlook: Outlook, place: int) -> Mapping[str, Any]:
@@ -328,7 +350,12 @@ async def _watch(job: Job, outlook: Outlook, begun: Mapping[str, Any]) -> bool:
 
 
 def _answer(
-    job: Job, outlook: Outlook, done: Sequence[Mapping[str, Any]], *, is_watched: bool
+    job: Job,
+    outlook: Outlook,
+    done: Sequence[Mapping[str, Any]],
+    *,
+    is_watched: bool,
+    drift: Sequence[str],
 ) -> Answer:
     seconds = sum(float(each.get("seconds", 0.0)) for each in done)
     verb = "applied" if outlook.direction is Direction.UP else "taken back"
@@ -348,6 +375,7 @@ def _answer(
             if is_watched
             else "Nobody watches what follows: there are no samples of this database.",
             *([_kept_text(job, kept)] if kept else []),
+            *drift,
         ),
         facts=(
             ("Took", span_text(timedelta(seconds=seconds))),

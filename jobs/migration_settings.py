@@ -15,7 +15,8 @@ class BackfillSettings:
 
     `batch` is the time that a batch should take: nobody waits longer for a row. Above `lag_max`,
     `wal_max` (bytes a second), `dead_max` (dead rows per live row) or `slower_max` (p95 of other
-    load against before) it waits. 0 turns a limit off.
+    load against before) it waits. 0 turns a limit off. `unwatched`: application names of standbys
+    that are late on purpose.
     """
 
     rows: int = 10_000
@@ -27,6 +28,7 @@ class BackfillSettings:
     dead_max: float = 0.5
     slower_max: float = 2.0
     waiters_max: int = 5
+    unwatched: tuple[str, ...] = ()
     retries: int = 3
     time_limit: timedelta = timedelta(hours=1)
 

@@ -63,6 +63,12 @@ def looking_message(what: str) -> Message:
     return Message(text=text, blocks=(section(f"⏳ {text}"),))
 
 
+def planning_message(what: str) -> Message:
+    """Said while a plan takes longer than Slack waits."""
+    text = f"Planning it for {one_line(what)}. The card follows, in less than a minute."
+    return Message(text=text, blocks=(section(f"⏳ {text}"),))
+
+
 def progress_message(text: str, fraction: float | None) -> Message:
     """How far a run is: one line and a bar."""
     if fraction is None:

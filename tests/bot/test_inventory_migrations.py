@@ -46,7 +46,7 @@ ALL = """
       keep_aside: 14d
       backfill:
         {rows: 5000, batch: 25ms, ranges: 4, lag: 500ms, lag_bytes: 16MB, wal: 40MB, dead: 0.2,
-         slower: 1.5, waiters: 2, retries: 5, time_limit: 2h}
+         slower: 1.5, waiters: 2, unwatched: [archive], retries: 5, time_limit: 2h}
 """
 
 
@@ -87,6 +87,7 @@ def test_all_of_it_is_read() -> None:
             dead_max=0.2,
             slower_max=1.5,
             waiters_max=2,
+            unwatched=("archive",),
             retries=5,
             time_limit=timedelta(hours=2),
         ),

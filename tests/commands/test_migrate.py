@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from commands import migrate
 from commands.migrate import Params
-from jobs.health_settings import MonitoringSettings
+from jobs.health_settings import MonitoringSettings, SchemaKind, SchemaSource
 from jobs.migration_settings import MigrationSettings
 from jobs.operation import Answer, JobError, Plan, Risk
 from postgres.server import Server
@@ -401,6 +401,23 @@ async def test_a_life_after_a_crash_goes_on_with_the_form_that_was_stored(
         (applied,) = await newest_applied(conn, "moving")
     assert row.original == "public.tickets"
     assert applied.version == "0001"
+
+
+async def test_the_source_of_truth_is_compared_before_and_after(
+    moving: DirectJob, write: Write, store: Store, tmp_path: Path
+) -> None:
+    moving.request_id = await a_request(store)
+    truth = tmp_path / "schema.sql"
+    truth.write_text("CREATE TABLE tickets (id int PRIMARY KEY, cents int NOT NULL, note text);")
+    source = SchemaSource(kind=SchemaKind.SQL, path=truth)
+    monitoring = MonitoringSettings(is_on=False, schema=source)
+    moving.database = replace(moving.database, monitoring=monitoring)
+    write("0001", ADD, DROP)
+    assert "/db schema moving" in dict((await planned(moving)).facts)["Source of truth"]
+    answer = await done(moving)
+    assert "Source of truth: 1 difference before, 0 after." in answer.lines
+    write("0002", "ALTER TABLE public.tickets ADD COLUMN undeclared int", "SELECT 1")
+    assert dict((await planned(moving)).facts)["Source of truth"] == "As declared"
 
 
 class DyingJob:
