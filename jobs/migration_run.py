@@ -184,7 +184,7 @@ async def _one(
             applied = await _applied(job, outlook, unit, expected)
             rows = await enter_kept(job, kept)
         await _entered(job, unit, applied, before.get(REVERSE))
-        return _told(unit, applied) | {"kept": [row.kept for row in rows]}
+        return _told(unit, applied, [row.kept for row in rows])
 
     # Retryable: an attempt looks first whether the book has it already. It is tried again in its
     # own way, where that helps; what fails there would fail again.
@@ -218,7 +218,8 @@ async def _look_before(job: Job, outlook: Outlook, place: int) -> Mapping[str, A
                 async with connection(parse_dsn(job.database.dsn.get_secret_value())) as conn:
                     facts = await read_reverse_facts(conn, unit.migration.up)
                 made = reverse(unit.migration.up, facts).statements
-        return {REVERSE: list(made), **forms_of(unit, aside.kept)}
+        stored: dict[str, JsonValue] = {REVERSE: list(made)}
+        return stored | forms_of(unit, aside.kept)
 
     found = await job.step(
         f"{unit.key} before", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=ATTEMPTS
@@ -293,12 +294,13 @@ async def _entered(job: Job, unit: Unit, applied: Applied, way: JsonValue) -> No
         )
 
 
-def _told(unit: Unit, applied: Applied) -> dict[str, JsonValue]:
+def _told(unit: Unit, applied: Applied, kept: Sequence[str]) -> dict[str, JsonValue]:
     """What the answer is made of, also after a crash."""
     statements = {each.index: each for each in unit.review.statements}
     return {
         "title": unit.migration.title,
         "seconds": applied.seconds,
+        "kept": list(kept),
         "rows": [
             _row(statements[seen.index].sql, seen)
             for seen in applied.observations

@@ -22,12 +22,12 @@ _LINES_MAX: Final = 14
 _SCHEMA: Final = """
     SELECT string_agg(attname, ', ' ORDER BY attnum)
       FROM pg_attribute
-     WHERE attrelid = 'public.customers'::regclass AND attnum > 0 AND NOT attisdropped
+     WHERE attrelid = 'public.orders'::regclass AND attnum > 0 AND NOT attisdropped
 """
 
 
 async def _planned(tour: Tour) -> list[str]:
-    told = await tour.late("/db migrate orders plan", "customer_names")
+    told = await tour.late("/db migrate orders plan", "orders_total")
     expect(told, "Tested in staging")
     refused = await tour.ask(ANA, "/db migrate orders")
     expect(refused, "The policy refuses this on purpose")
@@ -69,23 +69,21 @@ async def _applied(tour: Tour) -> list[str]:
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
     tour.notes["migrated"] = number
     there = await tour.value(_SCHEMA)
-    expect(there, "first_name")
-    return [*quoted("the thread says", said)[:_LINES_MAX], f"customers has: {there}"]
+    if "total" not in there.split(", "):
+        raise TourError(f"It was not applied: {there}")
+    return [*quoted("the thread says", said)[:_LINES_MAX], f"orders has: {there}"]
 
 
 async def _filled(tour: Tour) -> list[str]:
-    asked = (
-        "/db backfill orders public.customers \"first_name = split_part(email, '@', 1)\""
-        ' where="first_name IS NULL"'
-    )
+    asked = '/db backfill orders public.orders "total = total_cents / 100.0" where="total IS NULL"'
     number = number_in(await tour.ask(ANA, asked))
     await tour.card(number, says="Waiting")
     await tour.press(BEN, number, "approve")
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
-    said = await tour.thread(number, "20,000")
-    left = await tour.value("SELECT count(*) FROM customers WHERE first_name IS NULL")
+    said = await tour.thread(number, "150,000")
+    left = await tour.value("SELECT count(*) FROM orders WHERE total IS NULL")
     expect(str(left), "0")
-    return [*quoted("the thread says", said)[:_LINES_MAX], f"customers without one: {left}"]
+    return [*quoted("the thread says", said)[:_LINES_MAX], f"orders without one: {left}"]
 
 
 async def _taken_back(tour: Tour) -> list[str]:
@@ -101,12 +99,12 @@ async def _agreed(tour: Tour, number: int) -> list[str]:
     said = await tour.thread(number, "taken back on orders")
     await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
     there = await tour.value(_SCHEMA)
-    if "first_name" in there:
+    if "total" in there.split(", "):
         raise TourError(f"It was not taken back: {there}")
     told = expect(await tour.ask(ANA, "/db migrate orders status"), "2 migrations pending")
     return [
         *quoted("the thread says", said)[:6],
-        f"customers has: {there}",
+        f"orders has: {there}",
         *quoted("Ana is told", told)[:4],
     ]
 
