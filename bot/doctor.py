@@ -17,6 +17,7 @@ from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
 from bot.doctor_archive import examine_archive
 from bot.doctor_backups import examine_engine
+from bot.doctor_migrations import examine_migrations
 from bot.doctor_monitoring import examine_monitoring
 from bot.doctor_policy import examine_policies
 from bot.doctor_secrets import examine_secrets
@@ -147,6 +148,8 @@ async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncI
             for finding in await examine_archive(database, readers.of(database)):
                 yield finding
             async for finding in examine_monitoring(database, readers):
+                yield finding
+            async for finding in examine_migrations(database, readers):
                 yield finding
     finally:
         await readers.close()

@@ -25,6 +25,7 @@ from jobs.index_run import explained, telling
 from jobs.kept_aside import enter_kept, prepare_aside
 from jobs.operation import Answer, Attempt, Job, JobError, Mode, Plan
 from jobs.text import span_text
+from jobs.watch_after import picture_of, watch_after
 from postgres.connect import connection
 from postgres.dsn import Target, parse_dsn
 from postgres.migrate.apply_alone import apply_alone
@@ -107,7 +108,18 @@ async def run_phase(job: Job, name: str, phase: Phase, plan: Plan) -> Answer:
         result = await _step(work, step, f"{number}. {step.name}")
         found |= result if isinstance(result, dict) else {}
     await _record(work, found, kept)
+    await watch_after(
+        job, f"{name} {phase}", before=begun.get("before"), undo=_undo(job, name, phase)
+    )
     return _answer(work, State(begun["after"]), found)
+
+
+def _undo(job: Job, name: str, phase: Phase) -> Mapping[str, Any]:
+    """What takes the phase back; the last, and the way back itself, nothing does."""
+    if phase in {Phase.CONTRACT, Phase.BACK}:
+        return {}
+    params = {"database": job.database.name, "change": name, "phase": str(Phase.BACK)}
+    return {"operation": "change", "params": params}
 
 
 async def _begin(job: Job, name: str, phase: Phase, plan: Plan) -> Mapping[str, Any]:
@@ -129,6 +141,7 @@ async def _begin(job: Job, name: str, phase: Phase, plan: Plan) -> Mapping[str, 
             "after": str(after),
             "steps": to_json(steps),
             "kept": [each.to_json() for each in aside.kept],
+            "before": dict(await picture_of(job)),
         }
 
     found = await job.step(

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from pydantic import JsonValue, TypeAdapter
 
-from jobs.alert_readings import servers_of
 from jobs.drift_words import DriftLook, drift_change, drift_now
 from jobs.kept_aside import enter_kept, prepare_aside
 from jobs.migrating import REVERSE, Outlook, explained, units_again
@@ -23,7 +22,7 @@ from jobs.rehearsals import expected_of, is_fresh
 from jobs.rehearsing import rehearse
 from jobs.steps import AttentionError
 from jobs.text import count_text, span_text
-from jobs.watching import LEAST, averages
+from jobs.watch_after import picture_of, watch_after
 from postgres.connect import connection
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
@@ -41,8 +40,6 @@ from postgres.migrate.words import Direction, Lock, Observation
 from store.applied import AppliedRow, record_applied, record_taken_back
 from store.backups import newest_backup
 from store.rehearsals import RehearsalRow
-from store.samples import nodes_of, series
-from store.watches import WatchRow, open_watch
 
 RUN_LIMIT: Final = timedelta(hours=24)
 LOOK_LIMIT: Final = timedelta(minutes=2)
@@ -78,7 +75,9 @@ async def run_migrations(job: Job, direction: Direction, plan: Plan, *, again: L
             done.append(await _one(job, outlook, place, rehearsal))
         except Exception as error:
             raise _with_what_stands(error, unit, done) from error
-    watched = await _watch(job, outlook, begun)
+    watched = await watch_after(
+        job, outlook.title, before=begun.get("before"), undo=_undo(job, outlook)
+    )
     drift = drift_change(
         _DRIFT.validate_python(begun["drift"]), await drift_now(job, may_take_long=True)
     )
@@ -95,7 +94,7 @@ async def _begin(job: Job, plan: Plan, again: Look) -> Mapping[str, Any]:
                 "What would run is no longer what was agreed to. Nothing was changed.",
                 next_step="Ask for a new plan.",
             )
-        before = await _before(job)
+        before = await picture_of(job)
         drift = await drift_now(job, may_take_long=True)
         return {
             "versions": [each.version for each in outlook.migrations],
@@ -107,19 +106,6 @@ async def _begin(job: Job, plan: Plan, again: Look) -> Mapping[str, Any]:
         "look", look, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=ATTEMPTS
     )
     return found if isinstance(found, dict) else {}
-
-
-async def _before(job: Job) -> Mapping[str, float]:
-    """What the watched metrics were on average, as long before as is watched afterwards."""
-    database, span = job.database, job.database.migrations.watch
-    async with job.store.begin() as conn:
-        rows = await nodes_of(conn, [database.name])
-        primary = servers_of(database, rows, job.now).primary
-        points = await series(
-            conn, database.name, primary, list(LEAST), since=job.now - span, until=job.now,
-            width=None,
-        )  # fmt: skip
-    return averages(points)
 
 
 async def _rehearsed(job: Job, outlook: Outlook) -> RehearsalRow | None:
@@ -319,36 +305,13 @@ def _row(sql: str, seen: Observation) -> list[JsonValue]:
     ]
 
 
-async def _watch(job: Job, outlook: Outlook, begun: Mapping[str, Any]) -> bool:
-    """Have the database watched from now on; False where nobody monitors it."""
-    settings, monitoring = outlook.stood.settings, job.database.monitoring
-    if not monitoring.is_on or not begun.get("before"):
-        return False
-    undo: Mapping[str, Any] = {}
-    if outlook.direction is Direction.UP:
-        first = outlook.migrations[0].version
-        params = {"database": job.database.name, "action": "rollback", "version": first}
-        undo = {"operation": "migrate", "params": params}
-
-    async def body(_: Attempt) -> JsonValue:
-        async with job.store.begin() as conn:
-            await open_watch(
-                conn,
-                WatchRow(
-                    database=job.database.name,
-                    request_id=job.request_id,
-                    subject=outlook.title,
-                    state="watching",
-                    at=job.now,
-                    until=job.now + settings.watch,
-                    before=begun["before"],
-                    undo=undo,
-                ),
-            )
-        return True
-
-    await job.step("watch", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=ATTEMPTS)
-    return True
+def _undo(job: Job, outlook: Outlook) -> Mapping[str, Any]:
+    """What takes it back; a way back itself is not taken back by a button."""
+    if outlook.direction is Direction.DOWN:
+        return {}
+    first = outlook.migrations[0].version
+    params = {"database": job.database.name, "action": "rollback", "version": first}
+    return {"operation": "migrate", "params": params}
 
 
 def _answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from jobs.operation import JobError
 from jobs.pinned import what_moved
 from postgres.server import Server
 from store.connect import Store
+from store.tables import nodes, samples
+from store.watches import open_watches
 from tests.commands.changes import EMAIL, NAMES, World, make_world
 from tests.commands.conftest import JobMaker, connected, facts
 
@@ -136,3 +139,26 @@ async def test_reading_needs_no_request(world: World) -> None:
     )
     with pytest.raises(JobError, match="Nobody has said where"):
         await change.answer(nowhere, Params(database="shop"))
+
+
+async def test_a_phase_is_watched_against_before_with_its_way_back(
+    world: World, store: Store
+) -> None:
+    world.declare(world.names, NAMES)
+    at = world.job.now - timedelta(minutes=5)
+    name = world.job.database.name
+    async with store.begin() as conn:
+        await conn.execute(
+            nodes.insert().values(
+                database=name, node=name, region="", collector="w", at=at, ok=True, seen_at=at,
+                problem="", next_step="", numbers={}, detail={"role": "primary"},
+            )
+        )  # fmt: skip
+        await conn.execute(
+            samples.insert().values(database=name, node=name, at=at, numbers={"lock_waits": 2.0})
+        )
+    await world.phase(world.names, "expand")
+    async with store.begin() as conn:
+        (watch,) = await open_watches(conn)
+    assert (watch.subject, watch.before) == (f"{world.names} expand", {"lock_waits": 2.0})
+    assert watch.undo["params"] == {"database": name, "change": world.names, "phase": "back"}
