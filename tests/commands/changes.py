@@ -149,6 +149,10 @@ class World:
         path.write_text(textwrap.dedent(text.format(self.schema)))
         return path
 
+    async def remove(self) -> None:
+        """Leave the cluster, which is for all tests, as it was."""
+        await self.sql(f"DROP SCHEMA {self.schema} CASCADE")
+
     async def sql(self, text: str, *args: Any) -> list[Any]:
         async with connected(self.server) as conn:
             return list(await conn.fetch(text, *args))

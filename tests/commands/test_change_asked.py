@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +29,10 @@ POINTED_AT = """
 
 
 @pytest.fixture
-async def world(job: JobMaker, shop: Server, store: Store, tmp_path: Path) -> World:
-    return await make_world(job, shop, store, tmp_path)
+async def world(job: JobMaker, shop: Server, store: Store, tmp_path: Path) -> AsyncIterator[World]:
+    made = await make_world(job, shop, store, tmp_path)
+    yield made
+    await made.remove()
 
 
 async def test_what_moved_between_plan_and_run_is_seen(world: World) -> None:

@@ -25,6 +25,8 @@ from store.kept_aside import open_kept
 from store.tables import nodes, samples
 from store.watches import open_watches
 from tests.commands.conftest import NOW, DirectJob, JobMaker
+from tests.postgres.migrate.test_alembic import itself, revision
+from tests.postgres.migrate.test_alembic import project as alembic_project
 from tests.store.test_applied import a_request
 
 Write = Callable[..., Path]
@@ -418,6 +420,28 @@ async def test_the_source_of_truth_is_compared_before_and_after(
     assert "Source of truth: 1 difference before, 0 after." in answer.lines
     write("0002", "ALTER TABLE public.tickets ADD COLUMN undeclared int", "SELECT 1")
     assert dict((await planned(moving)).facts)["Source of truth"] == "As declared"
+
+
+async def test_alembics_revisions_are_rendered_applied_and_known_to_alembic_itself(
+    moving: DirectJob, dsn: str, store: Store, tmp_path: Path
+) -> None:
+    moving.request_id = await a_request(store)
+    root = alembic_project(tmp_path / "alembic")
+    revision(root, "b2", "a1", 'op.execute("ALTER TABLE users ADD note text")',
+             'op.execute("ALTER TABLE users DROP note")')  # fmt: skip
+    settings = MigrationSettings(folder=root, keep_aside=timedelta(0))
+    moving.database = replace(moving.database, migrations=settings)
+    plan = await planned(moving)
+    assert plan.title == "Migrate moving: a1 Step a1, b2 Step b2"
+    assert any("CREATE TABLE users" in statement for statement in plan.statements)
+    assert not any("alembic_version" in statement for statement in plan.statements)
+    await done(moving)
+    assert "b2 (head)" in await itself(root, dsn, "current")
+    await done(moving, "rollback", "b2")
+    assert "a1" in await itself(root, dsn, "current")
+    await itself(root, dsn, "upgrade", "head")
+    answer = await migrate.answer(moving, asked("status"))
+    assert answer.title == "moving: 0 migrations pending, stands at b2 Step b2"
 
 
 class DyingJob:
