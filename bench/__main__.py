@@ -67,9 +67,9 @@ What the rows of backfills do not say:
 
 - **Two ranges against one UPDATE**: at 2 million rows the second that it first looks at others and
   the last sweep weigh more than at 5 million. Four ranges on two cores take them from the server.
-- **The estimate** of batches on a copy is 1.4 to 1.5 times what the backfill took: right after a
-  checkpoint each page is written whole once, and a sample touches more pages for the first time, per
-  row, than the whole does. It errs to the side of a plan that is done sooner.
+- **The estimate** of batches on a copy is 1.4 to 1.5 times what the backfill took. Probably as each
+  page is written whole once after a checkpoint, and a sample meets more of them per row than the
+  whole does: that was not taken apart. It errs to the side of what is done sooner.
 - **Others beside two ranges** are at the limit of twice their p99 on two cores: that is where the
   throttle steers to. With four ranges it waits too late. The guide's batches above a million rows
   are measured at the start, in the middle and at the end; beside a load only the first ones are.
