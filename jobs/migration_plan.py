@@ -109,7 +109,7 @@ def plan_answer(outlook: Outlook, plan: Plan, *, suggestions: tuple[Suggestion, 
         facts=plan.facts,
         statements=tuple(_rewrites(outlook)),
         table=Table(
-            columns=("File", "Statement", "Kind", "Lock", "Blocks", "Work", "Tables", "Takes"),
+            columns=("Lock", "Blocks", "Kind", "Work", "Takes", "Statement", "Tables", "Where"),
             rows=tuple(_rows(outlook)),
         ),
         suggestions=suggestions if outlook.direction is Direction.UP else (),
@@ -268,15 +268,16 @@ def _row(unit: Unit, statement: ReviewedStatement) -> tuple[str, ...]:
         f"{each.table} {pretty_bytes(each.size_bytes)}" if each.size_bytes else each.table
         for each in statement.touched[:_TABLES_MAX]
     )
+    # What fits on a screen first: names of files are long.
     return (
-        f"{unit.migration.path.name}:{statement.line}",
-        text if len(text) <= _SQL_CHARS_MAX else f"{text[: _SQL_CHARS_MAX - 1]}…",
-        str(statement.kind),
         statement.lock.words.title() if statement.lock else "-",
         statement.lock.blocks if statement.lock else "nothing",
+        str(statement.kind),
         str(work),
-        tables or "-",
         _takes(statement),
+        text if len(text) <= _SQL_CHARS_MAX else f"{text[: _SQL_CHARS_MAX - 1]}…",
+        tables or "-",
+        f"{unit.migration.path.name}:{statement.line}",
     )
 
 

@@ -278,7 +278,7 @@ async def test_plan_shows_statements_and_safer_ways(moving: DirectJob, write: Wr
     write("0001", "CREATE INDEX tickets_cents ON public.tickets (cents)")
     answer = await migrate.answer(moving, asked("plan"))
     assert answer.table is not None
-    ((file, statement, kind, lock, blocks, *_),) = answer.table.rows
+    ((lock, blocks, kind, _, _, statement, _, file),) = answer.table.rows
     assert (file, kind, lock, blocks) == ("0001_step.sql:2", "blocking", "Share", "writes")
     assert statement.startswith("CREATE INDEX")
     assert any("CONCURRENTLY" in line for line in answer.statements)
