@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
+from jobs.index_run import explained
 from jobs.migration_settings import MigrationSettings
 from jobs.operation import Context, Database, JobError
 from jobs.rehearsals import subject_of
-from postgres.errors import PostgresError
 from postgres.migrate.apply_words import Unit
 from postgres.migrate.aside import with_aside
 from postgres.migrate.aside_words import AsideBounds, AsidePlan
@@ -63,7 +62,6 @@ class Outlook:
     units: tuple[Unit, ...]
     facts: Facts
     subject: str
-    major: int  # of the target's server
     asides: tuple[AsidePlan, ...]  # of each unit: what it keeps instead of dropping it
 
     @property
@@ -80,15 +78,6 @@ class Outlook:
     def title(self) -> str:
         """Which ones, for people."""
         return ", ".join(each.title for each in self.migrations)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors of PostgreSQL's side as those of an operation."""
-    try:
-        yield
-    except PostgresError as error:
-        raise JobError(error.problem, next_step=error.next_step) from error
 
 
 def settings_of(database: Database) -> MigrationSettings:
@@ -322,7 +311,7 @@ async def _outlook(
     )  # fmt: skip
     return Outlook(
         stood=stood, direction=direction, units=units, facts=facts, subject=subject_of(units),
-        major=major, asides=tuple(plans),
+        asides=tuple(plans),
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 from pydantic import JsonValue, TypeAdapter
 
 from jobs.drift_words import DriftLook, drift_change, drift_now
+from jobs.index_run import explained
 from jobs.kept_aside import enter_kept, prepare_aside
-from jobs.migrating import REVERSE, Outlook, explained, units_again
+from jobs.migrating import REVERSE, Outlook, units_again
 from jobs.migration_evidence import rehearsal_of
 from jobs.migration_forms import forms_of, kept_of, with_forms
 from jobs.operation import Answer, Attempt, Job, JobError, Mode, Plan, Table
@@ -25,7 +26,6 @@ from jobs.text import count_text, span_text
 from jobs.watch_after import picture_of, watch_after
 from postgres.connect import connection
 from postgres.dsn import parse_dsn
-from postgres.errors import PostgresError
 from postgres.migrate.apply import apply_unit
 from postgres.migrate.apply_words import (
     Applied,
@@ -231,8 +231,6 @@ async def _applied(job: Job, outlook: Outlook, unit: Unit, expected: Expected | 
         )
     except UnknownOutcomeError as error:
         raise AttentionError(error.problem, next_step=error.next_step) from error
-    except PostgresError as error:
-        raise JobError(error.problem, next_step=error.next_step) from error
 
 
 async def _restore_point(job: Job, unit: Unit) -> None:
