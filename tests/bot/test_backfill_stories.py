@@ -25,6 +25,12 @@ TABLE = f"""
     INSERT INTO users SELECT n, 'Ada Nr ' || n FROM generate_series(1, {ROWS}) n;
     ANALYZE users;
 """
+# So slow that it cannot end before its worker has seen a pause, however busy the machine is.
+SLOW = """
+    CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END';
+    CREATE TRIGGER slow BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION slowly();
+"""
 ASK = (
     "/db backfill orders public.users \"first_name = split_part(name, ' ', 1)\""
     ' where="first_name IS NULL" ranges=1 rows=500 batch-ms=20'
@@ -52,9 +58,7 @@ async def world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[World]:
-    conn = await asyncpg.connect(target.dsn)
-    await conn.execute(TABLE)
-    await conn.close()
+    await do(target, TABLE)
     operations = {**base.OPERATIONS, "backfill": backfill.OPERATION}
     monkeypatch.setattr(base, "POLICY", POLICY)
     async with running(
@@ -65,6 +69,14 @@ async def world(
 
 def buttons(card: dict[str, Any]) -> list[str]:
     return [e["action_id"] for b in card["blocks"] if b["type"] == "actions" for e in b["elements"]]
+
+
+async def do(target: Target, statements: str) -> None:
+    conn = await asyncpg.connect(target.dsn)
+    try:
+        await conn.execute(statements)
+    finally:
+        await conn.close()
 
 
 async def filled(target: Target) -> int:
@@ -85,6 +97,7 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
     assert "Backfill first_name of public.users" in texts(card["blocks"])
     assert "UPDATE public.users SET first_name = split_part(name, ' ', 1)" in texts(card["blocks"])
     assert buttons(card) == ["approve", "deny", "details", "cancel"]
+    await do(target, SLOW)
     await slack.click("U0BEN", CHANNEL, card["ts"], "approve")
     card = await world.card("Running")
     assert buttons(card) == ["details", "cancel", "pause"]
@@ -100,13 +113,14 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
     assert buttons(card) == ["details", "cancel", "resume"]
     assert "Other changes of orders wait" in texts(card["blocks"])
     await slack.wait_for(
-        lambda: any("paused: it holds no lock" in m["text"] for m in slack.messages(CHANNEL)), 10
+        lambda: any("paused: it holds no lock" in m["text"] for m in slack.messages(CHANNEL)), 30
     )
     before = await filled(target)
     assert 0 < before < ROWS
     again = await slack.command("U0BEN", CHANNEL, "/db pause 1")
     assert "waits already" in again.ephemerals[0]["text"]
     assert await filled(target) == before
+    await do(target, "DROP TRIGGER slow ON users")
 
     went_on = await slack.command("U0BEN", CHANNEL, "/db resume 1")
     assert "goes on" in went_on.ephemerals[0]["text"]
@@ -116,7 +130,7 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
     assert await filled(target) == ROWS
     await slack.wait_for(
         lambda: any("60,000 rows of public.users are changed" in m["text"]
-                    for m in slack.messages(CHANNEL)), 10,
+                    for m in slack.messages(CHANNEL)), 30,
     )  # fmt: skip
     async with store.begin() as conn:
         assert [tuple(row) for row in await conn.execute(AUDIT)] == [
@@ -128,7 +142,9 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
 async def test_a_paused_run_is_stopped(world: World, target: Target, store: Store) -> None:
     slack = world.slack
     await slack.command("U0ANA", CHANNEL, ASK)
-    await slack.click("U0BEN", CHANNEL, (await world.card("Waiting"))["ts"], "approve")
+    card = await world.card("Waiting")
+    await do(target, SLOW)
+    await slack.click("U0BEN", CHANNEL, card["ts"], "approve")
     card = await world.card("Running")
     await slack.click("U0ANA", CHANNEL, card["ts"], "pause")
     card = await world.card("Paused")

@@ -172,6 +172,7 @@ async def test_an_escalation_leads_to_the_message_and_is_not_told_once_somebody_
 ) -> None:
     number = await fire(world.store)
     card = await message(world, "Critical on orders")
+    await emptied(world.store)  # so that the message's place is known
     told = {"kind": "escalation", "text": "Nobody has looked for 15 min."}
     await tell(world.store, number, told, channel="C0ORDERS")
     [escalation] = await world.slack.wait_for(lambda: world.slack.messages("C0ORDERS"))

@@ -16,7 +16,7 @@ from sandbox.slack.server import PORTS, SlackStandIn
 from sandbox.slack.timings import Timings
 
 MANIFEST = Path(__file__).parents[2] / "manifest.yml"
-QUICK = Timings(ack_seconds=0.5, event_retry_seconds=(0.0, 0.02, 0.02), socket_grace_seconds=0.1)
+QUICK = Timings(ack_seconds=2.0, event_retry_seconds=(0.0, 0.02, 0.02), socket_grace_seconds=0.1)
 
 
 def client_of(slack: SlackStandIn, token: str | None = None) -> AsyncWebClient:

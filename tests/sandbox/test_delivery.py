@@ -99,7 +99,7 @@ async def test_a_command_that_is_not_acknowledged_in_time_fails_visibly(bot: Bot
     )
     shown = bot.slack.messages(OPS, as_user="U0ANA")[-1]
     assert (shown["failed"], shown["ephemeral"]) == (delivery.error, True)
-    assert 400 < delivery.ms < 2000
+    assert delivery.ms > 1900
 
 
 async def test_a_crash_in_the_app_fails_visibly(bot: Bot) -> None:
