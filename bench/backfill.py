@@ -1,86 +1,44 @@
 """A backfill beside one UPDATE and the guide's batches: speed, growth, others' latency, estimate.
 
-`python -m bench.backfill [--rows 2000000,5000000] [--full]`. Every run has a fresh copy of the
-same database. Without `--full` the guide's batches are measured at the start, in the middle and at
-the end of the table, twenty each, and put together by Simpson's rule: their time grows in
-proportion to what is done already. How others fare is measured in one run of pgbench, in windows
-with and without the backfill by turns, so that what else the machine does meets both.
+`python -m bench.backfill [--rows 2000000,5000000] [--full] [--estimate ROUNDS]`. Every run has a
+fresh copy of the same database. Without `--full` the guide's batches are measured at the start, in
+the middle and at the end of the table, twenty each, and put together by Simpson's rule: their time
+grows in proportion to what is done already. With `--estimate` only the estimate is measured beside
+what a backfill takes, so many times.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import asyncpg
-
-from bench.places import ROOT
-from bench.table import Result, percentile
-from postgres.dsn import parse_dsn
-from postgres.migrate.backfill.engine import run_backfill
-from postgres.migrate.backfill.estimate import estimate
-from postgres.migrate.backfill.estimate import measure as measure_pace
-from postgres.migrate.backfill.spec import (
-    BackfillLimits,
-    BackfillOutcome,
-    BackfillSpec,
-    BatchDone,
+from bench.backfill_estimate import estimates, estimates_row
+from bench.backfill_load import beside_load
+from bench.backfill_place import (
+    FORWARD,
+    GUIDE,
+    GUIDE_ROWS,
+    RANGES,
+    UPDATE,
+    Place,
+    Switch,
+    a_place,
+    connected,
+    ours,
 )
-from postgres.server import Server, create, find_binaries
+from bench.table import Result
+from postgres.migrate.backfill.spec import BatchDone
 
 ROWS = "2000000,5000000"
-GUIDE_ROWS = 10_000
+ROUNDS = 5
 GUIDE_SAMPLED = 20
 GUIDE_ROWS_ALL = 6 * GUIDE_SAMPLED * GUIDE_ROWS  # up to so many all of them are run
-RANGES = (1, 2, 4)
-TPS, CLIENTS = 400, 16
-WINDOW_SECONDS, CYCLES, SETTLE_SECONDS = 6.0, 6, 0.5
-SETTINGS = {
-    "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
-    "max_connections": "60",
-}  # fmt: skip
-# As the guide's "User": a primary key, and a unique address.
-TABLE = """
-    CREATE TABLE acc (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL,
-                      hits int NOT NULL DEFAULT 0, new_col text);
-    INSERT INTO acc (email) SELECT 'User.' || i || '@Example.ORG' FROM generate_series(1, {rows}) i;
-    CREATE UNIQUE INDEX acc_email ON acc (email)
-"""
-UPDATE = "UPDATE acc SET new_col = lower(email) WHERE new_col IS NULL"
-GUIDE = f"""
-    UPDATE acc SET new_col = lower(email)
-     WHERE id IN (SELECT id FROM acc WHERE new_col IS NULL ORDER BY id LIMIT {GUIDE_ROWS})
-"""
-# Keyset batches without a VACUUM: how the table looks when the guide's batches have come so far.
-FORWARD = "UPDATE acc SET new_col = lower(email) WHERE id > $1 AND id <= $1 + 10000"
-SPEC = BackfillSpec(
-    key="bench", schema="public", table="acc", assignments_sql="new_col = lower(email)",
-    where_sql="new_col IS NULL",
-)  # fmt: skip
-LOAD = """
-\\set one random(1, {rows})
-\\set other random(1, {rows})
-SELECT email FROM acc WHERE id = :one;
-UPDATE acc SET hits = hits + 1 WHERE id = :other;
-"""
-
-
-@dataclass(slots=True)
-class Switch:
-    """Starts and stops what is measured."""
-
-    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,65 +62,22 @@ class Speed:
         return first * 1e7, last * 1e7
 
 
-@dataclass(slots=True)
-class Place:
-    """A server with a database `source` that all runs copy."""
+async def measure(rows: str = "", *, full: bool = False, rounds: int = 0) -> list[Result]:
+    """All of it for each number of rows; how others fare for the last one.
 
-    server: Server
-    folder: Path
-    rows: int
-
-    @asynccontextmanager
-    async def copy(self) -> AsyncIterator[str]:
-        """A fresh copy with warm caches, after a checkpoint; where it is."""
-        await self.run("CREATE DATABASE work TEMPLATE source STRATEGY file_copy")
-        try:
-            dsn = self.server.dsn("work")
-            await self.run("SELECT count(*), sum(length(email)) FROM acc", database="work")
-            await self.run("CHECKPOINT")
-            yield dsn
-        finally:
-            await self.run("DROP DATABASE work WITH (FORCE)")
-
-    async def run(self, *statements: str, database: str = "postgres") -> None:
-        """Statements, each alone."""
-        async with connected(self.server.dsn(database)) as conn:
-            for statement in statements:
-                await conn.execute(statement, timeout=3600)
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[Any]:
-    """A connection that waits an hour if need be."""
-    conn = await asyncpg.connect(dsn, command_timeout=3600)
-    try:
-        yield conn
-    finally:
-        await conn.close()
-
-
-async def measure(rows: str = "", *, full: bool = False) -> list[Result]:
-    """All of it for each number of rows; how others fare for the last one."""
+    With `rounds` the estimates alone, so often.
+    """
     rows = rows or os.environ.get("BENCH_BACKFILL_ROWS", ROWS)
     sizes = [int(each) for each in rows.split(",")]
     full = full or bool(os.environ.get("BENCH_BACKFILL_FULL"))
     results: list[Result] = []
-    (ROOT / ".bench").mkdir(exist_ok=True)
     for size in sizes:
-        with tempfile.TemporaryDirectory(dir=ROOT / ".bench", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
-            folder.chmod(0o755)
-            server = await create(find_binaries(os.environ), folder / "pg", settings=SETTINGS)
-            await server.start()
-            try:
-                place = Place(server, folder, size)
-                await place.run("CREATE DATABASE source")
-                await place.run(TABLE.format(rows=size), "VACUUM ANALYZE acc", database="source")
+        async with a_place(size) as place:
+            if not rounds:
                 results += await _speeds(place, full=full)
-                if size == sizes[-1]:
-                    results += await _beside_load(place)
-            finally:
-                await server.stop("immediate")
+            results.append(estimates_row(size, await estimates(place, rounds or ROUNDS)))
+            if size == sizes[-1] and not rounds:
+                results += await beside_load(place)
     return results
 
 
@@ -171,21 +86,17 @@ async def _speeds(place: Place, *, full: bool) -> list[Result]:
         once = await _one_update(dsn)
     async with place.copy() as dsn:
         guide = await _guide(dsn, place.rows, full=full)
-    ours: dict[int, Speed] = {}
-    likely = 0.0
+    ways: dict[int, Speed] = {}
     for ranges in RANGES:
-        if ranges == 2:
-            async with place.copy() as dsn:
-                likely = await _estimated(dsn)
         async with place.copy() as dsn:
-            ours[ranges] = await _backfill(dsn, ranges)
-    return _speed_rows(place.rows, once, guide, ours, likely=likely, full=full)
+            ways[ranges] = await _backfill(dsn, ranges)
+    return _speed_rows(place.rows, once, guide, ways, full=full)
 
 
 def _speed_rows(
-    rows: int, once: Speed, guide: Speed, ours: dict[int, Speed], *, likely: float, full: bool
+    rows: int, once: Speed, guide: Speed, ways: dict[int, Speed], *, full: bool
 ) -> list[Result]:
-    two = ours[2]
+    two = ways[2]
     full = full or rows <= GUIDE_ROWS_ALL
     how = "all of them" if full else f"3 x {GUIDE_SAMPLED} batches, by Simpson"
     made = [
@@ -197,7 +108,7 @@ def _speed_rows(
             ratio=f"{once.seconds / speed.seconds:.2f}",
             aim="at least 1.5" if ranges == 2 else "",
         )
-        for ranges, speed in ours.items()
+        for ranges, speed in ways.items()
     ]
     made.append(
         Result(
@@ -217,15 +128,6 @@ def _speed_rows(
             floor=f"{guide_first:.0f} to {guide_last:.0f}",
             ratio=f"{two.growth:.2f}; guide's {guide.growth:.1f}",
             aim="at most 1.3",
-        )
-    )
-    made.append(
-        Result(
-            what=f"… {rows:,} rows, 2 ranges: estimated on a copy, and taken",
-            ours=f"{likely:.1f} s",
-            floor=f"{two.seconds:.1f} s",
-            ratio=f"{likely / two.seconds:.2f}",
-            aim="0.7 to 1.3",
         )
     )
     return made
@@ -268,162 +170,15 @@ async def _guide_batches(conn: Any, rows: int) -> list[float]:
     return per_row
 
 
-async def _estimated(dsn: str) -> float:
-    pace = await measure_pace(parse_dsn(dsn), SPEC)
-    async with connected(dsn) as conn:
-        found = await estimate(conn, SPEC, pace)
-    return (found.low_seconds + found.high_seconds) / 2
-
-
 async def _backfill(dsn: str, ranges: int) -> Speed:
     batches: list[BatchDone] = []
     began = time.perf_counter()
-    outcome = await _ours(dsn, ranges, Switch(), batches.append)
+    outcome = await ours(dsn, ranges, Switch(), batches.append)
     assert outcome.rows_left == 0
     seconds = time.perf_counter() - began
     usual = median(each.passed for each in batches)
     whole = [each for each in batches if each.passed >= usual / 2]  # no remainder of a piece
     return Speed(seconds=seconds, per_row=[each.seconds / each.passed for each in whole])
-
-
-async def _ours(
-    dsn: str, ranges: int, switch: Switch, on_batch: Callable[[BatchDone], None] | None = None
-) -> BackfillOutcome:
-    spec = replace(SPEC, ranges=ranges)
-    limits = BackfillLimits(time_limit=timedelta(hours=2))
-    return await run_backfill(
-        parse_dsn(dsn), spec, control=switch, tell=_nobody, limits=limits, on_batch=on_batch
-    )
-
-
-async def _nobody(text: str, fraction: float | None) -> None:
-    """Tells nobody."""
-
-
-@dataclass(slots=True)
-class Windows:
-    """When the backfill was at work and when not, by the wall clock."""
-
-    on: list[tuple[float, float]] = field(default_factory=list)
-    off: list[tuple[float, float]] = field(default_factory=list)
-
-
-async def _beside_load(place: Place) -> list[Result]:
-    results = []
-    ways: list[tuple[str, Callable[[str, Switch], Awaitable[Any]]]] = [
-        ("one UPDATE", _update_on_switch),
-        ("the guide's batches, its first and quickest", _guide_on_switch),
-        *((f"{n} range{'s' * (n > 1)}", _on_switch(n)) for n in RANGES),
-    ]
-    for name, way in ways:
-        async with place.copy() as dsn:
-            cycles = 1 if name == "one UPDATE" else CYCLES
-            on, off = await _latencies(place, dsn, way, cycles=cycles)
-        p99, unloaded = percentile(on, 0.99), percentile(off, 0.99)
-        results.append(
-            Result(
-                what=f"p99 of {TPS} tps beside a backfill of {place.rows:,} rows, {name};"
-                " floor: without",
-                ours=f"{p99:.1f} ms",
-                floor=f"{unloaded:.1f} ms",
-                ratio=f"{p99 / unloaded:.2f}",
-                aim="at most 2" if "range" in name else "",
-            )
-        )
-    return results
-
-
-def _on_switch(ranges: int) -> Callable[[str, Switch], Awaitable[Any]]:
-    async def run(dsn: str, switch: Switch) -> None:
-        await _ours(dsn, ranges, switch)
-
-    return run
-
-
-async def _guide_on_switch(dsn: str, switch: Switch) -> None:
-    async with connected(dsn) as conn:
-        while True:
-            if switch.is_paused:
-                await asyncio.sleep(0.02)
-            elif (await conn.execute(GUIDE)) == "UPDATE 0":
-                return
-
-
-async def _update_on_switch(dsn: str, switch: Switch) -> None:
-    """It cannot be stopped between: others wait for all of it."""
-    while switch.is_paused:
-        await asyncio.sleep(0.02)
-    async with connected(dsn) as conn:
-        await conn.execute(UPDATE)
-
-
-async def _latencies(
-    place: Place, dsn: str, way: Callable[[str, Switch], Awaitable[Any]], *, cycles: int
-) -> tuple[list[float], list[float]]:
-    """Others' transaction times in ms: while it was at work, and while it was not."""
-    switch, windows = Switch(is_paused=True), Windows()
-    async with _pgbench(place) as logs:
-        await asyncio.sleep(SETTLE_SECONDS * 4)
-        work = asyncio.ensure_future(way(dsn, switch))
-        for _ in range(cycles):
-            await _window(windows.off, work)
-            switch.is_paused = False
-            await _window(windows.on, work, whole=cycles == 1)
-            switch.is_paused = True
-            if work.done():
-                break
-            await asyncio.sleep(1.0)
-        if not work.done():
-            work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    seen = _read_logs(logs)
-    return _within(seen, windows.on), _within(seen, windows.off)
-
-
-async def _window(into: list[tuple[float, float]], work: Any, *, whole: bool = False) -> None:
-    began = time.time()
-    with contextlib.suppress(TimeoutError):
-        seconds = None if whole else WINDOW_SECONDS
-        await asyncio.wait_for(asyncio.shield(asyncio.wait({work})), seconds)
-    into.append((began + SETTLE_SECONDS * (not whole), time.time()))
-
-
-@asynccontextmanager
-async def _pgbench(place: Place) -> AsyncIterator[Path]:
-    """The load, for as long as this lasts; where its logs will be."""
-    logs = Path(tempfile.mkdtemp(dir=place.folder))
-    (logs / "load.sql").write_text(LOAD.format(rows=place.rows))
-    program = place.server.binaries.program("pgbench")
-    process = await asyncio.create_subprocess_exec(
-        program, "-n", "-f", logs / "load.sql", "-c", str(CLIENTS), "-j", "1", "-M", "prepared",
-        "-R", str(TPS), "-T", "7200", "-l", "--log-prefix", str(logs / "log"),
-        env={**os.environ, **parse_dsn(place.server.dsn("work", tcp=True)).environ()},
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield logs
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def _read_logs(logs: Path) -> list[tuple[float, float]]:
-    """(when it was due, ms until it was done) of each transaction."""
-    seen = []
-    for file in logs.glob("log.*"):
-        for line in file.read_text().splitlines():
-            words = line.split()
-            if len(words) >= 6 and words[2].isdigit():
-                ms = int(words[2]) / 1000
-                seen.append((int(words[4]) + int(words[5]) / 1e6 - ms / 1000, ms))
-    return seen
-
-
-def _within(
-    seen: Sequence[tuple[float, float]], windows: Sequence[tuple[float, float]]
-) -> list[float]:
-    return [ms for at, ms in seen if any(begin <= at < end for begin, end in windows)]
 
 
 if __name__ == "__main__":
@@ -432,5 +187,6 @@ if __name__ == "__main__":
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--rows", default="", help=f"numbers with commas (default {ROWS})")
     asked.add_argument("--full", action="store_true", help="every one of the guide's batches")
+    asked.add_argument("--estimate", type=int, default=0, metavar="ROUNDS", help="only estimates")
     given = asked.parse_args()
-    print(as_markdown(asyncio.run(measure(given.rows, full=given.full))))
+    print(as_markdown(asyncio.run(measure(given.rows, full=given.full, rounds=given.estimate))))

@@ -1,4 +1,4 @@
-"""How long it should take: from the catalog, and from batches on a copy that change nothing."""
+"""How long it should take: from the catalog, and from a trial on a copy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
-from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from postgres.migrate.backfill.estimate import START_SECONDS, Estimate, estimate, measure
-from tests.conftest import Target
-from tests.postgres.migrate.backfill.support import COUNT, SMALL, counts
+from postgres.migrate.backfill.estimate import (
+    MEASURED_HIGH,
+    MEASURED_LOW,
+    START_SECONDS,
+    Estimate,
+    estimate,
+)
+from postgres.migrate.backfill.trial import Trial
+from tests.postgres.migrate.backfill.support import COUNT
 
 
 async def test_rows_size_and_what_is_written_to_are_known(conn: Any) -> None:
@@ -68,34 +73,22 @@ async def test_more_ranges_are_faster_and_a_missing_table_is_said(conn: Any) -> 
         await estimate(conn, replace(COUNT, table="nowhere"))
 
 
-@pytest.mark.parametrize("ranges", [1, 2])
-async def test_batches_on_a_copy_are_spread_and_change_nothing(
-    conn: Any, target: Target, ranges: int
-) -> None:
-    pace = await measure(parse_dsn(target.dsn), replace(COUNT, ranges=ranges), SMALL)
-    assert pace.samples == 10
-    assert 700 <= pace.rows <= 1000
-    assert pace.rows_per_second > 1000
-    assert pace.commit_seconds < 0.5
-    assert await counts(conn) == {0: 2000}
-    assert await conn.fetchval("SELECT to_regnamespace('twokey_migrate')") is None
-    found = await estimate(conn, COUNT, pace)
+async def test_a_trial_narrows_it_and_goes_by_the_rows_that_there_are_now(conn: Any) -> None:
+    tried = Trial(
+        rows=1000, ranges=2, passed=500, updated=500, batches=5, seconds=10.0, start_seconds=1.0,
+        late_per_second=100.0,
+    )  # fmt: skip
+    found = await estimate(conn, COUNT, tried)
     assert found.is_measured
-    likely = 2000 / pace.rows_per_second * 1.1 + START_SECONDS
-    assert found.low_seconds == pytest.approx(0.8 * likely)
-    assert found.high_seconds == pytest.approx(1.4 * likely)
+    # 500 rows in the 10 s that they took, and 1,500 more at 100 a second.
+    assert found.low_seconds == pytest.approx(MEASURED_LOW * 26)
+    assert found.high_seconds == pytest.approx(MEASURED_HIGH * 26)
 
 
-async def test_a_copy_without_rows_says_nothing_and_a_wrong_expression_does(
-    conn: Any, target: Target
-) -> None:
-    broken = replace(COUNT, assignments_sql="n = 1 / (id - id)::int")
-    with pytest.raises(PostgresError, match="could not be tried on the copy: division by zero"):
-        await measure(parse_dsn(target.dsn), broken, SMALL)
-    await conn.execute("TRUNCATE rows")
-    pace = await measure(parse_dsn(target.dsn), COUNT, SMALL)
-    assert (pace.rows_per_second, pace.rows) == (0, 0)
-    assert (await estimate(conn, COUNT, pace)).rows == 0
+async def test_a_trial_of_an_empty_table_says_nothing(conn: Any) -> None:
+    found = await estimate(conn, COUNT, Trial(rows=0, ranges=2))
+    assert not found.is_measured
+    assert found == await estimate(conn, COUNT)
 
 
 def work(found: Estimate) -> float:
