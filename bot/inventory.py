@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import yaml
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
@@ -19,6 +20,8 @@ from approvals.yaml_text import read_yaml
 from bot.anchoring import AnchorPlace, AnchorsEntry
 from bot.backup_entries import EXAMPLES as BACKUP_EXAMPLES
 from bot.backup_entries import BackupsEntry, settings_of
+from bot.cluster_entries import EXAMPLES as CLUSTER_EXAMPLES
+from bot.cluster_entries import ClusterEntry, cluster_of
 from bot.entry_values import SlackChannel, Strict, Text
 from bot.migration_entries import EXAMPLES as MIGRATION_EXAMPLES
 from bot.migration_entries import MigrationsEntry, migrations_of
@@ -34,10 +37,10 @@ from bot.references import (
     read_reference,
     secret_of,
 )
-from jobs.backup_settings import BackupSettings
-from jobs.health_settings import MonitoringSettings, Node
+from jobs.health_settings import Node
 from jobs.operation import CriticalQuery, Database, Tier
 
+T = TypeVar("T")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _BYTES_MAX: Final = 1_000_000
 _REPLICAS_MAX: Final = 50
@@ -58,6 +61,7 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
         **BACKUP_EXAMPLES,
         **MONITORING_EXAMPLES,
         **MIGRATION_EXAMPLES,
+        **CLUSTER_EXAMPLES,
     }
 )
 
@@ -92,6 +96,7 @@ class _Entry(Strict):
     backups: BackupsEntry | None = None
     monitoring: MonitoringEntry | Literal[False] | None = None
     migrations: MigrationsEntry | None = None
+    cluster: ClusterEntry | None = None
     region: str = ""
     replicas: Annotated[tuple[ReplicaEntry, ...], Field(max_length=_REPLICAS_MAX)] = ()
 
@@ -194,8 +199,16 @@ def _check_before(databases: Mapping[str, Database], path: Path) -> None:
 
 
 def _dsns_of(database: Database) -> list[SecretStr]:
-    looking = (database.monitoring.dsn, database.monitoring.pgbouncer)
+    looking: tuple[SecretStr | None, ...] = (
+        database.monitoring.dsn,
+        database.monitoring.pgbouncer,
+    )
     replicas = [replica.dsn for replica in database.replicas]
+    cluster = database.cluster
+    if cluster is not None:
+        replicas += [node.dsn for node in cluster.nodes]
+        replicas += [bouncer.admin for bouncer in cluster.bouncers]
+        looking += (cluster.endpoint, cluster.password)
     return [database.dsn, *replicas, *(dsn for dsn in looking if dsn is not None)]
 
 
@@ -252,6 +265,10 @@ def _example(names: list[str]) -> str:
     return next((_EXAMPLES[name] for name in reversed(names) if name in _EXAMPLES), "")
 
 
+def _examples(secret: str, part: str, cron: str) -> tuple[str, str, str]:
+    return _EXAMPLES[secret], _EXAMPLES[part], _EXAMPLES[cron]
+
+
 def _wrong(path: Path, key: str, problem: str, example: str) -> BadInputError:
     return BadInputError(
         f"In the inventory {path}, {key}: {problem[0].lower()}{problem[1:].rstrip('.')}.",
@@ -262,6 +279,8 @@ def _wrong(path: Path, key: str, problem: str, example: str) -> BadInputError:
 
 
 def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str]) -> Database:
+    folder, key = path.parent, f"databases.{name}"
+    settled = partial(_settled, path=path, environ=environ)
     return Database(
         name=name,
         dsn=_dsn(name, entry.dsn, path=path, environ=environ),
@@ -273,52 +292,51 @@ def _database(name: str, entry: _Entry, *, path: Path, environ: Mapping[str, str
             CriticalQuery(name=query.name, sql=query.sql, expect=query.expect)
             for query in entry.critical_queries
         ),
-        backups=_backups(name, entry.backups, path=path, environ=environ),
-        monitoring=_monitoring(name, entry.monitoring, path=path, environ=environ),
+        backups=settled(
+            lambda secret: settings_of(entry.backups, folder=folder, secret=secret),
+            f"{key}.backups",
+            _examples("encryption", "backups", "cron"),
+        ),
+        monitoring=settled(
+            lambda secret: monitoring_of(entry.monitoring, folder=folder, secret=secret),
+            f"{key}.monitoring",
+            _examples("dsn", "monitoring", "cron"),
+        ),
         migrations=migrations_of(entry.migrations, folder=path.parent),
         region=entry.region,
         replicas=_replicas(name, entry.replicas, path=path, environ=environ),
+        cluster=settled(
+            lambda secret: cluster_of(entry.cluster, folder=folder, secret=secret),
+            f"{key}.cluster",
+            _examples("dsn", "cluster", "drills"),
+        ),
     )
 
 
-def _backups(
-    name: str, entry: BackupsEntry | None, *, path: Path, environ: Mapping[str, str]
-) -> BackupSettings:
-    key = f"databases.{name}.backups"
-
-    def secret(given: SecretStr) -> SecretStr:
-        return secret_of(given, folder=path.parent, environ=environ)
-
-    try:
-        return settings_of(entry, folder=path.parent, secret=secret)
-    except NoSecretError as error:
-        raise _wrong(path, f"{key}.encryption", str(error), BACKUP_EXAMPLES["encryption"]) from None
-    except ValueError as error:
-        raise _wrong(path, key, str(error), BACKUP_EXAMPLES["backups"]) from None
-    except BadInputError as error:
-        raise _wrong(path, key, error.problem, BACKUP_EXAMPLES["cron"]) from None
-
-
-def _monitoring(
-    name: str,
-    entry: MonitoringEntry | Literal[False] | None,
+def _settled(
+    make: Callable[[Callable[[SecretStr], SecretStr]], T],
+    key: str,
+    examples: tuple[str, str, str],
     *,
     path: Path,
     environ: Mapping[str, str],
-) -> MonitoringSettings:
-    key = f"databases.{name}.monitoring"
+) -> T:
+    """What `make` makes of a part of the file; it is given how to read a secret.
+
+    `examples`: of a secret, of the part, of a cron text.
+    """
 
     def secret(given: SecretStr) -> SecretStr:
         return secret_of(given, folder=path.parent, environ=environ)
 
     try:
-        return monitoring_of(entry, folder=path.parent, secret=secret)
+        return make(secret)
     except NoSecretError as error:
-        raise _wrong(path, key, str(error), _EXAMPLES["dsn"]) from None
+        raise _wrong(path, key, str(error), examples[0]) from None
     except ValueError as error:
-        raise _wrong(path, key, str(error), MONITORING_EXAMPLES["monitoring"]) from None
+        raise _wrong(path, key, str(error), examples[1]) from None
     except BadInputError as error:
-        raise _wrong(path, key, error.problem, BACKUP_EXAMPLES["cron"]) from None
+        raise _wrong(path, key, error.problem, examples[2]) from None
 
 
 def _replicas(

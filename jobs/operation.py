@@ -19,6 +19,7 @@ from pydantic import BaseModel, JsonValue, SecretStr
 from approvals.in_force import Policies
 from approvals.words import ExplainedError
 from jobs.backup_settings import BackupSettings
+from jobs.cluster_settings import ClusterSettings
 from jobs.drawing import Role
 from jobs.health_settings import MonitoringSettings, Node
 from jobs.migration_settings import MigrationSettings
@@ -107,6 +108,7 @@ class Database:
     region: str = ""
     replicas: tuple[Node, ...] = ()  # the other servers of its cluster
     migrations: MigrationSettings = field(default_factory=MigrationSettings)
+    cluster: ClusterSettings | None = None  # None: one server, as far as anybody said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
