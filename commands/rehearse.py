@@ -27,7 +27,6 @@ from jobs.operation import (
     Suggestion,
     Table,
 )
-from jobs.recoverable import what_is_kept
 from jobs.rehearsals import (
     COLUMNS,
     READS,
@@ -40,15 +39,12 @@ from jobs.rehearsals import (
     to_json,
 )
 from jobs.rehearsing import rehearse
-from jobs.rehearsing_choice import proven_backup, room_needed, way_to
-from jobs.restore_times import estimate, samples_of
+from jobs.rehearsing_choice import proven_backup, work_of
+from jobs.rehearsing_source import source_of
 from jobs.text import count_text, span_text
 from postgres.errors import PostgresError
 from postgres.migrate.words import Direction, StatementKind
-from postgres.restore.target import LATEST
-from postgres.restore.window import Choice
-from postgres.sizes import pretty_bytes
-from store.backups import BackupRecord, list_backups
+from store.backups import BackupRecord
 
 TIME_LIMIT: Final = timedelta(hours=24)
 _ROWS_MAX: Final = 60
@@ -74,36 +70,22 @@ async def plan(context: Context, params: Params) -> Plan:
     """
     outlook = await _look(context, params)
     refuse_errors(outlook)
-    backup = await proven_backup(context)
-    choice = await _choice(context, backup)
-    took = await _restore_seconds(context, choice)
+    source = await source_of(context)
     units = count_text(len(outlook.units), "migration")
     return Plan(
         title=f"Rehearse {units} of {params.database}: {outlook.title}",
         steps=(
-            f"Restore {backup.id} {_to(choice)} into a server that nobody can reach",
+            source.step,
             "Cut it off: foreign servers and subscriptions of the copy lead nowhere",
             *(f"Apply {unit.title}, and see its locks and its work" for unit in outlook.units),
             "Take everything back, compare definitions and contents with before, apply it again",
             "Remove the copy, whatever was found",
         ),
-        facts=(
-            ("Backup", f"{backup.id}, {span_text(context.now - backup.ended_at)} old"),
-            ("Proven", await _proof(context, backup)),
-            ("Restored", pretty_bytes(choice.backup.data_bytes + choice.wal_bytes)),
-            (
-                "Needs on the worker's disk",
-                f"{pretty_bytes(room_needed(choice, outlook.reviews))}; the run looks first",
-            ),
-            (
-                "Restore",
-                f"expected {span_text(timedelta(seconds=took))}" if took else "none was timed yet",
-            ),
-        ),
+        facts=tuple(source.facts(context.now, work_of(outlook.reviews))),
         warnings=tuple(_warnings(outlook)),
-        estimate_seconds=_estimate(outlook, took),
+        estimate_seconds=_estimate(outlook, source.seconds),
         undo="Production is not touched.",
-        pins=_pins(backup, outlook),
+        pins=_pins(source.backup, outlook),
         attributes={"kind": str(_kind(outlook)), "files": len(outlook.units)},
     )
 
@@ -146,37 +128,6 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
 
 async def _look(context: Context, params: Params) -> Outlook:
     return await look(context, version=params.version, direction=Direction.UP)
-
-
-async def _choice(context: Context, backup: BackupRecord) -> Choice:
-    try:
-        return way_to(await what_is_kept(context, LATEST), backup.id)
-    except PostgresError as error:
-        raise JobError(error.problem, next_step=error.next_step) from error
-
-
-async def _restore_seconds(context: Context, choice: Choice) -> float | None:
-    """By the pace of the restores that were made; None: there were none."""
-    samples = await samples_of(context.store, context.database.name)
-    found = estimate(samples, data_bytes=choice.backup.data_bytes, wal_bytes=choice.wal_bytes)
-    return found.seconds if found else None
-
-
-async def _proof(context: Context, backup: BackupRecord) -> str:
-    async with context.store.begin() as conn:
-        listed = await list_backups(conn, context.database.name)
-    verified = next((one.verified for one in listed if one.backup.id == backup.id), None)
-    if verified is None:
-        return "yes"
-    age = span_text(context.now - verified.at)
-    checks = count_text(len(verified.checks), "check")
-    return f"{age} ago, {checks}{f' to {verified.target}' if verified.target else ''}"
-
-
-def _to(choice: Choice) -> str:
-    if not choice.wal:
-        return "to its own end"
-    return f"to the end of its archive ({pretty_bytes(choice.wal_bytes)} of WAL)"
 
 
 def _kind(outlook: Outlook) -> StatementKind:

@@ -8,8 +8,6 @@ target: what that role may not do fails here first.
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,9 +16,7 @@ from typing import Final
 import asyncpg
 from pydantic import JsonValue
 
-from jobs.engines import engine_of
 from jobs.operation import Job, JobError
-from jobs.recoverable import what_is_kept
 from jobs.rehearsals import (
     Copy,
     Rehearsal,
@@ -32,29 +28,20 @@ from jobs.rehearsals import (
     subject_of,
 )
 from jobs.rehearsing_back import Tried, WayBackOf, try_way_back, way_back_of
-from jobs.rehearsing_choice import (
-    check_room,
-    must_be_abreast,
-    proven_backup,
-    settings_of_copy,
-    way_to,
-)
-from postgres.binaries import find_binaries
+from jobs.rehearsing_choice import must_be_abreast, proven_backup, work_of
+from jobs.rehearsing_copy import login_of, restored_copy
 from postgres.connect import connection
-from postgres.dsn import Target, parse_dsn
+from postgres.dsn import Target
 from postgres.errors import PostgresError
 from postgres.health.statement_text import shown
 from postgres.migrate.apply import apply_unit
 from postgres.migrate.apply_words import ApplyLimits, BlockedError, Unit, UnknownOutcomeError
 from postgres.migrate.books.book import Book
-from postgres.migrate.copies import Standstill, cut_off, stand_still
+from postgres.migrate.copies import Standstill, stand_still
 from postgres.migrate.observe import CopyObserver
 from postgres.migrate.own_schema import ASIDE_SCHEMA, ensure_schema
 from postgres.migrate.words import Observation
-from postgres.restore.folders import remove_scratch
-from postgres.restore.light import login_problem
-from postgres.restore.recovery import Recovered, recover
-from postgres.restore.target import LATEST
+from postgres.restore.recovery import Recovered
 from store.rehearsals import record_rehearsal
 
 # What is measured on the copy besides, such as the pace of a backfill.
@@ -119,33 +106,14 @@ async def rehearse(
 
 
 async def _rehearsed(job: Job, subject: _Subject, backup_id: str) -> Rehearsal:
-    kept = await what_is_kept(job, LATEST)
-    choice = await asyncio.to_thread(way_to, kept, backup_id)
-    binaries = await asyncio.to_thread(find_binaries, os.environ, major=choice.backup.major)
-    await remove_scratch(job.folder)
-    await asyncio.to_thread(check_room, job.folder, choice, [unit.review for unit in subject.units])
-    recovered: Recovered | None = None
-    try:
-        recovered = await recover(
-            engine_of(job.database),
-            binaries,
-            choice,
-            job.folder,
-            settings=settings_of_copy(choice.backup.major),
-            on_step=job.report,
-        )
+    reviews = [unit.review for unit in subject.units]
+    async with restored_copy(job, backup_id, work_bytes=work_of(reviews)) as recovered:
         return await _on_copy(job, subject, recovered)
-    finally:
-        if recovered is not None:
-            await asyncio.shield(recovered.server.stop("immediate"))
-        await asyncio.shield(remove_scratch(job.folder))
 
 
 async def _on_copy(job: Job, subject: _Subject, recovered: Recovered) -> Rehearsal:
     """Everything that is tried on the running copy."""
-    admin, login = recovered.dsn, await _login(job, recovered)
-    await job.report("Cutting the copy off from other servers")
-    await cut_off(admin)
+    admin, login = recovered.dsn, await login_of(job, recovered)
     async with connection(login) as conn:
         await must_be_abreast(job, subject.book, recovered.facts.id, conn)
         await subject.book.ensure(conn)
@@ -284,23 +252,6 @@ def is_of_the_file(error: PostgresError) -> bool:
             return False
         cause = cause.__cause__
     return True
-
-
-async def _login(job: Job, recovered: Recovered) -> Target:
-    """The copy as the role of the inventory.
-
-    Raises:
-        JobError: when the backup was taken, that role could not log in.
-    """
-    wanted = parse_dsn(job.database.dsn.get_secret_value())
-    if problem := await login_problem(recovered.dsn, wanted):
-        raise JobError(
-            f"{job.database.name} as of {recovered.facts.id} cannot be used by the bot: {problem}.",
-            next_step=f"Take a new backup (/db backup {job.database.name}), verify it, then"
-            " rehearse again.",
-        )
-    user = wanted.words.get("user") or recovered.facts.superuser
-    return parse_dsn(recovered.server.dsn(wanted.database, user))
 
 
 def _copy(recovered: Recovered, before: Standstill, book: Book) -> Copy:

@@ -63,16 +63,20 @@ def way_to(kept: Kept, backup_id: str) -> Choice:
     return choice if choice.wal else kept.choose(END, backup_id=backup_id)
 
 
-def room_needed(choice: Choice, reviews: Sequence[Review]) -> int:
-    """Bytes that a rehearsal needs: the copy, its WAL, and what is written anew, with its WAL."""
-    worked = [
+def work_of(reviews: Sequence[Review]) -> int:
+    """Bytes that are written anew, or read in whole."""
+    return sum(
         touch.size_bytes or 0
         for review in reviews
         for each in review.statements
         for touch in each.touched
         if touch.work in {Work.REWRITE, Work.SCAN}
-    ]
-    return choice.backup.data_bytes + choice.wal_bytes + 2 * sum(worked) + _MARGIN_BYTES
+    )
+
+
+def room_needed(choice: Choice, work_bytes: int) -> int:
+    """Bytes that a copy needs: itself, its WAL, and what is written anew, with its WAL."""
+    return choice.backup.data_bytes + choice.wal_bytes + 2 * work_bytes + _MARGIN_BYTES
 
 
 def settings_of_copy(major: int) -> Mapping[str, str]:
@@ -82,13 +86,13 @@ def settings_of_copy(major: int) -> Mapping[str, str]:
     return {**SETTINGS, "event_triggers": "on"}
 
 
-def check_room(folder: Path, choice: Choice, reviews: Sequence[Review]) -> None:
+def check_room(folder: Path, choice: Choice, work_bytes: int) -> None:
     """Look before anything is unpacked.
 
     Raises:
         JobError: the disk under `folder` has not enough.
     """
-    needed = room_needed(choice, reviews)
+    needed = room_needed(choice, work_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise JobError(

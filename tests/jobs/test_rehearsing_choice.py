@@ -21,6 +21,7 @@ from jobs.rehearsing_choice import (
     room_needed,
     settings_of_copy,
     way_to,
+    work_of,
 )
 from postgres.backup.engine import Archive, Segment
 from postgres.backup.facts import BackupFacts
@@ -109,15 +110,16 @@ def test_the_copy_goes_as_far_as_the_archive_leads(files: tuple[str, ...], kind:
 
 
 def test_what_is_written_anew_needs_room_twice() -> None:
-    plain = room_needed(choice(), [reviewed(Work.CATALOG, 50 * MB)])
-    assert room_needed(choice(), [reviewed(Work.REWRITE, 50 * MB)]) == plain + 100 * MB
+    plain = room_needed(choice(), work_of([reviewed(Work.CATALOG, 50 * MB)]))
+    anew = work_of([reviewed(Work.REWRITE, 50 * MB), reviewed(Work.SCAN, 30 * MB)])
+    assert room_needed(choice(), anew) == plain + 160 * MB
     assert plain > 100 * MB
 
 
 def test_without_room_nothing_is_unpacked(tmp_path: Path) -> None:
-    check_room(tmp_path, choice(), [])
+    check_room(tmp_path, choice(), 0)
     with pytest.raises(JobError, match="are free in") as refused:
-        check_room(tmp_path, choice(), [reviewed(Work.REWRITE, 2**60)])
+        check_room(tmp_path, choice(), 2**60)
     assert "TWOKEY_HOME" in refused.value.next_step
 
 
