@@ -17,6 +17,7 @@ import pytest
 from postgres.server import Server, create, find_binaries
 from store.connect import Store, connect
 from store.upgrade import upgrade
+from tests.temporary import use_memory
 
 _numbers = itertools.count(1)
 
@@ -24,6 +25,8 @@ _numbers = itertools.count(1)
 for _name in [name for name in os.environ if name.startswith(("TWOKEY_", "SLACK_"))]:
     if _name != "TWOKEY_PG_BIN":
         del os.environ[_name]
+
+use_memory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
