@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
 from postgres.connect import connection
 from postgres.dsn import Target
 from postgres.errors import PostgresError
+from postgres.migrate.backfill.kept import keeping_update, too_much
 from postgres.migrate.backfill.key import ALIAS, Key, Table
 from postgres.migrate.backfill.ledger import CHECKPOINT, HOLD, Claim, TakenOverError
+from postgres.migrate.backfill.parts import assigned_columns
 from postgres.migrate.backfill.spec import BackfillLimits, BackfillSpec
 
 _GRACE: Final = timedelta(seconds=5)
@@ -39,6 +41,7 @@ _SETTINGS: Final = """
 class Statements:
     """The SQL of a backfill's batches; `_first` has no key to begin after."""
 
+    spec: BackfillSpec
     end: str
     end_first: str
     count: str
@@ -73,6 +76,7 @@ class Reach:
 def statements_of(spec: BackfillSpec, table: Table) -> Statements:
     """The SQL of a backfill. Its two parts were checked to be what they are. Pure."""
     made = {}
+    assigned = assigned_columns(spec) if spec.keep else ()
     for has_start in (True, False):
         where = table.key.within(has_start=has_start)
         name = "" if has_start else "_first"
@@ -86,8 +90,15 @@ def statements_of(spec: BackfillSpec, table: Table) -> Statements:
         condition = f" AND ({spec.where_sql}\n)" if spec.where_sql else ""
         made[f"update{name}"] = (
             f"UPDATE {table.quoted} SET {spec.assignments_sql}\n WHERE {where}{condition}"  # noqa: S608
+            if spec.keep is None
+            else keeping_update(spec, spec.keep, table, assigned, has_start=has_start)
         )
-    return Statements(**made)
+    return Statements(spec=spec, **made)
+
+
+def plain_statements_of(spec: BackfillSpec, table: Table) -> Statements:
+    """The same, keeping nothing: for who only has them planned. Pure."""
+    return statements_of(replace(spec, keep=None), table)
 
 
 @asynccontextmanager
@@ -129,7 +140,8 @@ async def run_batch(
 
     Raises:
         TakenOverError: another life has the backfill. Nothing has changed.
-        PostgresError: the table was replaced. Nothing has changed.
+        PostgresError: the table was replaced, or more would be kept than may be. Nothing has
+            changed.
         asyncpg.PostgresError: the batch failed, and has changed nothing.
         OSError, asyncpg.InterfaceError: the connection was lost; the ledger knows how it ended.
     """
@@ -176,10 +188,8 @@ async def _do(
         passed = await conn.fetchval(
             statements.of("count", has_start=has_start), *after, *to, timeout=seconds_max
         )
-    done = await conn.execute(
-        statements.of("update", has_start=has_start), *after, *to, timeout=seconds_max
-    )
-    updated = int(str(done).rpartition(" ")[2])
+    update = statements.of("update", has_start=has_start)
+    updated = await _update(conn, statements.spec, update, (*after, *to), seconds_max)
     is_last = end is None or to == upto
     await conn.execute(
         CHECKPOINT, claim.key, number, to, is_last, updated, passed, rows, timeout=seconds_max
@@ -187,6 +197,19 @@ async def _do(
     return Batch(
         passed=passed, updated=updated, is_last=is_last, seconds=time.perf_counter() - begun
     )
+
+
+async def _update(
+    conn: Any, spec: BackfillSpec, update: str, keys: tuple[str, ...], seconds_max: float
+) -> int:
+    """How many rows it changed."""
+    if spec.keep is None:
+        done = await conn.execute(update, *keys, timeout=seconds_max)
+        return int(str(done).rpartition(" ")[2])
+    found = await conn.fetchrow(update, *keys, timeout=seconds_max)
+    if found["bytes"] > spec.keep.bytes_max:
+        raise too_much(spec, spec.keep, found["bytes"])
+    return int(found["rows"])
 
 
 def _replaced(claim: Claim) -> PostgresError:

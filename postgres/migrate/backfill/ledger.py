@@ -1,8 +1,9 @@
 """Where a backfill stands, in the target itself: a checkpoint commits together with its batch.
 
-Two tables in `twokey_migrate`. A backfill has an epoch that each life raises, in every range's
-row too: a batch locks its range's row first and finds its epoch there, or does nothing. So a
-second life waits for the last batch of the first, and the first, should it wake up, does none.
+Two tables in `twokey_migrate`, and a third for where old values are kept. A backfill has an epoch
+that each life raises, in every range's row too: a batch locks its range's row first and finds its
+epoch there, or does nothing. So a second life waits for the last batch of the first, and the
+first, should it wake up, does none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from postgres.errors import PostgresError
+from postgres.migrate.backfill.kept import check_kept, make_kept
 from postgres.migrate.backfill.key import Table
+from postgres.migrate.backfill.parts import assigned_columns
 from postgres.migrate.backfill.ranges import Piece
 from postgres.migrate.backfill.spec import BackfillSpec
 from postgres.migrate.own_schema import ensure_schema
@@ -54,6 +57,11 @@ _TABLES: Final = """
         batch_rows integer,
         PRIMARY KEY (key, number)
     ) WITH (fillfactor = 50);
+    CREATE TABLE IF NOT EXISTS twokey_migrate.backfill_kept (
+        key  text PRIMARY KEY REFERENCES twokey_migrate.backfills ON DELETE CASCADE,
+        name text NOT NULL,
+        oid  oid NOT NULL
+    );
 """
 # One life at a time has a backfill's row; what nobody came back to is forgotten some day.
 _FORGET_OLD: Final = f"""
@@ -165,7 +173,11 @@ async def is_known(conn: Any, key: str) -> bool:
 async def open_backfill(
     conn: Any, spec: BackfillSpec, table: Table, *, total: int, pieces: Sequence[Piece]
 ) -> None:
-    """Write a backfill down, unless somebody else just did."""
+    """Write a backfill down, unless somebody else just did; what it keeps gets its table.
+
+    Raises:
+        asyncpg.DuplicateTableError: something else has that table's name. Nothing has changed.
+    """
     last = list(pieces[-1].upto) if pieces else None
     async with conn.transaction():
         made = await conn.execute(
@@ -173,6 +185,8 @@ async def open_backfill(
         )
         if made.endswith(" 0"):
             return
+        if spec.keep is not None:
+            await make_kept(conn, spec, spec.keep, table, assigned_columns(spec))
         for piece in pieces:
             await _add(conn, spec.key, 0, piece)
 
@@ -187,6 +201,8 @@ async def claim(conn: Any, spec: BackfillSpec, table: Table, *, is_new: bool) ->
     async with conn.transaction():
         row = await conn.fetchrow(_TAKE, spec.key, timeout=_WAIT_SECONDS_MAX)
         _check(row, spec, table)
+        if row["finished_at"] is None:
+            await check_kept(conn, spec)
         await conn.execute(_FENCE, spec.key, row["epoch"], timeout=_WAIT_SECONDS_MAX)
         ranges = await conn.fetch(_RANGES, spec.key)
     is_finished = row["finished_at"] is not None

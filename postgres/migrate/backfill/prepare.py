@@ -12,7 +12,12 @@ import asyncpg
 from postgres.connect import connection
 from postgres.dsn import Target
 from postgres.errors import PostgresError
-from postgres.migrate.backfill.batch import Statements, batch_session, statements_of
+from postgres.migrate.backfill.batch import (
+    Statements,
+    batch_session,
+    plain_statements_of,
+    statements_of,
+)
 from postgres.migrate.backfill.key import Table, read_table
 from postgres.migrate.backfill.ledger import (
     Claim,
@@ -24,6 +29,7 @@ from postgres.migrate.backfill.ledger import (
 from postgres.migrate.backfill.ranges import cuts_of, last_key, pieces_of, wanted_pieces
 from postgres.migrate.backfill.signals import LOST, check_primary
 from postgres.migrate.backfill.spec import BackfillLimits, BackfillSpec
+from postgres.migrate.own_schema import ASIDE_SCHEMA, ensure_schema
 
 _COUNTED_ROWS_MAX: Final = 300_000
 # Names come with their schemas where nothing is found without.
@@ -59,17 +65,24 @@ async def claim_backfill(
         table = await read_table(conn, spec.schema, spec.table)
         _check_assigned(table, assigned)
         statements = statements_of(spec, table)
-        await _try_out(target, spec, table, limits, statements)
+        await _try_out(target, spec, table, limits, plain_statements_of(spec, table))
         try:
             await ensure_ledger(conn)
             is_new = not await is_known(conn, spec.key)
             if is_new:
+                if spec.keep is not None:
+                    await ensure_schema(conn, ASIDE_SCHEMA)
                 await _open(conn, spec, table, limits)
             return await claim(conn, spec, table, is_new=is_new), statements
         except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, TimeoutError) as error:
             raise PostgresError(
                 f"A batch of an earlier run of {spec.key} has not ended yet.",
                 next_step="See with /db locks what it waits for; then ask again.",
+            ) from error
+        except asyncpg.DuplicateTableError as error:
+            raise PostgresError(
+                f"What is to be kept has no place: {error.args[0]}. Nothing was changed.",
+                next_step="Ask again: it gets another name.",
             ) from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise PostgresError(

@@ -16,6 +16,17 @@ RANGES_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Where overwritten values are kept: a table `name` in `twokey_aside`, of our own making.
+
+    `bytes_max`: it stops when they take more, with its index.
+    """
+
+    name: str
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillSpec:
     """Which rows get which values: `UPDATE schema.table SET assignments_sql WHERE where_sql`.
 
@@ -23,7 +34,8 @@ class BackfillSpec:
     last one stopped. `ranges` are worked on side by side. Both SQL parts were read and agreed to
     by people; each value must follow from its own row alone, and a `where_sql` whose answer
     changes by itself (`now()`, `random()`) leaves rows out. `sweep`: rows inserted behind the end
-    meanwhile are done too, as far as they are there when it comes to them.
+    meanwhile are done too, as far as they are there when it comes to them. `keep`: the values that
+    are overwritten are kept, each in its batch's own transaction.
     """
 
     key: str
@@ -33,6 +45,7 @@ class BackfillSpec:
     where_sql: str = ""
     ranges: int = 2
     sweep: bool = True
+    keep: Keep | None = None
 
     @property
     def name(self) -> str:

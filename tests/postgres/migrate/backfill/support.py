@@ -14,7 +14,7 @@ from typing import Any
 
 from postgres.dsn import parse_dsn
 from postgres.migrate.backfill.engine import run_backfill
-from postgres.migrate.backfill.spec import BackfillLimits, BackfillOutcome, BackfillSpec
+from postgres.migrate.backfill.spec import BackfillLimits, BackfillOutcome, BackfillSpec, Keep
 
 # Batches as small as they get, so that a few thousand rows take many; others are not looked at.
 SMALL = BackfillLimits(
@@ -32,6 +32,7 @@ SMALL = BackfillLimits(
 COUNT = BackfillSpec(
     key="count", schema="public", table="rows", assignments_sql="n = n + 1", ranges=2
 )
+KEPT = replace(COUNT, keep=Keep(name="rows_kept", bytes_max=2**30))
 ROWS = """
     CREATE TABLE rows (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, note text);
     INSERT INTO rows (id, note) SELECT i, 'Note ' || i FROM generate_series(1, {rows}) AS i;
@@ -78,11 +79,11 @@ async def until(probe: Any) -> Any:
         return found
 
 
-async def _run_until_killed(dsn: str, ranges: int) -> None:
-    spec = replace(COUNT, ranges=ranges)
+async def _run_until_killed(dsn: str, ranges: int, *, keeps: bool) -> None:
+    spec = replace(KEPT if keeps else COUNT, ranges=ranges)
     await do(dsn, spec, limits=replace(SMALL, rows=20, rows_max=20))
 
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    asyncio.run(_run_until_killed(asked["dsn"], asked["ranges"]))
+    asyncio.run(_run_until_killed(asked["dsn"], asked["ranges"], keeps=asked.get("keeps", False)))
