@@ -57,7 +57,16 @@ RUN_SILENCE_MAX: Final = timedelta(hours=24)
 _RUNS_MAX: Final = 500
 # They leave the server alone, or should be seen in what it does then.
 _BESIDES: Final = frozenset(
-    {"prune", "restore-confirm", "drop-index", "migrate", "change", "backfill", "rehearse"}
+    {
+        "prune",
+        "restore-confirm",
+        "drop-index",
+        "migrate",
+        "change",
+        "backfill",
+        "rehearse",
+        "rehearse-backfill",
+    }
 )
 
 

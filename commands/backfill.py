@@ -132,6 +132,7 @@ async def plan(context: Context, params: Params) -> Plan:
     with explained():
         wanted, expected = await look_ahead(context, _asked(params, settings))
         before = None if params.resume is None else await earlier(context, wanted, params.resume)
+    expected = expected.of(before.share_left if before else 1.0)
     free = await free_bytes(context)
     if free is not None and wanted.bloat_bytes > free:
         raise JobError(
@@ -151,6 +152,8 @@ async def plan(context: Context, params: Params) -> Plan:
         attributes={
             "kind": "opaque" if wanted.resolved.opaque else "data",
             "rows": wanted.rows_to_change,
+            "rehearsed": "yes" if expected.is_measured else "no",
+            "seconds": max(round(expected.likely_seconds), 1),
         },
         risk=Risk.RECOVERABLE if overwrites_nothing(wanted) else Risk.DESTRUCTIVE,
     )
@@ -209,7 +212,7 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
 
     # Where it stands is in the target's ledger, which commits with each batch.
     done = await job.step("change", change, mode=Mode.RESUMABLE, time_limit=RUN_LIMIT)
-    return answer_of(wanted, done if isinstance(done, dict) else {}, plan.estimate_seconds or 0)
+    return answer_of(wanted, done if isinstance(done, dict) else {}, plan)
 
 
 def limits_of(settings: BackfillSettings, params: Params) -> BackfillLimits:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from jobs.backfill_paces import CATALOG, Expected
 from jobs.backfilling import Earlier, Wanted
-from jobs.operation import Answer
+from jobs.operation import Answer, Plan
 from jobs.text import count_text, span_text
-from postgres.migrate.backfill.estimate import Estimate
 from postgres.migrate.backfill.spec import BackfillLimits
 from postgres.migrate.backfill_catalog import Resolved
 from postgres.sizes import pretty_bytes
@@ -32,7 +32,7 @@ def overwrites_nothing(wanted: Wanted) -> bool:
 def facts_of(
     wanted: Wanted,
     limits: BackfillLimits,
-    expected: Estimate,
+    expected: Expected,
     before: Earlier | None,
     free: int | None,
 ) -> Iterator[tuple[str, str]]:
@@ -49,6 +49,7 @@ def facts_of(
     aim = short_text(limits.batch)
     yield "Batches", f"{limits.rows:,} rows at first, then as many as take {aim}"
     yield "Time", f"{_range_text(expected)} of work; stopped after {span_text(limits.time_limit)}"
+    yield "Estimated", _source_text(expected)
     yield "Waits for", "; ".join(_throttles(limits)) or "nothing"
     yield "Standbys watched", _listed(around.standbys) or "none is connected"
     yield "Indexes", _indexes(wanted)
@@ -93,7 +94,7 @@ def warnings_of(wanted: Wanted, before: Earlier | None, free: int | None) -> Ite
         yield "There is no condition: every row is written, also those that have the value already."
 
 
-def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) -> Answer:
+def answer_of(wanted: Wanted, done: Mapping[str, Any], plan: Plan) -> Answer:
     """What it came to, in numbers."""
     rows, seconds = int(done["rows"]), float(done["seconds"])
     waited = {str(cause): float(spent) for cause, spent in dict(done["waited"]).items()}
@@ -103,7 +104,7 @@ def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) ->
     facts = [
         ("Rows", f"{rows:,} changed of {int(done['passed']):,} looked at"),
         ("Time", f"{span_text(timedelta(seconds=seconds))}, {pace:,} rows a second"),
-        ("Estimate", f"{span_text(timedelta(seconds=estimate_seconds))} at most"),
+        ("Estimate", _compared(plan, done)),
         ("Batches", f"{int(done['batches']):,}, {retries}"),
         ("Waited", _waited(float(done["throttled_seconds"]), waited)),
         ("Paused", span_text(timedelta(seconds=float(done["paused_seconds"])))),
@@ -117,7 +118,7 @@ def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) ->
         "rows_per_second": pace,
         "throttled_seconds": float(done["throttled_seconds"]),
         "paused_seconds": float(done["paused_seconds"]),
-        "estimate_seconds": estimate_seconds,
+        **outcome_of(plan, done),
     }
     numbers |= {f"waited_{cause.replace(' ', '_')}": spent for cause, spent in waited.items()}
     return Answer(
@@ -126,6 +127,30 @@ def answer_of(wanted: Wanted, done: Mapping[str, Any], estimate_seconds: int) ->
         facts=tuple(facts),
         numbers=numbers,
     )
+
+
+def outcome_of(plan: Plan, done: Mapping[str, Any]) -> dict[str, int | float | str]:
+    """What was estimated beside what it took, as a run keeps it. Pure.
+
+    `worked_seconds` are without pauses and what it waited for, as the estimate is.
+    `actual_of_likely` is there only where this life of the run did all of it.
+    """
+    likely = int(plan.attributes.get("seconds", 0))
+    told: dict[str, int | float | str] = {
+        "estimate_seconds": plan.estimate_seconds or 0,
+        "likely_seconds": likely,
+        "rehearsed": str(plan.attributes.get("rehearsed", "no")),
+        "worked_seconds": round(worked_seconds(done), 3),
+    }
+    if likely and int(done["passed_here"]) == int(done["passed"]):
+        told["actual_of_likely"] = round(worked_seconds(done) / likely, 2)
+    return told
+
+
+def worked_seconds(done: Mapping[str, Any]) -> float:
+    """How long it was at work: neither paused nor waiting. Pure."""
+    idle = float(done["paused_seconds"]) + float(done["throttled_seconds"])
+    return max(float(done["seconds"]) - idle, 0.0)
 
 
 def short_text(span: timedelta) -> str:
@@ -142,12 +167,19 @@ def _matching(wanted: Wanted) -> str:
     return f"about {wanted.rows_to_change:,}, by the planner's statistics"
 
 
-def _range_text(expected: Estimate) -> str:
+def _range_text(expected: Expected) -> str:
     low, high = (
         span_text(timedelta(seconds=max(seconds, 1)))
         for seconds in (expected.low_seconds, expected.high_seconds)
     )
     return f"about {low}" if low == high else f"{low} to {high}"
+
+
+def _source_text(expected: Expected) -> str:
+    if expected.is_measured:
+        return expected.source
+    why = expected.note or "no trial of it was made"
+    return f"{expected.source}, as {why}: /db rehearse-backfill tries it on a copy"
 
 
 def _throttles(limits: BackfillLimits) -> Iterator[str]:
@@ -201,6 +233,21 @@ def _old_values(wanted: Wanted) -> str:
     if overwrites_nothing(wanted):
         return "none is overwritten: only NULLs are filled. Which rows were filled is not kept"
     return "overwritten, and not kept"
+
+
+def _compared(plan: Plan, done: Mapping[str, Any]) -> str:
+    told = outcome_of(plan, done)
+    likely, most = (
+        span_text(timedelta(seconds=float(told[name])))
+        for name in ("likely_seconds", "estimate_seconds")
+    )
+    source = next((text for name, text in plan.facts if name == "Estimated"), CATALOG)
+    said = f"about {likely}, at most {most}, {source.partition(',')[0]}"
+    ratio = told.get("actual_of_likely")
+    if ratio is None:
+        return said
+    took = span_text(timedelta(seconds=float(told["worked_seconds"])))
+    return f"{said}; the work took {took}, {ratio} of it"
 
 
 def _waited(throttled: float, waited: Mapping[str, float]) -> str:

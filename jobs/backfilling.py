@@ -12,10 +12,11 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
+from jobs.backfill_paces import Expected, expected_of, subject_of, usable
 from jobs.operation import Context, JobError
 from postgres.dsn import Target
 from postgres.migrate.backfill.batch import statements_of
-from postgres.migrate.backfill.estimate import Estimate, estimate
+from postgres.migrate.backfill.estimate import estimate
 from postgres.migrate.backfill.key import Table, read_table
 from postgres.migrate.backfill.spec import BackfillSpec, BatchDone
 from postgres.migrate.backfill_catalog import (
@@ -39,6 +40,7 @@ from postgres.migrate.backfill_terms import (
     read_terms,
     written,
 )
+from store.rehearsals import newest_rehearsal
 
 LOOK_LIMIT: Final = timedelta(seconds=10)
 # A page that is written for the first time after a checkpoint goes into the WAL whole; this is
@@ -147,6 +149,11 @@ class Wanted:
         """One batch, as it is sent."""
         return statements_of(self.spec("plan"), self.table).of("update", has_start=True)
 
+    @property
+    def subject(self) -> str:
+        """Under which a trial of it is stored."""
+        return subject_of(self.statement, self.ranges)
+
     def spec(self, key: str) -> BackfillSpec:
         """For the engine. `key`: under which its ledger knows it."""
         return BackfillSpec(
@@ -167,6 +174,11 @@ class Earlier:
     key: str
     passed: int
     total: int
+
+    @property
+    def share_left(self) -> float:
+        """Of all its rows, about."""
+        return max(self.total - self.passed, 0) / self.total if self.total else 0.0
 
 
 @dataclass(slots=True)
@@ -191,10 +203,12 @@ async def look(context: Context, ask: Ask) -> Wanted:
         return await _wanted(conn, row, ask)
 
 
-async def look_ahead(context: Context, ask: Ask) -> tuple[Wanted, Estimate]:
+async def look_ahead(context: Context, ask: Ask) -> tuple[Wanted, Expected]:
     """What is asked for, and how long it should take without what it waits for.
 
-    Where nobody may ask the planner which rows match, the time is that of all of them.
+    By the newest trial of the same statement on a restored copy, for as many rows as there are
+    now; without one that is young enough by the catalog. Where nobody may ask the planner which
+    rows match, the catalog's time is that of all of them.
 
     Raises:
         JobError, PostgresError: as `look`.
@@ -204,7 +218,12 @@ async def look_ahead(context: Context, ask: Ask) -> tuple[Wanted, Estimate]:
         spec = wanted.spec("plan")
         if wanted.rows_planned is None:
             spec = replace(spec, where_sql="")
-        return wanted, await estimate(conn, spec)
+        async with context.store.begin() as store:
+            newest = await newest_rehearsal(store, context.database.name, wanted.subject)
+        age = context.database.migrations.rehearsal_age
+        tried, note = usable(newest, now=context.now, age=age)
+        found = await estimate(conn, spec, tried.trial if tried else None)
+        return wanted, expected_of(found, tried, note)
 
 
 @asynccontextmanager

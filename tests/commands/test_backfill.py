@@ -76,7 +76,7 @@ async def test_the_plan_says_what_it_is_and_what_it_takes(job: JobMaker, schema:
     assert said["Old values"].startswith("none is overwritten")
     assert made.risk is Risk.RECOVERABLE
     assert made.undo is None
-    assert made.attributes == {"kind": "data", "rows": 3000}
+    assert made.attributes == {"kind": "data", "rows": 3000, "rehearsed": "no", "seconds": 1}
     assert any("NOT VALID" in warning for warning in made.warnings)
     assert not any("overwritten" in warning for warning in made.warnings)
     assert OPERATION.is_pausable

@@ -70,6 +70,7 @@ class Estimate:
     matching: int
     size_bytes: int
     low_seconds: float
+    likely_seconds: float
     high_seconds: float
     is_hot: bool
     fillfactor: int
@@ -97,16 +98,18 @@ async def estimate(conn: Any, spec: BackfillSpec, trial: Trial | None = None) ->
         matching = await _matching(conn, spec, table)
     matching = rows if matching is None else min(matching, rows)
     is_hot = not any(each["is_changed"] for each in indexes)
-    low, high = _seconds(
+    likely = _seconds(
         rows=rows, matching=matching, row_bytes=size / max(rows, 1), ranges=spec.ranges,
         indexes=0 if is_hot and fillfactor <= 50 else len(indexes), trial=trial,  # noqa: PLR2004
     )  # fmt: skip
+    low, high = (MEASURED_LOW, MEASURED_HIGH) if is_measured(trial) else (_GUESS_LOW, _GUESS_HIGH)
     return Estimate(
         rows=rows,
         matching=matching,
         size_bytes=size,
-        low_seconds=low,
-        high_seconds=high,
+        low_seconds=likely * low,
+        likely_seconds=likely,
+        high_seconds=likely * high,
         is_hot=is_hot,
         fillfactor=fillfactor,
         indexes=tuple(each["name"] for each in indexes),
@@ -122,14 +125,12 @@ def is_measured(trial: Trial | None) -> bool:
 
 def _seconds(
     *, rows: int, matching: int, row_bytes: float, ranges: int, indexes: int, trial: Trial | None
-) -> tuple[float, float]:
+) -> float:
     if trial is not None and is_measured(trial):
-        likely = trial.seconds_for(rows)
-        return likely * MEASURED_LOW, likely * MEASURED_HIGH
+        return trial.seconds_for(rows)
     per_row = _SECONDS_PER_ROW + indexes * _SECONDS_PER_INDEX + row_bytes * _SECONDS_PER_BYTE
     work = (rows * _SECONDS_PER_LOOK + matching * per_row) / ranges**_SPEEDUP_POWER
-    likely = work + START_SECONDS
-    return likely * _GUESS_LOW, likely * _GUESS_HIGH
+    return work + START_SECONDS
 
 
 async def _matching(conn: Any, spec: BackfillSpec, table: Table) -> int:
