@@ -65,9 +65,10 @@ class Expected:
 _DETAIL: Final = TypeAdapter(Tried)
 
 
-def subject_of(statement: str, ranges: int) -> str:
-    """What is tried, as a hash: a batch's statement, and how many go side by side."""
-    return hashlib.sha256(json.dumps(["backfill", statement, ranges]).encode()).hexdigest()
+def subject_of(statement: str, ranges: int, *, keeps: bool) -> str:
+    """What is tried, as a hash: a batch's statement, how many side by side, and what is kept."""
+    parts = ["backfill", statement, ranges, keeps]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def row_of(

@@ -15,7 +15,7 @@ from typing import Any, Final
 from jobs.backfill_paces import Expected, expected_of, subject_of, usable
 from jobs.operation import Context, JobError
 from postgres.dsn import Target
-from postgres.migrate.backfill.batch import statements_of
+from postgres.migrate.backfill.batch import plain_statements_of, statements_of
 from postgres.migrate.backfill.estimate import estimate
 from postgres.migrate.backfill.key import Table, read_table
 from postgres.migrate.backfill.spec import BackfillSpec, BatchDone
@@ -151,8 +151,10 @@ class Wanted:
 
     @property
     def subject(self) -> str:
-        """Under which a trial of it is stored."""
-        return subject_of(self.statement, self.ranges)
+        """Under which a trial of it is stored: where old values are kept has another name then."""
+        spec = self.spec("trial")
+        plain = plain_statements_of(spec, self.table).of("update", has_start=True)
+        return subject_of(plain, self.ranges, keeps=spec.keep is not None)
 
     def spec(self, key: str) -> BackfillSpec:
         """For the engine. `key`: under which its ledger knows it."""

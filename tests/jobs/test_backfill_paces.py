@@ -55,7 +55,8 @@ def test_one_that_is_too_old_or_says_nothing_is_not_gone_by(
 
 
 def test_another_statement_or_other_ranges_are_another_backfill() -> None:
-    assert len({subject_of("a", 1), subject_of("a", 2), subject_of("b", 1)}) == 3
+    asked = [("a", 1, False), ("a", 2, False), ("b", 1, False), ("a", 1, True)]
+    assert len({subject_of(text, ranges, keeps=keeps) for text, ranges, keeps in asked}) == 4
 
 
 def test_a_part_of_the_rows_takes_a_part_of_the_time() -> None:
