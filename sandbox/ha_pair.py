@@ -1,0 +1,433 @@
+"""A plain streaming pair to break: a primary and a standby that follows through a slot.
+
+Everything is where an operator would have it: the configuration with the port in the data
+folder (so that pg_rewind takes the other's), `pg_ctl -D` starts a node, a password file and not
+`trust` lets the standby in. What belongs to an ended process of ours is ended by a keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
+
+import asyncpg
+
+from postgres.binaries import Binaries, find_binaries
+from postgres.cluster.words import HostSettings, NodeSpec
+from postgres.dsn import parse_dsn
+from postgres.errors import PostgresError
+from postgres.initialise import make_cluster
+from postgres.layout import SUPERUSER, setting
+from postgres.ports import LOOPBACK
+from postgres.postmaster import live_postmaster
+from sandbox.ha_home import Home, port_of, run, secret, until
+from sandbox.ha_processes import end_all, freeze_all, is_zombie, start_keeper, thaw_all
+
+DATABASE: Final = "app"
+APP_USER: Final = "app"
+NAMES: Final = ("pg1", "pg2")
+REGIONS: Final = ("eu-west", "eu-central")
+HEALTHY_LIMIT: Final = timedelta(seconds=60)
+_PROGRAM_LIMIT: Final = timedelta(seconds=60)
+_SECONDS_MAX: Final = 10
+_REPLICATOR: Final = "replicator"
+# wal_retrieve_retry_interval also bounds for how long a standby stays away from a primary that
+# was started again; wal_log_hints lets pg_rewind work where checksums are off.
+_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "listen_addresses": LOOPBACK,
+        "unix_socket_directories": "",
+        "max_connections": "60",
+        "shared_buffers": "16MB",
+        "wal_level": "replica",
+        "wal_log_hints": "on",
+        "hot_standby": "on",
+        "max_wal_senders": "10",
+        "max_replication_slots": "10",
+        "wal_keep_size": "64MB",
+        "max_slot_wal_keep_size": "1GB",
+        "wal_retrieve_retry_interval": "500ms",
+        "password_encryption": "scram-sha-256",
+        "lc_messages": "C",
+    }
+)
+_HBA: Final = """\
+host all         all        127.0.0.1/32 scram-sha-256
+host replication replicator 127.0.0.1/32 scram-sha-256
+"""
+# pg_rewind reads the source as a superuser here; a role of its own would need four functions.
+_ROLES: Final = """
+    CREATE ROLE {replicator} LOGIN REPLICATION PASSWORD '{password}';
+    CREATE ROLE {app} LOGIN PASSWORD '{app_password}';
+"""
+_STREAMS: Final = """
+    SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = $1
+"""
+_IS_PRIMARY: Final = """
+    SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'
+"""
+# A slot that nobody uses keeps WAL; those of tests go with it.
+_DROP_IDLE_SLOTS: Final = """
+    SELECT pg_drop_replication_slot(slot_name)
+      FROM pg_replication_slots
+     WHERE NOT active AND slot_name <> ALL ($1::text[])
+"""
+
+
+class PairSandbox:
+    """Two servers of which one follows the other, and the ways to break them.
+
+    Nothing here belongs to an event loop: it may be made in one and used in another.
+    """
+
+    def __init__(
+        self, home: Home, binaries: Binaries, kept: Mapping[str, str], settings: Mapping[str, str]
+    ) -> None:
+        self.binaries = binaries
+        self.database = DATABASE
+        self.app_user = APP_USER
+        self.app_password = kept["app"]
+        self.superuser = SUPERUSER
+        self.password = kept["superuser"]
+        self._home = home
+        self._kept = kept
+        self._settings = settings
+        self.specs = tuple(
+            self._spec(name, region) for name, region in zip(NAMES, REGIONS, strict=True)
+        )
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        home: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binaries: Binaries | None = None,
+    ) -> PairSandbox:
+        """Make the pair in a folder, or start the one that is there, and wait until it streams.
+
+        `settings`: more of postgresql.conf, for both.
+
+        Raises:
+            PostgresError: it did not come up. Nothing is left running.
+        """
+        place = await asyncio.to_thread(Home.make, home)
+        fresh = {"app": secret(), "superuser": secret(), _REPLICATOR: secret()}
+        kept = place.remember("secrets.json", fresh)
+        ports = place.remember("ports.json", {})
+        chosen = {name: str(port_of(ports.get(name))) for name in NAMES}
+        place.write("ports.json", "{}")
+        kept = {**kept, **place.remember("ports.json", chosen)}
+        made = cls(place, binaries or find_binaries(os.environ), kept, settings or {})
+        made._keeper = start_keeper([made.data(name) for name in NAMES])
+        try:
+            await made._come_up()
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
+    def data(self, name: str) -> Path:
+        """A node's data folder."""
+        return self._home.folder / name
+
+    def log(self, name: str) -> Path:
+        """What a node's server says, where it was started here."""
+        return self._home.write_log(f"{name}.log")
+
+    def port(self, name: str) -> int:
+        """A node's port on 127.0.0.1."""
+        return int(self._kept[name])
+
+    def dsn(self, name: str, database: str = DATABASE, user: str = SUPERUSER) -> str:
+        """Where to connect to this very node, the password in the text."""
+        password = {SUPERUSER: self.password, APP_USER: self.app_password}[user]
+        place = f"{LOOPBACK}:{self.port(name)}"
+        return f"postgresql://{user}:{password}@{place}/{quote(database, safe='')}"
+
+    def server_pid(self, name: str) -> int | None:
+        """The postmaster's process id, None where none lives."""
+        found = live_postmaster(self.data(name))
+        return found.pid if found else None
+
+    def kill_server(self, name: str) -> None:
+        """Kill -9 of all the server's processes, as when the machine's memory ran out."""
+        end_all([self.data(name)])
+
+    def kill_host(self, name: str) -> None:
+        """What is left when the machine loses its power; a pair has no agent."""
+        self.kill_server(name)
+
+    def freeze(self, name: str) -> None:
+        """Stop the node's processes, as a paused virtual machine: it answers nothing."""
+        freeze_all([self.data(name)])
+
+    def thaw(self, name: str) -> None:
+        """Let the node go on where it was."""
+        thaw_all([self.data(name)])
+
+    async def start_server(self, name: str) -> None:
+        """Start a node that does not run, as what its data folder says that it is.
+
+        Raises:
+            PostgresError: it did not start.
+        """
+        await until(
+            lambda: self._is_reaped(name), _PROGRAM_LIMIT, lambda: f"{name}'s process stays."
+        )
+        words = ["start", "-w", "-t", str(int(_PROGRAM_LIMIT.total_seconds())), "-s"]
+        await self._pg_ctl(name, *words, "-l", self.log(name))
+
+    async def stop_server(self, name: str, mode: str = "fast") -> None:
+        """Stop a node as `pg_ctl stop` does; nothing happens to one that does not run.
+
+        Raises:
+            PostgresError: it does not end.
+        """
+        if self.server_pid(name) is not None:
+            await self._pg_ctl(name, "stop", "-w", "-s", "-m", mode)
+
+    async def writable(self) -> tuple[str, ...]:
+        """The nodes that take writes right now, in order: one, in health."""
+        said = await asyncio.gather(*(self._says(name, _IS_PRIMARY) for name in NAMES))
+        return tuple(name for name, value in zip(NAMES, said, strict=True) if value)
+
+    async def primary(self) -> str:
+        """The one node that takes writes.
+
+        Raises:
+            PostgresError: there is none, or more than one.
+        """
+        found = await self.writable()
+        if len(found) != 1:
+            raise PostgresError(
+                f"{len(found)} nodes of the sandbox take writes.",
+                next_step="Bring it back to health.",
+            )
+        return found[0]
+
+    async def healthy(self, limit: timedelta = HEALTHY_LIMIT) -> None:
+        """Bring the pair back: one primary as configured at first, and the other streams from it.
+
+        Which one is primary stays as it is; a node that does not follow is copied anew. What is
+        in the databases stays.
+
+        Raises:
+            PostgresError: it took longer than `limit`.
+        """
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                await self._mend()
+        except TimeoutError:
+            raise PostgresError(
+                "The sandbox pair did not come back to health in time.",
+                next_step=f"Read the logs in {self._home.folder}, or remove it and start anew.",
+            ) from None
+
+    async def close(self) -> None:
+        """End all its processes; the data stays and `start` goes on with it."""
+        for name in NAMES:
+            self.thaw(name)
+        # Standby first: it has nothing more to get.
+        for name in sorted(NAMES, key=lambda each: not self._is_standby(each)):
+            try:
+                await self.stop_server(name)
+            except PostgresError:
+                self.kill_server(name)
+        await asyncio.to_thread(self._dismiss_keeper)
+
+    async def remove(self) -> None:
+        """End all at once and remove the data."""
+        await asyncio.to_thread(self._dismiss_keeper)
+        await asyncio.to_thread(self._home.remove)
+
+    async def _come_up(self) -> None:
+        if not (self.data(NAMES[0]) / "PG_VERSION").exists():
+            await self._make_primary(NAMES[0])
+        await self.healthy()
+
+    async def _make_primary(self, name: str) -> None:
+        layout = await make_cluster(self.binaries, self.data(name), sync=False)
+        word = layout.password.read_text().strip()
+        self._configure(name)
+        await self.start_server(name)
+        place = f"{LOOPBACK}:{self.port(name)}"
+        conn = await asyncpg.connect(
+            f"postgresql://{SUPERUSER}:{word}@{place}/postgres", timeout=_SECONDS_MAX
+        )
+        try:
+            roles = _ROLES.format(
+                replicator=_REPLICATOR,
+                password=self._kept[_REPLICATOR],
+                app=APP_USER,
+                app_password=self.app_password,
+            )
+            await conn.execute(roles, timeout=_SECONDS_MAX)
+            await conn.execute(
+                f"ALTER ROLE {SUPERUSER} PASSWORD '{self.password}'", timeout=_SECONDS_MAX
+            )
+            await conn.execute(f"CREATE DATABASE {DATABASE} OWNER {APP_USER}", timeout=60)
+        finally:
+            await conn.close(timeout=_SECONDS_MAX)
+
+    async def _mend(self) -> None:
+        for name in NAMES:
+            self.thaw(name)
+        primary = await self._choose_primary()
+        other = NAMES[1 - NAMES.index(primary)]
+        if self._is_changed(primary) or not await self._writes(primary):
+            await self._restart_as_primary(primary)
+        if self._is_changed(other, of=primary) or not await self._follows(other, primary):
+            await self._copy(other, primary)
+        await self._query(primary, _DROP_IDLE_SLOTS, [other])
+        await until(
+            lambda: self._follows(other, primary),
+            HEALTHY_LIMIT,
+            lambda: f"{other} does not follow {primary}: {self._home.tail(f'{other}.log')}",
+        )
+
+    async def _choose_primary(self) -> str:
+        """Who takes writes now; else the one with the newest timeline that is no standby."""
+        if len(found := await self.writable()) == 1:
+            return found[0]
+        known = [name for name in NAMES if (self.data(name) / "PG_VERSION").exists()]
+        for name in known:
+            await self.stop_server(name, "immediate")
+        ranked = [(await self._timeline(name), not self._is_standby(name), name) for name in known]
+        return max(ranked)[2]
+
+    async def _timeline(self, name: str) -> int:
+        said = await run(
+            self.binaries.program("pg_controldata"), self.data(name), limit=_PROGRAM_LIMIT
+        )
+        # Until the first checkpoint after a promotion only the recovery's end tells the new one.
+        lines = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+        found = (
+            lines["Latest checkpoint's TimeLineID"],
+            lines["Min recovery ending loc's timeline"],
+        )
+        history = [
+            int(path.name[:8], 16) for path in (self.data(name) / "pg_wal").glob("????????.history")
+        ]
+        return max(int(text) for text in (*found, *map(str, history)))
+
+    async def _restart_as_primary(self, name: str) -> None:
+        await self.stop_server(name, "immediate")
+        for signal_file in ("standby.signal", "recovery.signal"):
+            (self.data(name) / signal_file).unlink(missing_ok=True)
+        self._configure(name)
+        await self.start_server(name)
+
+    async def _copy(self, name: str, primary: str) -> None:
+        """Make the standby anew, by a copy of the primary over its port."""
+        self.kill_server(name)
+        await asyncio.to_thread(shutil.rmtree, self.data(name), ignore_errors=True)
+        await self._query(primary, _DROP_IDLE_SLOTS, [])
+        conninfo = self._conninfo(name, primary)
+        words: list[str | Path] = ["-D", self.data(name), "-d", conninfo, "-X", "stream"]
+        words += ["-c", "fast", "-R", "-C", "-S", name, "--no-password", "--no-sync"]
+        await run(self.binaries.program("pg_basebackup"), *words, limit=_PROGRAM_LIMIT)
+        self._configure(name, of=primary)
+        await self.start_server(name)
+
+    def _configure(self, name: str, *, of: str = "") -> None:
+        for file, text in self._files(name, of=of).items():
+            self._home.write(f"{name}/{file}", text)
+
+    def _is_changed(self, name: str, *, of: str = "") -> bool:
+        """Whether somebody has changed what a node's files say, such as by ALTER SYSTEM."""
+        folder = self.data(name)
+        wanted = self._files(name, of=of).items()
+        return any(
+            not (folder / file).exists() or (folder / file).read_text() != text
+            for file, text in wanted
+        )
+
+    def _files(self, name: str, *, of: str) -> Mapping[str, str]:
+        """A node's configuration as it is at first; `of`: the primary that it follows."""
+        ours = {**_SETTINGS, **self._settings, "port": str(self.port(name)), "cluster_name": name}
+        follow = (
+            {"primary_conninfo": self._conninfo(name, of), "primary_slot_name": name} if of else {}
+        )
+        return {
+            "postgresql.conf": _lines(ours),
+            "postgresql.auto.conf": _lines(follow),
+            "pg_hba.conf": _HBA,
+        }
+
+    def _conninfo(self, name: str, primary: str) -> str:
+        """How a node follows; the password file lets it follow any other."""
+        word = f"{LOOPBACK}:*:*:{_REPLICATOR}:{self._kept[_REPLICATOR]}\n"
+        passfile = self._home.folder / "pgpass"
+        if not passfile.exists():
+            self._home.write("pgpass", word)
+        return (
+            f"host={LOOPBACK} port={self.port(primary)} user={_REPLICATOR} "
+            f"passfile={passfile} application_name={name}"
+        )
+
+    async def _is_reaped(self, name: str) -> bool:
+        """Whether no lock file names a process that has ended but is still known."""
+        try:
+            pid = int((self.data(name) / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return True
+        return not is_zombie(pid)
+
+    def _is_standby(self, name: str) -> bool:
+        return (self.data(name) / "standby.signal").exists()
+
+    async def _writes(self, name: str) -> bool:
+        return bool(await self._says(name, _IS_PRIMARY))
+
+    async def _follows(self, name: str, primary: str) -> bool:
+        if not await self._says(
+            name, "SELECT pg_is_in_recovery() AND NOT pg_is_wal_replay_paused()"
+        ):
+            return False
+        return bool(await self._says(primary, _STREAMS, name))
+
+    async def _says(self, name: str, query: str, *args: object) -> object:
+        """What a node answers; None where it does not."""
+        try:
+            return await self._query(name, query, *args)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+
+    async def _query(self, name: str, query: str, *args: object) -> object:
+        conn = await asyncpg.connect(self.dsn(name, "postgres"), timeout=_SECONDS_MAX)
+        try:
+            return await conn.fetchval(query, *args, timeout=_SECONDS_MAX)
+        finally:
+            conn.terminate()
+
+    async def _pg_ctl(self, name: str, *words: str | Path) -> None:
+        program = self.binaries.program("pg_ctl")
+        await run(program, *words, "-D", self.data(name), limit=2 * _PROGRAM_LIMIT)
+
+    def _spec(self, name: str, region: str) -> NodeSpec:
+        return NodeSpec(
+            name=name,
+            target=parse_dsn(self.dsn(name)),
+            region=region,
+            host=HostSettings(data=self.data(name), programs=self.binaries.folder),
+        )
+
+    def _dismiss_keeper(self) -> None:
+        if self._keeper and self._keeper.stdin:
+            self._keeper.stdin.close()
+            self._keeper.wait(timeout=_SECONDS_MAX)
+        self._keeper = None
+
+
+def _lines(values: Mapping[str, str]) -> str:
+    return "".join(f"{name} = {setting(value)}\n" for name, value in values.items())

@@ -1,0 +1,33 @@
+"""Real clusters, one per worker process and healthy before each test that asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.ha import PairSandbox
+from tests.conftest import folder_of_its_own
+
+FAST = {"fsync": "off"}
+
+
+@pytest.fixture(scope="session")
+def session_pair() -> Iterator[PairSandbox]:
+    """As the last test left it: ask for `pair`."""
+    home = folder_of_its_own()
+    made = asyncio.run(PairSandbox.start(home / "pair", settings=FAST))
+    try:
+        yield made
+    finally:
+        asyncio.run(made.remove())
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+async def pair(session_pair: PairSandbox) -> PairSandbox:
+    """A primary and a standby that streams. Either may be the primary: ask `primary()`."""
+    await session_pair.healthy()
+    return session_pair
