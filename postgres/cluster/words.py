@@ -70,7 +70,8 @@ class NodeSpec:
 class Sender:
     """A standby as the server that sends to it sees it: pg_stat_replication.
 
-    `*_behind`: bytes behind the sender's own position. `reply_age`: since it last answered: all
+    `*_behind`: bytes behind the sender's own position. `replay_lag`: as it was reported, None
+    also when nothing is written. `reply_age`: since it last answered, by the clocks of both: all
     else is as old as that.
     """
 
@@ -80,6 +81,7 @@ class Sender:
     sync_state: str  # async, potential, sync, quorum
     flush_behind: int | None = None
     replay_behind: int | None = None
+    replay_lag: float | None = None
     reply_age: float | None = None
 
 
@@ -100,7 +102,8 @@ class NodeSeen:
 
     `position`: where a primary writes, or up to where a standby has replayed. `replay_age`: how
     long ago the last transaction that a standby replayed was committed: large also when nothing
-    is written. `is_writable`: a primary without default_transaction_read_only.
+    is written. `message_age`: since a standby last heard from who sends to it. `clock_ahead`: its
+    clock against ours. `is_writable`: a primary without default_transaction_read_only.
     """
 
     name: str
@@ -115,6 +118,8 @@ class NodeSeen:
     replay_age: float | None = None
     is_replay_paused: bool = False
     receiver: str = ""  # a standby's pg_stat_wal_receiver.status
+    message_age: float | None = None
+    clock_ahead: float | None = None
     started_at: datetime | None = None
     version: int = 0  # server_version_num
     senders: tuple[Sender, ...] = ()
@@ -146,7 +151,9 @@ class Member:
 class AgentSeen:
     """What Patroni says of the cluster. `problem`: nobody could tell us, and why.
 
-    `settings`: those in force (ttl, loop_wait, ... in seconds), after clamping where it says so.
+    `settings`: those in force (ttl, loop_wait, ... in seconds), after clamping; `asked.ttl` stands
+    beside a `ttl` that was clamped. `silent`: the agents that did not answer us themselves, though
+    others may tell of them.
     """
 
     problem: str = ""
@@ -157,6 +164,7 @@ class AgentSeen:
     is_failsafe_active: bool = False
     settings: Mapping[str, str] = field(default_factory=lambda: NO_SETTINGS)
     pending_restart: tuple[str, ...] = ()
+    silent: Mapping[str, str] = field(default_factory=lambda: NO_SETTINGS)  # agents: why
 
     @property
     def leader(self) -> str:
