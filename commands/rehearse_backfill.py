@@ -126,6 +126,7 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
             "rows": tried.trial.rows,
             "passed": tried.trial.passed,
             "updated": tried.trial.updated,
+            "whole": "yes" if tried.trial.is_whole else "no",
             "seconds": round(tried.trial.seconds, 3),
             "per_second": round(tried.trial.per_second),
             "likely": round(tried.trial.seconds_for(wanted.around.rows), 3),
@@ -166,10 +167,11 @@ def _warnings(wanted: Wanted) -> Iterator[str]:
 def _answer(params: Params, done: Mapping[str, JsonValue]) -> Answer:
     numbers = {name: value for name, value in done.items() if isinstance(value, int | float | str)}
     passed, rows = int(str(done["passed"])), int(str(done["rows"]))
+    share = "all of them" if done["whole"] == "yes" else f"of about {rows:,}"
     seconds = timedelta(seconds=float(str(done["seconds"])))
     likely = timedelta(seconds=float(str(done["likely"])))
     facts = (
-        ("Tried", f"{passed:,} of {count_text(rows, 'row')} in {span_text(seconds)}"),
+        ("Tried", f"{count_text(passed, 'row')}, {share}, in {span_text(seconds)}"),
         ("Pace", f"{done['per_second']:,} rows a second, as fast as the worker's machine is"),
         ("Expected", f"about {span_text(likely)} for the {done['rows_now']:,} rows of now"),
         ("Goes by", f"{done['source']} ({done['backup']})"),

@@ -94,6 +94,7 @@ async def test_the_plan_of_the_same_backfill_goes_by_it_and_its_run_is_held_agai
     answer = await rehearse_backfill.run(paced, ASKED, plan)
     assert paced.steps == [("try", Mode.RETRYABLE)]
     assert answer.numbers["passed"] == answer.numbers["updated"] == 4000
+    assert facts(answer)["Tried"].startswith("4,000 rows, all of them, in ")
     assert answer.suggestions[0].params == WORDS
     assert list(paced.folder.iterdir()) == []
     async with connected(shop) as conn:

@@ -58,6 +58,7 @@ class Trial:
 
     `passed` rows were looked at and `updated` changed within `seconds` of work, which were
     `start_seconds` in coming. `late_per_second`: rows passed in the second half of that time.
+    `is_whole`: there are no others.
     """
 
     rows: int
@@ -111,16 +112,13 @@ async def try_backfill(
             await _must_be_disposable(conn, target)
             table = await read_table(conn, spec.schema, spec.table)
             rows = await estimated_rows(conn, table)
-            slices = await _slices(conn, table, rows, spec.ranges)
+            slices, is_all = await _slices(conn, table, rows, spec.ranges)
             await _begin(conn, spec, table, rows, slices)
     except (asyncpg.PostgresError, *LOST) as error:
         raise _failed(str(error.args[0] if error.args else error)) from error
     is_done, seen, began = await _run(target, spec, limits, most)
-    covers = rows <= _SLICES_MAX * _SLICE_ROWS
-    return replace(
-        trial_of(seen, began=began, rows=rows, ranges=spec.ranges),
-        is_whole=is_done and covers,
-    )
+    found = trial_of(seen, began=began, rows=rows, ranges=spec.ranges)
+    return replace(found, is_whole=is_done and is_all)
 
 
 def trial_of(seen: Sequence[Batch], *, began: float, rows: int, ranges: int) -> Trial:
@@ -164,14 +162,15 @@ async def _must_be_disposable(conn: Any, target: Target) -> None:
         )
 
 
-async def _slices(conn: Any, table: Table, rows: int, ranges: int) -> list[Piece]:
-    """Parts of the table, as many as are worth it, of some ten batches each."""
+async def _slices(conn: Any, table: Table, rows: int, ranges: int) -> tuple[list[Piece], bool]:
+    """Parts of the table, of some ten batches each, and whether they are all of it."""
     last = await last_key(conn, table)
     wanted = max(ranges, min(_SLICES_MAX, rows // _SLICE_ROWS))
     pieces = pieces_of(await cuts_of(conn, table, wanted) if last else [], last)
-    if rows > wanted * _SLICE_ROWS * 2:
+    is_all = rows <= wanted * _SLICE_ROWS * 2
+    if not is_all:
         pieces = tuple([await _cut_short(conn, table, piece) for piece in pieces])
-    return [pieces[at] for at in spread(len(pieces))]
+    return [pieces[at] for at in spread(len(pieces))], is_all
 
 
 async def _cut_short(conn: Any, table: Table, piece: Piece) -> Piece:
