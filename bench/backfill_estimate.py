@@ -20,7 +20,6 @@ from postgres.dsn import parse_dsn
 from postgres.migrate.backfill.estimate import Estimate, estimate
 from postgres.migrate.backfill.trial import try_backfill
 
-ROWS_A_SECOND = 160_000  # about what two ranges do here: only how long the trial is follows from it
 SHARE = 0.25
 
 
@@ -41,13 +40,12 @@ class Round:
 async def estimates(place: Place, rounds: int) -> list[Round]:
     """So many rounds, each part of it on a fresh copy, one right after the other."""
     made = []
+    taken = await _taken(place)  # of how long a trial is, this alone decides
     for _ in range(rounds):
-        before, tried = await _tried(place)
-        async with place.copy() as dsn:
-            began = time.perf_counter()
-            outcome = await ours(dsn, 2, Switch())
-            taken = time.perf_counter() - began - outcome.throttled_seconds
-        after, _ = await _tried(place)
+        most = timedelta(seconds=taken * SHARE)
+        before, tried = await _tried(place, most)
+        taken = await _taken(place)
+        after, _ = await _tried(place, most)
         likely = (before.likely_seconds + after.likely_seconds) / 2
         made.append(Round(likely=likely, tried=tried, taken=taken))
         print(
@@ -57,9 +55,16 @@ async def estimates(place: Place, rounds: int) -> list[Round]:
     return made
 
 
-async def _tried(place: Place) -> tuple[Estimate, float]:
+async def _taken(place: Place) -> float:
+    """How long a backfill takes, without what it waits for."""
+    async with place.copy() as dsn:
+        began = time.perf_counter()
+        outcome = await ours(dsn, 2, Switch())
+        return time.perf_counter() - began - outcome.throttled_seconds
+
+
+async def _tried(place: Place, most: timedelta) -> tuple[Estimate, float]:
     """What a trial on a copy leads to, and how long it was."""
-    most = timedelta(seconds=place.rows * SHARE / ROWS_A_SECOND)
     async with place.copy() as dsn:
         began = time.perf_counter()
         trial = await try_backfill(parse_dsn(dsn), SPEC, most=most)
