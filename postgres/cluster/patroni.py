@@ -1,0 +1,313 @@
+"""A cluster that Patroni keeps: asked over its REST API, judged by what its servers answer.
+
+Patroni decides and carries out; we ask once, and then look at the servers until exactly one of
+them takes writes. No word of Patroni's ends a change of roles but a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import SecretStr
+
+from postgres.cluster.adapter import Tell
+from postgres.cluster.look import look_at
+from postgres.cluster.patroni_agents import Agents, Heard, no_answer, seen_by
+from postgres.cluster.patroni_rest import NoAnswerError, PatroniRest
+from postgres.cluster.patroni_verdict import (
+    Asked,
+    Move,
+    may_begin,
+    refusal,
+    unknown,
+    verdict,
+    writable,
+)
+from postgres.cluster.patroni_words import Overview
+from postgres.cluster.words import (
+    AgentSeen,
+    ClusterKind,
+    ClusterSeen,
+    NodeSeen,
+    NodeSpec,
+    Promotion,
+    Role,
+    Verdict,
+)
+from postgres.errors import PostgresError
+from postgres.programs import run_program
+from postgres.together import together
+
+LOOK_LIMIT: Final = timedelta(seconds=4)
+# While roles change, an old primary that hangs must not hide for long that the new one writes.
+_GLANCE_LIMIT: Final = timedelta(seconds=1)
+_EVERY_SECONDS: Final = 0.1
+_REJOIN_EVERY_SECONDS: Final = 0.3
+_START_LIMIT: Final = timedelta(seconds=30)
+
+
+class PatroniCluster:
+    """Implements `postgres.cluster.adapter.Cluster`."""
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeSpec],
+        *,
+        user: str = "",
+        password: SecretStr | None = None,
+        ca: Path | None = None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._nodes = tuple(nodes)
+        self._clock = clock
+        self._rest = PatroniRest(user=user, password=password, ca=ca)
+        self._agents = Agents(self._rest, self._nodes)
+        self._asking: set[asyncio.Task[Asked]] = set()
+
+    @property
+    def kind(self) -> ClusterKind:
+        """Patroni."""
+        return ClusterKind.PATRONI
+
+    @property
+    def nodes(self) -> Sequence[NodeSpec]:
+        """The servers that the inventory names, in its order."""
+        return self._nodes
+
+    async def look(self) -> ClusterSeen:
+        """Ask all nodes and all agents at once. Never raises."""
+        async with together() as group:
+            servers = group.create_task(self._servers(LOOK_LIMIT))
+            agents = group.create_task(self._listen())
+        return ClusterSeen(
+            at=self._clock(), kind=self.kind, nodes=servers.result(), agent=agents.result()
+        )
+
+    async def switch(self, *, leader: str, candidate: str, limit: timedelta, tell: Tell) -> Verdict:
+        """A planned switchover; see `Cluster.switch`."""
+        return await self._change(Move(leader=leader, candidate=candidate), limit, tell)
+
+    async def fail_over(
+        self, *, leader: str, candidate: str, limit: timedelta, tell: Tell
+    ) -> Verdict:
+        """Ask Patroni to promote `candidate`; see `Cluster.fail_over`.
+
+        Patroni does so when the leader key is free: a leader that died without a word holds it
+        for up to `ttl`. If a standby was promoted meanwhile, that is the answer.
+        """
+        move = Move(leader=leader, candidate=candidate, is_forced=True)
+        return await self._change(move, limit, tell)
+
+    async def rejoin(self, node: str, *, primary: str, limit: timedelta, tell: Tell) -> None:
+        """Wait until the node's own agent has it follow; start the agent where we know how."""
+        spec = self._spec(node)
+        self._spec(primary)
+        end = time.monotonic() + limit.total_seconds()
+        await self._start_agent(spec, tell)
+        await tell(f"Waiting for {node} to follow {primary}.")
+        why = ""
+        while True:
+            seen = await self._servers(_GLANCE_LIMIT)
+            why = follows(seen, node, primary)
+            if not why:
+                return
+            if time.monotonic() > end:
+                break
+            await asyncio.sleep(_REJOIN_EVERY_SECONDS)
+        raise PostgresError(
+            f"{node} does not follow {primary}: {why}. Its Patroni says: "
+            f"{await self._agents.state(spec)}.",
+            next_step=f"Read Patroni's log on {node}. In maintenance mode it starts no server; one "
+            "that cannot be rewound needs `patronictl reinit`, which copies everything anew.",
+        )
+
+    async def settings(self) -> Mapping[str, str]:
+        """The dynamic configuration, flat, and each member's tags as `members.NAME.TAG`."""
+        async with together() as group:
+            stored = group.create_task(self._agents.stored())
+            members = group.create_task(self._agents.overview())
+        tags = {
+            f"members.{member.name}.{name}": value
+            for member in members.result().members
+            for name, value in (member.tags or {"": ""}).items()
+        }
+        return MappingProxyType(dict(stored.result()) | tags)
+
+    async def history(self) -> tuple[Promotion, ...]:
+        """Every promotion that the DCS remembers, oldest first."""
+        return await self._agents.history()
+
+    async def close(self) -> None:
+        """Hang up. What Patroni was asked for goes on without us."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._rest.close()
+
+    async def _servers(self, limit: timedelta) -> tuple[NodeSeen, ...]:
+        return await look_at(self._nodes, clock=self._clock, limit=limit)
+
+    async def _listen(self) -> AgentSeen:
+        try:
+            return seen_by(await self._agents.listen())
+        except PostgresError as error:
+            return AgentSeen(problem=error.problem.rstrip("."))
+
+    async def _change(self, move: Move, limit: timedelta, tell: Tell) -> Verdict:
+        """Ask once, and look until it is known what became of it."""
+        began = time.monotonic()
+        heard = await self._before(move)
+        if move.is_forced and (over := await self._is_over(move)):
+            return over
+        await tell(f"Asking Patroni for a {move.noun} from {move.leader} to {move.candidate}.")
+        asking = asyncio.create_task(self._ask(move, heard, limit))
+        # It outlives us when the servers answer first: hanging up on Patroni while it waits for
+        # the end of the change would only fill its log with broken pipes.
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        return await self._outcome(move, heard, asking, began=began, limit=limit, tell=tell)
+
+    async def _before(self, move: Move) -> Heard:
+        """What the agents say right before.
+
+        Raises:
+            PostgresError: nobody can be asked, or agents or servers speak against it.
+        """
+        self._spec(move.leader)
+        self._spec(move.candidate)
+        if move.leader == move.candidate:
+            raise PostgresError(
+                f"{move.leader} cannot take over from itself.",
+                next_step="Choose a standby as the candidate.",
+            )
+        async with together() as group:
+            hearing = group.create_task(self._agents.listen())
+            looking = group.create_task(self._servers(LOOK_LIMIT))
+        heard = hearing.result()
+        if objection := may_begin(looking.result(), move):
+            raise objection
+        if heard.overview is None:
+            raise no_answer(heard.deaf)
+        if heard.overview.member(move.candidate) is None:
+            raise PostgresError(
+                f"Patroni knows no member {move.candidate}.",
+                next_step=f"Start Patroni on {move.candidate}; the inventory's names must be its "
+                "members' names.",
+            )
+        return heard
+
+    async def _is_over(self, move: Move) -> Verdict | None:
+        """The verdict before anything was asked: somebody has been promoted already."""
+        return verdict(await self._servers(_GLANCE_LIMIT), move, Asked(), seconds=0.0)
+
+    async def _ask(self, move: Move, heard: Heard, limit: timedelta) -> Asked:
+        """Ask one agent for the change; another one only if the first cannot have heard it."""
+        why: dict[str, str] = {}
+        for node in self._listeners(move, heard):
+            try:
+                answer = await self._rest.post(node, move.path, move.body, limit=limit)
+            except NoAnswerError as error:
+                if error.was_sent:
+                    return Asked(lost=f"Patroni on {node.name}: {error.why}")
+                why[node.name] = error.why
+            else:
+                return Asked(answer=answer)
+        raise no_answer(why)
+
+    def _listeners(self, move: Move, heard: Heard) -> list[NodeSpec]:
+        """Whom to ask, best first: those that have just read the DCS.
+
+        In a switchover the leader is the last to be lost; in a failover it is the first.
+        """
+        first, second = move.leader, move.candidate
+        if move.is_forced:
+            first, second = second, ""
+        able = [node for node in self._nodes if node.name in heard.overviews]
+        last = move.leader if move.is_forced else ""
+        return sorted(
+            able, key=lambda node: (node.name != first, node.name != second, node.name == last)
+        )
+
+    async def _outcome(
+        self,
+        move: Move,
+        heard: Heard,
+        asking: asyncio.Task[Asked],
+        *,
+        began: float,
+        limit: timedelta,
+        tell: Tell,
+    ) -> Verdict:
+        told = ""
+        while True:
+            asked = asking.result() if asking.done() else Asked()
+            if asked.said != told:
+                told = asked.said
+                await tell(f"Patroni says: {told}. Asking the servers.")
+            seen = await self._servers(_GLANCE_LIMIT)
+            seconds = time.monotonic() - began
+            if asked.is_refused and not _is_promoted(seen, move):
+                raise refusal(asked, move, heard.overview or Overview(members=()), heard.settings)
+            if end := verdict(seen, move, asked, seconds=seconds):
+                return end
+            if seconds > limit.total_seconds():
+                return unknown(seen, move, asked, seconds=seconds)
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def _start_agent(self, node: NodeSpec, tell: Tell) -> None:
+        """Start the node's Patroni if nothing listens there and the inventory says how."""
+        host = node.host
+        if host is None or not host.agent_start or not node.rest:
+            return
+        try:
+            await self._rest.get(node, "/liveness", limit=LOOK_LIMIT)
+        except NoAnswerError as error:
+            if error.was_sent:  # it is there, though it hangs
+                return
+        else:
+            return
+        await tell(f"Starting Patroni on {node.name}.")
+        done = await run_program(
+            [*host.via, *host.agent_start], time_limit=_START_LIMIT, as_server=not host.via
+        )
+        if done.code:
+            raise PostgresError(
+                f"Patroni on {node.name} could not be started: {done.last_words}.",
+                next_step=f"Start it by hand on {node.name}: {node.name} then follows by itself.",
+            )
+
+    def _spec(self, name: str) -> NodeSpec:
+        found = next((node for node in self._nodes if node.name == name), None)
+        if found is None:
+            raise PostgresError(
+                f"The cluster has no node {name}.",
+                next_step=f"It has {', '.join(node.name for node in self._nodes)}.",
+            )
+        return found
+
+
+def _is_promoted(seen: Sequence[NodeSeen], move: Move) -> bool:
+    """Whether somebody else leads by now: Patroni refuses a failover that it has just made."""
+    return any(each.name != move.leader for each in writable(seen))
+
+
+def follows(seen: Sequence[NodeSeen], node: str, primary: str) -> str:
+    """Why `node` does not stream from `primary`; '' when it does. Pure."""
+    own = next((each for each in seen if each.name == node), None)
+    above = next((each for each in seen if each.name == primary), None)
+    if above is None or not above.is_reached or above.role is not Role.PRIMARY:
+        return f"{primary} is no primary that answers"
+    if own is None or not own.is_reached:
+        return f"it does not answer ({own.problem if own else 'unknown'})"
+    if own.role is not Role.STANDBY:
+        return "it is a primary itself"
+    if own.timeline != above.timeline:
+        return f"it is on timeline {own.timeline}, not {above.timeline}"
+    sent = [each for each in above.senders if each.name == node and each.state == "streaming"]
+    return "" if sent and own.receiver == "streaming" else "it does not stream"
