@@ -206,8 +206,6 @@ def _lines(params: Params, found: Rehearsal, more: int) -> Iterator[str]:
             f"/db migrate {params.database} refuses these very files until they are mended and"
             " rehearsed again."
         )
-    if found.note:
-        yield found.note
     if more > 0:
         yield f"{count_text(more, 'statement')} more are not shown."
 

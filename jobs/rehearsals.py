@@ -94,13 +94,11 @@ class Copy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """All of it. `extra`: what was measured on the copy besides. `note`: what limits it."""
+    """All of it."""
 
     copy: Copy
     units: tuple[RehearsedUnit, ...]
     way_back: Return
-    extra: JsonValue = None
-    note: str = ""
 
     @property
     def failed(self) -> RehearsedUnit | None:

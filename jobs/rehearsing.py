@@ -8,13 +8,12 @@ target: what that role may not do fails here first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import asyncpg
-from pydantic import JsonValue
 
 from jobs.operation import Job, JobError
 from jobs.rehearsals import (
@@ -44,9 +43,6 @@ from postgres.migrate.words import Observation
 from postgres.restore.recovery import Recovered
 from store.rehearsals import record_rehearsal
 
-# What is measured on the copy besides, such as the pace of a backfill.
-Extra = Callable[[Target], Awaitable[JsonValue]]
-
 _HOURS: Final = timedelta(hours=12)
 # On the copy nobody waits, and how long it takes is what is asked.
 LIMITS: Final = ApplyLimits(
@@ -70,7 +66,6 @@ class _Subject:
     units: tuple[Unit, ...]
     book: Book
     way_back: WayBackOf
-    extra: Extra | None
 
 
 async def rehearse(
@@ -80,7 +75,6 @@ async def rehearse(
     *,
     backup_id: str = "",
     way_back: WayBackOf = way_back_of,
-    extra: Extra | None = None,
 ) -> Rehearsal:
     """Restore, apply, take back and apply again; store what was found.
 
@@ -91,7 +85,7 @@ async def rehearse(
         JobError, PostgresError: the copy could not be made, or broke down. Nothing is left.
     """
     backup = await proven_backup(job, backup_id)
-    subject = _Subject(units=tuple(units), book=book, way_back=way_back, extra=extra)
+    subject = _Subject(units=tuple(units), book=book, way_back=way_back)
     found = await _rehearsed(job, subject, backup.id)
     row = row_of(
         found,
@@ -140,8 +134,7 @@ async def _on_copy(job: Job, subject: _Subject, recovered: Recovered) -> Rehears
         attempt=attempt.apply,
     )
     way_back = await try_way_back(tried, say=job.report)
-    extra, note = await _extra(job, subject, login, way_back)
-    return Rehearsal(copy=copy, units=units, way_back=way_back, extra=extra, note=note)
+    return Rehearsal(copy=copy, units=units, way_back=way_back)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,18 +257,3 @@ def _copy(recovered: Recovered, before: Standstill, book: Book) -> Copy:
         tables=before.sizes,
         book=book.table,
     )
-
-
-async def _extra(
-    job: Job, subject: _Subject, login: Target, way_back: Return
-) -> tuple[JsonValue, str]:
-    """What is measured besides, and why it was not."""
-    if (measure := subject.extra) is None:
-        return None, ""
-    if way_back.outcome is WayBack.FAILED:
-        return None, "Nothing else was measured: after the way back failed, the copy is in pieces."
-    await job.report("Measuring on the copy")
-    try:
-        return await measure(login), ""
-    except PostgresError as error:
-        return None, f"Nothing else was measured: {error.problem}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import JsonValue, SecretStr
+from pydantic import SecretStr
 
 from commands import rehearse
 from commands.rehearse import Params
@@ -25,11 +25,10 @@ from jobs.operation import Answer, Database, JobError, Mode, Risk, Tier
 from jobs.reader import Readers
 from jobs.rehearsals import Rehearsal, WayBack, expected_of, from_json
 from jobs.rehearsing import rehearse as rehearse_units
+from jobs.rehearsing_back import way_back_of
 from postgres.backup.engine import TakeOrder
 from postgres.backup.facts import BackupFacts
 from postgres.backup.native_engine import NativeEngine
-from postgres.connect import connection
-from postgres.dsn import Target
 from postgres.migrate.apply_words import Unit
 from postgres.migrate.words import Direction, Lock, Tool
 from postgres.server import Server
@@ -250,18 +249,14 @@ async def test_some_at_once_a_lossy_way_back_a_file_that_fails_and_one_that_does
     lossy, failing = make(LOSSY, name="lossy"), make(FAILING, name="failing")
     again = make(AGAIN, name="again")
 
-    async def measure(_: Target) -> JsonValue:
-        raise AssertionError("on a copy that is in pieces")
-
     async def not_again() -> Rehearsal:
         outlook = await look(again, version="", direction=Direction.UP)
-        return await rehearse_units(again, outlook.units, outlook.stood.book, extra=measure)
+        return await rehearse_units(again, outlook.units, outlook.stood.book)
 
     told, failed, stuck = await asyncio.gather(rehearsed(lossy), rehearsed(failing), not_again())
     assert stuck.way_back.outcome is WayBack.FAILED
     assert "01 new cannot be applied again" in stuck.way_back.problem
     assert stuck.way_back.differences == ("class public.new is new",)
-    assert "Nothing else was measured" in stuck.note
     assert facts(told)["Way back"].startswith("lossy")
     assert "public.orders has other values" in facts(told)["Way back"]
     assert told.numbers["way_back"] == "lossy"
@@ -300,22 +295,23 @@ async def test_a_copy_that_lacks_a_migration_of_the_target_is_given_up(
 async def test_after_a_kill_the_next_attempt_finds_the_way_back_that_nobody_wrote(
     make: Maker,
 ) -> None:
-    """What the dead attempt left is gone; what is asked besides is measured at the end."""
+    """What the dead attempt left is gone, and the new copy leads nowhere."""
     job = make(UNWRITTEN, tool=Tool.PLAIN)
     await killed_while_it_applies(job)
     left = list(job.folder.iterdir())
 
-    async def measure(copy: Target) -> JsonValue:
-        async with connection(copy) as conn:
-            rows = await conn.fetchval("SELECT count(*) FROM orders WHERE note IS NULL")
-            return {"rows": rows, "leads to": await conn.fetchval(PLACES)}
+    seen: list[tuple[int, str]] = []
+
+    async def look_around(conn: Any, unit: Unit) -> Unit | str:
+        seen.append(await conn.fetchrow(f"SELECT count(*), ({PLACES}) FROM orders"))
+        return await way_back_of(conn, unit)
 
     outlook = await look(job, version="", direction=Direction.UP)
-    found = await rehearse_units(job, outlook.units, outlook.stood.book, extra=measure)
+    found = await rehearse_units(job, outlook.units, outlook.stood.book, way_back=look_around)
     assert left
     assert found.way_back.outcome is WayBack.EXACT
     assert not found.way_back.is_written
-    assert found.extra == {"rows": 5000, "leads to": "host=/nonexistent"}
+    assert [tuple(row) for row in seen] == [(5000, "host=/nonexistent")]
     assert list(job.folder.iterdir()) == []
 
 
