@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from sandbox.ha_pair import PairSandbox
+from sandbox.ha_patroni import PatroniPrograms, PatroniSandbox, find_patroni
 
-__all__ = ["PairSandbox"]
+__all__ = ["PairSandbox", "PatroniPrograms", "PatroniSandbox", "find_patroni"]

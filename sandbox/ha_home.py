@@ -72,12 +72,20 @@ class Home:
         partial.replace(path)
         return path
 
-    def remember(self, name: str, values: Mapping[str, str]) -> dict[str, str]:
-        """What was kept under this name; the first time, and where it lacks some, `values`."""
+    def recall(self, name: str) -> dict[str, str]:
+        """What was kept under this name; nothing, the first time."""
         path = self.folder / name
         kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        merged = {**values, **kept}
-        self.write(name, json.dumps(merged, indent=1) + "\n")
+        return kept
+
+    def keep(self, name: str, values: Mapping[str, str]) -> None:
+        """Keep it for the next start."""
+        self.write(name, json.dumps(values, indent=1) + "\n")
+
+    def remember(self, name: str, values: Mapping[str, str]) -> dict[str, str]:
+        """What was kept under this name, and of `values` what it lacks."""
+        merged = {**values, **self.recall(name)}
+        self.keep(name, merged)
         return merged
 
     def spawn(

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote
 
 import asyncpg
 
@@ -27,26 +25,30 @@ from postgres.errors import PostgresError
 from postgres.initialise import make_cluster
 from postgres.layout import SUPERUSER, setting
 from postgres.ports import LOOPBACK
-from postgres.postmaster import live_postmaster
-from sandbox.ha_home import Home, port_of, run, secret, until
-from sandbox.ha_processes import end_all, freeze_all, is_zombie, start_keeper, thaw_all
+from sandbox.ha_home import Home, run, until
+from sandbox.ha_processes import is_zombie
+from sandbox.ha_servers import (
+    APP_USER,
+    DATABASE,
+    HEALTHY_LIMIT,
+    IS_PRIMARY,
+    REPLICATOR,
+    SECONDS_MAX,
+    SMALL,
+    Servers,
+    keep,
+    region,
+)
 
-DATABASE: Final = "app"
-APP_USER: Final = "app"
 NAMES: Final = ("pg1", "pg2")
-REGIONS: Final = ("eu-west", "eu-central")
-HEALTHY_LIMIT: Final = timedelta(seconds=60)
 _PROGRAM_LIMIT: Final = timedelta(seconds=60)
-_SECONDS_MAX: Final = 10
-_REPLICATOR: Final = "replicator"
 # wal_retrieve_retry_interval also bounds for how long a standby stays away from a primary that
 # was started again; wal_log_hints lets pg_rewind work where checksums are off.
 _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        **SMALL,
         "listen_addresses": LOOPBACK,
-        "unix_socket_directories": "",
         "max_connections": "60",
-        "shared_buffers": "16MB",
         "wal_level": "replica",
         "wal_log_hints": "on",
         "hot_standby": "on",
@@ -56,23 +58,15 @@ _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "max_slot_wal_keep_size": "1GB",
         "wal_retrieve_retry_interval": "500ms",
         "password_encryption": "scram-sha-256",
-        "lc_messages": "C",
     }
 )
 _HBA: Final = """\
 host all         all        127.0.0.1/32 scram-sha-256
 host replication replicator 127.0.0.1/32 scram-sha-256
 """
-# pg_rewind reads the source as a superuser here; a role of its own would need four functions.
 _ROLES: Final = """
     CREATE ROLE {replicator} LOGIN REPLICATION PASSWORD '{password}';
     CREATE ROLE {app} LOGIN PASSWORD '{app_password}';
-"""
-_STREAMS: Final = """
-    SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = $1
-"""
-_IS_PRIMARY: Final = """
-    SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'
 """
 # A slot that nobody uses keeps WAL; those of tests go with it.
 _DROP_IDLE_SLOTS: Final = """
@@ -82,28 +76,15 @@ _DROP_IDLE_SLOTS: Final = """
 """
 
 
-class PairSandbox:
-    """Two servers of which one follows the other, and the ways to break them.
-
-    Nothing here belongs to an event loop: it may be made in one and used in another.
-    """
+class PairSandbox(Servers):
+    """Two servers of which one follows the other, and the ways to break them."""
 
     def __init__(
         self, home: Home, binaries: Binaries, kept: Mapping[str, str], settings: Mapping[str, str]
     ) -> None:
-        self.binaries = binaries
-        self.database = DATABASE
-        self.app_user = APP_USER
-        self.app_password = kept["app"]
-        self.superuser = SUPERUSER
-        self.password = kept["superuser"]
-        self._home = home
-        self._kept = kept
+        super().__init__(home, binaries, NAMES, kept)
         self._settings = settings
-        self.specs = tuple(
-            self._spec(name, region) for name, region in zip(NAMES, REGIONS, strict=True)
-        )
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self.specs = tuple(self._spec(number, name) for number, name in enumerate(NAMES))
 
     @classmethod
     async def start(
@@ -121,14 +102,9 @@ class PairSandbox:
             PostgresError: it did not come up. Nothing is left running.
         """
         place = await asyncio.to_thread(Home.make, home)
-        fresh = {"app": secret(), "superuser": secret(), _REPLICATOR: secret()}
-        kept = place.remember("secrets.json", fresh)
-        ports = place.remember("ports.json", {})
-        chosen = {name: str(port_of(ports.get(name))) for name in NAMES}
-        place.write("ports.json", "{}")
-        kept = {**kept, **place.remember("ports.json", chosen)}
+        kept = keep(place, NAMES, (APP_USER, SUPERUSER, REPLICATOR))
         made = cls(place, binaries or find_binaries(os.environ), kept, settings or {})
-        made._keeper = start_keeper([made.data(name) for name in NAMES])
+        made._keep([made.data(name) for name in NAMES])
         try:
             await made._come_up()
         except BaseException:
@@ -136,44 +112,9 @@ class PairSandbox:
             raise
         return made
 
-    def data(self, name: str) -> Path:
-        """A node's data folder."""
-        return self._home.folder / name
-
     def log(self, name: str) -> Path:
         """What a node's server says, where it was started here."""
-        return self._home.write_log(f"{name}.log")
-
-    def port(self, name: str) -> int:
-        """A node's port on 127.0.0.1."""
-        return int(self._kept[name])
-
-    def dsn(self, name: str, database: str = DATABASE, user: str = SUPERUSER) -> str:
-        """Where to connect to this very node, the password in the text."""
-        password = {SUPERUSER: self.password, APP_USER: self.app_password}[user]
-        place = f"{LOOPBACK}:{self.port(name)}"
-        return f"postgresql://{user}:{password}@{place}/{quote(database, safe='')}"
-
-    def server_pid(self, name: str) -> int | None:
-        """The postmaster's process id, None where none lives."""
-        found = live_postmaster(self.data(name))
-        return found.pid if found else None
-
-    def kill_server(self, name: str) -> None:
-        """Kill -9 of all the server's processes, as when the machine's memory ran out."""
-        end_all([self.data(name)])
-
-    def kill_host(self, name: str) -> None:
-        """What is left when the machine loses its power; a pair has no agent."""
-        self.kill_server(name)
-
-    def freeze(self, name: str) -> None:
-        """Stop the node's processes, as a paused virtual machine: it answers nothing."""
-        freeze_all([self.data(name)])
-
-    def thaw(self, name: str) -> None:
-        """Let the node go on where it was."""
-        thaw_all([self.data(name)])
+        return self.home.write_log(f"{name}.log")
 
     async def start_server(self, name: str) -> None:
         """Start a node that does not run, as what its data folder says that it is.
@@ -196,25 +137,6 @@ class PairSandbox:
         if self.server_pid(name) is not None:
             await self._pg_ctl(name, "stop", "-w", "-s", "-m", mode)
 
-    async def writable(self) -> tuple[str, ...]:
-        """The nodes that take writes right now, in order: one, in health."""
-        said = await asyncio.gather(*(self._says(name, _IS_PRIMARY) for name in NAMES))
-        return tuple(name for name, value in zip(NAMES, said, strict=True) if value)
-
-    async def primary(self) -> str:
-        """The one node that takes writes.
-
-        Raises:
-            PostgresError: there is none, or more than one.
-        """
-        found = await self.writable()
-        if len(found) != 1:
-            raise PostgresError(
-                f"{len(found)} nodes of the sandbox take writes.",
-                next_step="Bring it back to health.",
-            )
-        return found[0]
-
     async def healthy(self, limit: timedelta = HEALTHY_LIMIT) -> None:
         """Bring the pair back: one primary as configured at first, and the other streams from it.
 
@@ -230,7 +152,7 @@ class PairSandbox:
         except TimeoutError:
             raise PostgresError(
                 "The sandbox pair did not come back to health in time.",
-                next_step=f"Read the logs in {self._home.folder}, or remove it and start anew.",
+                next_step=f"Read the logs in {self.home.folder}, or remove it and start anew.",
             ) from None
 
     async def close(self) -> None:
@@ -248,7 +170,7 @@ class PairSandbox:
     async def remove(self) -> None:
         """End all at once and remove the data."""
         await asyncio.to_thread(self._dismiss_keeper)
-        await asyncio.to_thread(self._home.remove)
+        await asyncio.to_thread(self.home.remove)
 
     async def _come_up(self) -> None:
         if not (self.data(NAMES[0]) / "PG_VERSION").exists():
@@ -262,37 +184,37 @@ class PairSandbox:
         await self.start_server(name)
         place = f"{LOOPBACK}:{self.port(name)}"
         conn = await asyncpg.connect(
-            f"postgresql://{SUPERUSER}:{word}@{place}/postgres", timeout=_SECONDS_MAX
+            f"postgresql://{SUPERUSER}:{word}@{place}/postgres", timeout=SECONDS_MAX
         )
         try:
             roles = _ROLES.format(
-                replicator=_REPLICATOR,
-                password=self._kept[_REPLICATOR],
+                replicator=REPLICATOR,
+                password=self._kept[REPLICATOR],
                 app=APP_USER,
                 app_password=self.app_password,
             )
-            await conn.execute(roles, timeout=_SECONDS_MAX)
+            await conn.execute(roles, timeout=SECONDS_MAX)
             await conn.execute(
-                f"ALTER ROLE {SUPERUSER} PASSWORD '{self.password}'", timeout=_SECONDS_MAX
+                f"ALTER ROLE {SUPERUSER} PASSWORD '{self.password}'", timeout=SECONDS_MAX
             )
             await conn.execute(f"CREATE DATABASE {DATABASE} OWNER {APP_USER}", timeout=60)
         finally:
-            await conn.close(timeout=_SECONDS_MAX)
+            await conn.close(timeout=SECONDS_MAX)
 
     async def _mend(self) -> None:
         for name in NAMES:
             self.thaw(name)
         primary = await self._choose_primary()
         other = NAMES[1 - NAMES.index(primary)]
-        if self._is_changed(primary) or not await self._writes(primary):
+        if self._is_changed(primary) or not await self.says(primary, IS_PRIMARY):
             await self._restart_as_primary(primary)
-        if self._is_changed(other, of=primary) or not await self._follows(other, primary):
+        if self._is_changed(other, of=primary) or not await self.follows(other, primary):
             await self._copy(other, primary)
-        await self._query(primary, _DROP_IDLE_SLOTS, [other])
+        await self.query(primary, _DROP_IDLE_SLOTS, [other])
         await until(
-            lambda: self._follows(other, primary),
+            lambda: self.follows(other, primary),
             HEALTHY_LIMIT,
-            lambda: f"{other} does not follow {primary}: {self._home.tail(f'{other}.log')}",
+            lambda: f"{other} does not follow {primary}: {self.home.tail(f'{other}.log')}",
         )
 
     async def _choose_primary(self) -> str:
@@ -331,7 +253,7 @@ class PairSandbox:
         """Make the standby anew, by a copy of the primary over its port."""
         self.kill_server(name)
         await asyncio.to_thread(shutil.rmtree, self.data(name), ignore_errors=True)
-        await self._query(primary, _DROP_IDLE_SLOTS, [])
+        await self.query(primary, _DROP_IDLE_SLOTS, [])
         conninfo = self._conninfo(name, primary)
         words: list[str | Path] = ["-D", self.data(name), "-d", conninfo, "-X", "stream"]
         words += ["-c", "fast", "-R", "-C", "-S", name, "--no-password", "--no-sync"]
@@ -341,7 +263,7 @@ class PairSandbox:
 
     def _configure(self, name: str, *, of: str = "") -> None:
         for file, text in self._files(name, of=of).items():
-            self._home.write(f"{name}/{file}", text)
+            self.home.write(f"{name}/{file}", text)
 
     def _is_changed(self, name: str, *, of: str = "") -> bool:
         """Whether somebody has changed what a node's files say, such as by ALTER SYSTEM."""
@@ -366,12 +288,12 @@ class PairSandbox:
 
     def _conninfo(self, name: str, primary: str) -> str:
         """How a node follows; the password file lets it follow any other."""
-        word = f"{LOOPBACK}:*:*:{_REPLICATOR}:{self._kept[_REPLICATOR]}\n"
-        passfile = self._home.folder / "pgpass"
+        word = f"{LOOPBACK}:*:*:{REPLICATOR}:{self._kept[REPLICATOR]}\n"
+        passfile = self.home.folder / "pgpass"
         if not passfile.exists():
-            self._home.write("pgpass", word)
+            self.home.write("pgpass", word)
         return (
-            f"host={LOOPBACK} port={self.port(primary)} user={_REPLICATOR} "
+            f"host={LOOPBACK} port={self.port(primary)} user={REPLICATOR} "
             f"passfile={passfile} application_name={name}"
         )
 
@@ -386,47 +308,17 @@ class PairSandbox:
     def _is_standby(self, name: str) -> bool:
         return (self.data(name) / "standby.signal").exists()
 
-    async def _writes(self, name: str) -> bool:
-        return bool(await self._says(name, _IS_PRIMARY))
-
-    async def _follows(self, name: str, primary: str) -> bool:
-        if not await self._says(
-            name, "SELECT pg_is_in_recovery() AND NOT pg_is_wal_replay_paused()"
-        ):
-            return False
-        return bool(await self._says(primary, _STREAMS, name))
-
-    async def _says(self, name: str, query: str, *args: object) -> object:
-        """What a node answers; None where it does not."""
-        try:
-            return await self._query(name, query, *args)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return None
-
-    async def _query(self, name: str, query: str, *args: object) -> object:
-        conn = await asyncpg.connect(self.dsn(name, "postgres"), timeout=_SECONDS_MAX)
-        try:
-            return await conn.fetchval(query, *args, timeout=_SECONDS_MAX)
-        finally:
-            conn.terminate()
-
     async def _pg_ctl(self, name: str, *words: str | Path) -> None:
         program = self.binaries.program("pg_ctl")
         await run(program, *words, "-D", self.data(name), limit=2 * _PROGRAM_LIMIT)
 
-    def _spec(self, name: str, region: str) -> NodeSpec:
+    def _spec(self, number: int, name: str) -> NodeSpec:
         return NodeSpec(
             name=name,
             target=parse_dsn(self.dsn(name)),
-            region=region,
+            region=region(number),
             host=HostSettings(data=self.data(name), programs=self.binaries.folder),
         )
-
-    def _dismiss_keeper(self) -> None:
-        if self._keeper and self._keeper.stdin:
-            self._keeper.stdin.close()
-            self._keeper.wait(timeout=_SECONDS_MAX)
-        self._keeper = None
 
 
 def _lines(values: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.ha import PairSandbox
+from sandbox.ha import PairSandbox, PatroniSandbox, find_patroni
 from tests.conftest import folder_of_its_own
 
 FAST = {"fsync": "off"}
@@ -31,3 +31,28 @@ async def pair(session_pair: PairSandbox) -> PairSandbox:
     """A primary and a standby that streams. Either may be the primary: ask `primary()`."""
     await session_pair.healthy()
     return session_pair
+
+
+@pytest.fixture(scope="session")
+def session_patroni() -> Iterator[PatroniSandbox]:
+    """As the last test left it: ask for `patroni`."""
+    programs = find_patroni()
+    if programs is None:
+        pytest.skip("the account that runs servers has no patroni and etcd to run")
+    home = folder_of_its_own()
+    made = asyncio.run(PatroniSandbox.start(home / "ha", settings=FAST, programs=programs))
+    try:
+        yield made
+    finally:
+        asyncio.run(made.remove())
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+async def patroni(session_patroni: PatroniSandbox) -> PatroniSandbox:
+    """Two nodes that are well, and their etcd. Either may be the primary: ask `primary()`.
+
+    Tests that use it say `@pytest.mark.needs("patroni", "etcd")`.
+    """
+    await session_patroni.healthy()
+    return session_patroni
