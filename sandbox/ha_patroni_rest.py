@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ class PatroniRest:
 
     def __init__(self, base: str, user: str, password: str) -> None:
         self._base = base
-        self._login = aiohttp.BasicAuth(user, password)
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {token}"}
 
     async def get(self, path: str) -> Any:
         """What it answers, whatever the status; None where it does not answer in JSON."""
@@ -25,7 +27,7 @@ class PatroniRest:
         """Status and JSON; (0, None) where nobody answers."""
         try:
             async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT, auth=self._login) as session,
+                aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers) as session,
                 session.request(method, self._base + path, json=body) as response,
             ):
                 return response.status, await _json(response)
