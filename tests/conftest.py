@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,36 +67,87 @@ def server() -> Iterator[Server]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+class Admin:
+    """One connection for all tests of a process: making a new one takes half as long as its use.
+
+    Its event loop runs only while it is asked, as the loop of a test ends with the test.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._loop = asyncio.new_event_loop()
+        self._conn: asyncpg.Connection | None = None
+
+    def execute(self, statement: str) -> None:
+        """Run a statement; a test may have ended the connection."""
+        self._loop.run_until_complete(self._execute(statement))
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._conn:
+            self._loop.run_until_complete(self._conn.close(timeout=10))
+        self._loop.close()
+
+    async def _execute(self, statement: str) -> None:
+        conn = self._conn
+        if conn is None or conn.is_closed():
+            conn = self._conn = await asyncpg.connect(self._dsn, timeout=10)
+        await conn.execute(statement, timeout=60)
+
+
 @pytest.fixture(scope="session")
-def template(server: Server) -> str:
+def admin(server: Server) -> Iterator[Admin]:
+    """Makes and drops databases."""
+    made = Admin(server.dsn("postgres"))
+    # Who connects first leaves a summary of the catalogs behind; copies then have it too.
+    asyncio.run(_connect_once(server.dsn("template1")))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def template(server: Server, admin: Admin) -> str:
     """A migrated database to copy from."""
-    asyncio.run(_make_template(server))
+    admin.execute("CREATE DATABASE store_template")
+    asyncio.run(upgrade(server.dsn("store_template")))
     return "store_template"
 
 
 @pytest.fixture
-async def store(server: Server, template: str) -> AsyncIterator[Store]:
+def store_name(admin: Admin, template: str) -> Iterator[str]:
+    """A database of our own, migrated and empty."""
+    with _database(admin, "store", f"TEMPLATE {template}") as name:
+        yield name
+
+
+@pytest.fixture
+async def store(server: Server, store_name: str) -> AsyncIterator[Store]:
     """Our own database, migrated and empty."""
-    name = f"store_{os.getpid()}_{next(_numbers)}"
-    # A copy of files takes half the time: durability is off.
-    await _admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    made = connect(server.dsn(name))
+    made = connect(server.dsn(store_name))
     try:
         yield made
     finally:
         await made.close()
-        await _admin(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-async def target(server: Server) -> AsyncIterator[Target]:
+def target(server: Server, admin: Admin) -> Iterator[Target]:
     """An empty database to operate on."""
-    name = f"target_{os.getpid()}_{next(_numbers)}"
-    await _admin(server, f"CREATE DATABASE {name}")
-    try:
+    with _database(admin, "target") as name:
         yield Target(name=name, dsn=server.dsn(name))
+
+
+@contextmanager
+def _database(admin: Admin, kind: str, options: str = "") -> Iterator[str]:
+    name = f"{kind}_{os.getpid()}_{next(_numbers)}"
+    # A copy of files takes half the time: durability is off.
+    admin.execute(f"CREATE DATABASE {name} {options} STRATEGY file_copy")
+    try:
+        yield name
     finally:
-        await _admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _started(binaries: object, data: Path, settings: dict[str, str]) -> Server:
@@ -104,17 +156,9 @@ async def _started(binaries: object, data: Path, settings: dict[str, str]) -> Se
     return made
 
 
-async def _make_template(server: Server) -> None:
-    await _admin(server, "CREATE DATABASE store_template")
-    await upgrade(server.dsn("store_template"))
-
-
-async def _admin(server: Server, statement: str) -> None:
-    conn = await asyncpg.connect(server.dsn("postgres"), timeout=10)
-    try:
-        await conn.execute(statement)
-    finally:
-        await conn.close()
+async def _connect_once(dsn: str) -> None:
+    conn = await asyncpg.connect(dsn, timeout=10)
+    await conn.close(timeout=10)
 
 
 def folder_of_its_own() -> Path:
