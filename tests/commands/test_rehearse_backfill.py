@@ -19,6 +19,7 @@ from jobs.operation import JobError, Mode, Risk
 from postgres.backup.engine import TakeOrder
 from postgres.backup.facts import BackupFacts
 from postgres.backup.native_engine import NativeEngine
+from postgres.migrate.backfill.estimate import MEASURED_HIGH
 from postgres.server import Server
 from store.backups import Verification, record_backup, record_verification
 from store.connect import Store
@@ -105,7 +106,7 @@ async def test_the_plan_of_the_same_backfill_goes_by_it_and_its_run_is_held_agai
     assert facts(measured)["Estimated"] == f"measured on a restored copy of {day}"
     assert measured.attributes["rehearsed"] == "yes"
     likely = float(answer.numbers["likely"])
-    assert measured.estimate_seconds == round(1.25 * likely)
+    assert measured.estimate_seconds == round(MEASURED_HIGH * likely)
     other = await backfill.plan(paced, real.model_copy(update={"ranges": 3}))
     assert other.attributes["rehearsed"] == "no"
     paced.now += timedelta(days=8)
