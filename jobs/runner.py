@@ -78,8 +78,7 @@ class Runner:
 
     async def _load_and_lock(self, run: Run, lock: TargetLock | None) -> tuple[Grant | None, bool]:
         """The request, and whether the lock was free; side by side, as each takes a while."""
-        wants = lock is not None and bool(run.database) and not run.is_beside
-        acquiring = asyncio.create_task(lock.acquire()) if lock and wants else None
+        acquiring = asyncio.create_task(lock.acquire()) if lock and _needs_lock(run) else None
         try:
             grant = await self._given.approvals.load(run.request_id)
             return grant, acquiring is None or await acquiring
@@ -111,7 +110,7 @@ class Runner:
         if run.cancel_by:
             leash.pull(Interrupt.CANCELLED, by=run.cancel_by)
         with self._pulse.holding(leash):
-            async with _guarded(lock, leash, self._given.limits, needed=bool(run.database)):
+            async with _guarded(lock, leash, self._given.limits, needed=_needs_lock(run)):
                 conclusion = await self._perform(run, grant, call, leash)
                 try:
                     await self._conclude(run, grant, leash, conclusion)
@@ -258,6 +257,11 @@ class Runner:
         except Exception as error:
             if not is_away(error):
                 raise
+
+
+def _needs_lock(run: Run) -> bool:
+    """One beside others must not even take the lock to guard it: it would hold them up."""
+    return bool(run.database) and not run.is_beside
 
 
 @asynccontextmanager

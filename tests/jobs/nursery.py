@@ -24,10 +24,10 @@ import sqlalchemy as sa
 from approvals.words import RunId
 from jobs.engine import Verdict
 from store.connect import connect
-from tests.jobs.support import QUICK, Bench, SmallApprovals
+from tests.jobs.support import HASTY, Bench, SmallApprovals
 
 ROOT = Path(__file__).parents[2]
-DYING = replace(QUICK, concurrency=1, stale=timedelta(minutes=5))
+DYING = replace(HASTY, concurrency=1, stale=timedelta(minutes=5))
 IN_RUN: contextvars.ContextVar[bool] = contextvars.ContextVar("IN_RUN", default=False)
 
 
@@ -80,7 +80,7 @@ class Nursery:
                 self.kill(pid)
             except ProcessLookupError:
                 self._pids.remove(pid)
-        self._parent.communicate(timeout=10)
+        self._parent.communicate(timeout=60)
 
 
 async def work(wanted: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ async def work(wanted: dict[str, Any]) -> None:
         names=tuple(wanted["names"]),
         every=wanted["every"],
     )
-    worker = bench.worker(DYING if wanted["die_at"] else QUICK)
+    worker = bench.worker(DYING if wanted["die_at"] else HASTY)
     if wanted["die_at"]:
         _die_at(worker, wanted["die_at"])
     stop = asyncio.Event()

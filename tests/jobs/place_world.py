@@ -147,7 +147,7 @@ class World:
 
     async def sql(self, text: str) -> Any:
         """The first column of the first row, on a connection of its own."""
-        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=30)
         try:
             return await conn.fetchval(text)
         finally:
@@ -155,10 +155,10 @@ class World:
 
     async def _connected(self) -> Any:
         """A connection; a server that was just told to let people in again needs a moment."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while True:
                 try:
-                    return await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+                    return await asyncpg.connect(self.server.dsn("shop"), timeout=30)
                 except asyncpg.InvalidAuthorizationSpecificationError:
                     await asyncio.sleep(0.02)
 
@@ -178,7 +178,7 @@ class World:
 
     async def archived(self, name: str) -> None:
         path = self.home / "backups" / "wal" / name
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not path.exists():
                 await asyncio.sleep(0.02)
 
@@ -204,7 +204,7 @@ async def opened(binaries: Binaries, home: Path, store: Store) -> AsyncIterator[
     try:
         await server.start()
         for database, statements in (("postgres", "CREATE DATABASE shop"), ("shop", SHOP)):
-            conn = await asyncpg.connect(server.dsn(database), timeout=10)
+            conn = await asyncpg.connect(server.dsn(database), timeout=30)
             await conn.execute(statements)
             await conn.close()
         settings = BackupSettings(
@@ -232,7 +232,7 @@ class Writer:
     async def work(self) -> None:
         while not self.stop:
             try:
-                conn = await asyncpg.connect(self.world.server.dsn("shop"), timeout=5)
+                conn = await asyncpg.connect(self.world.server.dsn("shop"), timeout=30)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await asyncio.sleep(0.01)
                 continue
@@ -264,7 +264,7 @@ async def writing(world: World) -> AsyncIterator[Writer]:
         yield writer
     finally:
         writer.stop = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await task
 
 

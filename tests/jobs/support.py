@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,25 @@ QUICK = Limits(
     concurrency=4,
     pulse=timedelta(seconds=0.1),
     heartbeat=timedelta(seconds=0.3),
-    stale=timedelta(seconds=2.5),
+    stale=timedelta(seconds=20),
     reap=timedelta(seconds=0.2),
     poll=timedelta(seconds=0.2),
     lock_ping=timedelta(seconds=0.1),
-    lock_grace=timedelta(seconds=0.7),
+    lock_grace=timedelta(seconds=8),
     lock_wait=timedelta(seconds=30),
-    cleanup=timedelta(seconds=0.7),
+    cleanup=timedelta(seconds=8),
     stop_grace=timedelta(seconds=0.5),
-    patience=timedelta(seconds=20),
+    patience=timedelta(seconds=60),
     backoff=timedelta(seconds=0.05),
     report=timedelta(seconds=0.1),
+)
+# For tests that wait until a worker is taken for dead, or a lock for lost. To others it may
+# happen on a busy machine, where a worker is not heard of for a second or two.
+HASTY = replace(
+    QUICK,
+    stale=timedelta(seconds=2.5),
+    lock_grace=timedelta(seconds=1),
+    cleanup=timedelta(seconds=1),
 )
 
 
@@ -206,10 +214,11 @@ class Step(BaseModel):
     name: str
     mode: Mode = Mode.RETRYABLE
     seconds: float = 0.0
+    gate: str = ""  # it does not end before this gate is open
     parts: int = 1  # checkpoints of a resumable step; `seconds` is of each
     failures: int = 0
     attempts: int = 1
-    limit: float = 30.0
+    limit: float = 60.0
     cleanup: float = 0.0
     deaf: bool = False  # goes on when it is cancelled
 
@@ -243,7 +252,7 @@ async def run_work(job: Job, params: Work, plan: Plan) -> Answer:
         (job.folder / "kept").write_text("while the run lives")
         return Answer(title=f"Did {len(done)} steps", numbers={"steps": len(done)})
     finally:
-        await asyncio.shield(conn.close(timeout=5))
+        await asyncio.shield(conn.close(timeout=30))
 
 
 def _body(conn: asyncpg.Connection, job: Job, step: Step) -> Callable[[Attempt], Any]:
@@ -255,6 +264,7 @@ def _body(conn: asyncpg.Connection, job: Job, step: Step) -> Callable[[Attempt],
                 await _sleep(step)
                 if step.parts > 1:
                     await attempt.save(part + 1)
+            await _gate(conn, step)
         except asyncio.CancelledError:
             await asyncio.sleep(step.cleanup)
             await _note(conn, job, step.name, "cleaned up")
@@ -275,6 +285,11 @@ async def _sleep(step: Step) -> None:
         except asyncio.CancelledError:
             if not step.deaf:
                 raise
+
+
+async def _gate(conn: asyncpg.Connection, step: Step) -> None:
+    while step.gate and not await conn.fetchval("SELECT true FROM gate WHERE name = $1", step.gate):
+        await asyncio.sleep(0.02)
 
 
 async def _note(conn: asyncpg.Connection, job: Job, step: str, what: str) -> None:
@@ -305,12 +320,13 @@ WORK = Operation(
 TABLES = """
     CREATE TABLE work (id bigserial, at timestamptz DEFAULT clock_timestamp(),
                        run text, step text, what text);
+    CREATE TABLE gate (name text);
     CREATE TABLE pin (value text);
     INSERT INTO pin VALUES ('blue');
 """
 
 # A worker that was just killed may still hold a lock on the tables for a moment.
-EMPTY = "TRUNCATE work RESTART IDENTITY"
+EMPTY = "TRUNCATE work, gate RESTART IDENTITY"
 
 
 def database(name: str, dsn: str, *, every: float | None = None) -> Database:
@@ -414,11 +430,18 @@ class Bench:
             )
         )
 
-    async def noted(self, *, step: str | None = None, run_id: RunId | None = None) -> list[str]:
-        """What was noted in the target, in order: 'step what'."""
+    async def open(self, gate: str) -> None:
+        """Let the steps end that wait at this gate."""
+        await (await self._to_target()).execute("INSERT INTO gate VALUES ($1)", gate)
+
+    async def _to_target(self) -> asyncpg.Connection:
         if self.target is None or self.target.is_closed():
             self.target = await asyncpg.connect(self.target_dsn)
-        rows = await self.target.fetch(
+        return self.target
+
+    async def noted(self, *, step: str | None = None, run_id: RunId | None = None) -> list[str]:
+        """What was noted in the target, in order: 'step what'."""
+        rows = await (await self._to_target()).fetch(
             "SELECT step || ' ' || what AS noted FROM work"
             " WHERE ($1::text IS NULL OR step = $1) AND ($2::text IS NULL OR run = $2)"
             " ORDER BY id",
@@ -427,7 +450,7 @@ class Bench:
         )
         return [row["noted"] for row in rows]
 
-    async def until(self, run_id: RunId, *states: str, seconds: float = 15) -> str:
+    async def until(self, run_id: RunId, *states: str, seconds: float = 30) -> str:
         """The state of a run, once it is one of these."""
 
         async def reached() -> str | None:
@@ -436,7 +459,7 @@ class Bench:
 
         return str(await eventually(reached, seconds=seconds))
 
-    async def until_noted(self, noted: str, *, seconds: float = 15) -> None:
+    async def until_noted(self, noted: str, *, seconds: float = 30) -> None:
         """Return once the target has this note."""
 
         async def there() -> bool:
@@ -456,7 +479,7 @@ ADD_REQUEST = sa.text("""
 """)
 
 
-async def eventually(probe: Callable[[], Any], *, seconds: float) -> Any:
+async def eventually(probe: Callable[[], Any], *, seconds: float = 30) -> Any:
     """What `probe` returns once it is true; an error after `seconds`."""
     async with asyncio.timeout(seconds):
         while not (found := await probe()):
@@ -473,5 +496,5 @@ async def working(worker: Worker) -> AsyncIterator[Worker]:
         yield worker
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await task

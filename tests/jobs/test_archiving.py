@@ -93,7 +93,7 @@ def receivers(folder: Path) -> list[psutil.Process]:
 
 
 async def value(server: Server, query: str) -> Any:
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         return await conn.fetchval(query)
     finally:
@@ -101,7 +101,7 @@ async def value(server: Server, query: str) -> Any:
 
 
 async def soon(question: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await question():
             await asyncio.sleep(0.05)
 

@@ -23,7 +23,7 @@ from postgres.server import Server, create, find_binaries
 from store.connect import connect
 from store.upgrade import upgrade
 from tests.jobs.nursery import Nursery
-from tests.jobs.support import QUICK, Bench, SmallApprovals, Step, eventually, working
+from tests.jobs.support import HASTY, QUICK, Bench, SmallApprovals, Step, eventually, working
 
 pytestmark = pytest.mark.chaos
 
@@ -31,11 +31,12 @@ pytestmark = pytest.mark.chaos
 async def test_a_killed_worker_s_run_goes_on_at_the_step_that_was_cut(
     bench: Bench, nursery: Nursery
 ) -> None:
-    run_id = await bench.grant(Step(name="one"), Step(name="two", seconds=0.5))
+    run_id = await bench.grant(Step(name="one"), Step(name="two", gate="go"))
     pid = nursery.start(bench)
     await bench.until_noted("two begin 0")
     nursery.kill(pid)
-    async with working(bench.worker()):
+    await bench.open("go")
+    async with working(bench.worker(HASTY)):
         await bench.until(run_id, "done")
     assert await bench.noted() == [
         "one begin 0",
@@ -51,28 +52,33 @@ async def test_a_killed_worker_s_run_goes_on_at_the_step_that_was_cut(
 async def test_a_resumable_step_goes_on_from_its_last_checkpoint(
     bench: Bench, nursery: Nursery
 ) -> None:
-    run_id = await bench.grant(Step(name="big", mode=Mode.RESUMABLE, seconds=0.2, parts=5))
+    run_id = await bench.grant(
+        Step(name="big", mode=Mode.RESUMABLE, seconds=0.2, parts=5, gate="go")
+    )
     pid = nursery.start(bench)
 
     async def saved() -> bool:
         rows = await bench.fetch("SELECT checkpoint::text FROM run_steps")
-        return bool(rows) and rows[0]["checkpoint"] == "2"
+        return bool(rows) and rows[0]["checkpoint"] in {"2", "3", "4", "5"}
 
-    await eventually(saved, seconds=10)
+    await eventually(saved)
     nursery.kill(pid)
-    async with working(bench.worker()):
+    await bench.open("go")
+    async with working(bench.worker(HASTY)):
         await bench.until(run_id, "done")
-    assert await bench.noted() == ["big begin 0", "big begin 2", "big end"]
+    first, again, end = await bench.noted()
+    assert (first, end) == ("big begin 0", "big end")
+    assert again in {f"big begin {saved}" for saved in range(2, 6)}
 
 
 async def test_a_once_step_that_was_cut_is_never_begun_again(
     bench: Bench, nursery: Nursery
 ) -> None:
-    run_id = await bench.grant(Step(name="promote", mode=Mode.ONCE, seconds=0.5))
+    run_id = await bench.grant(Step(name="promote", mode=Mode.ONCE, gate="never"))
     pid = nursery.start(bench)
     await bench.until_noted("promote begin 0")
     nursery.kill(pid)
-    async with working(bench.worker()):
+    async with working(bench.worker(HASTY)):
         await bench.until(run_id, "needs_attention")
     assert await bench.noted() == ["promote begin 0"]
     assert await bench.request_state(run_id) == "executing"
@@ -95,17 +101,15 @@ async def test_death_before_any_statement_of_a_run_loses_nothing_and_doubles_no_
             for name in bench.names[first : first + 8]
         ]
         pids = [nursery.start(bench, die_at=first + nth) for nth in range(1, 9)]
-        await eventually(partial(_dead_or_idle, bench, pids), seconds=20)
+        await eventually(partial(_dead_or_idle, bench, pids))
         survivors = [pid for pid in pids if _alive(pid)]
         for pid in survivors:
             nursery.kill(pid)
         if len(survivors) > 4:
             break
     assert survivors, "a run has more statements than there were workers"
-    async with working(bench.worker(replace(QUICK, concurrency=8))):
-        states = [
-            await bench.until(run_id, "done", "needs_attention", seconds=20) for run_id in granted
-        ]
+    async with working(bench.worker(replace(HASTY, concurrency=8))):
+        states = [await bench.until(run_id, "done", "needs_attention") for run_id in granted]
     assert "needs_attention" in states
     for run_id, state in zip(granted, states, strict=True):
         noted = await bench.noted(run_id=run_id)
@@ -122,14 +126,14 @@ async def test_a_paused_worker_that_wakes_up_is_fenced_and_its_step_stopped(
     pid = nursery.start(bench)
     await bench.until_noted("slow begin 0")
     await _pause_between_transactions(bench, nursery, pid)
-    async with working(bench.worker()):
+    async with working(bench.worker(HASTY)):
 
         async def waits_for_the_lock() -> bool:
             return "holds the lock" in (
                 await bench.one("SELECT progress ->> 'waiting' FROM runs") or ""
             )
 
-        await eventually(waits_for_the_lock, seconds=8)
+        await eventually(waits_for_the_lock)
         assert await bench.noted() == ["slow begin 0"]
         nursery.kill(pid, signal.SIGCONT)
         await bench.until(run_id, "done")
@@ -156,10 +160,10 @@ async def test_many_workers_and_deaths_many_runs_few_databases(
     ]
 
     for share in (5, 12):
-        await eventually(partial(_at_least, bench, share), seconds=20)
+        await eventually(partial(_at_least, bench, share))
         nursery.kill(pids.pop(0))
         pids.append(nursery.start(bench))
-    async with working(bench.worker()):
+    async with working(bench.worker(HASTY)):
         for run_id in granted:
             await _ended_by_somebody(bench, run_id)
     for pid in pids:
@@ -187,7 +191,7 @@ async def test_two_deliveries_to_two_workers_are_one_run(bench: Bench) -> None:
         async def all_settled() -> bool:
             return await bench.one("SELECT count(*) FROM pgqueuer") == 0
 
-        await eventually(all_settled, seconds=5)
+        await eventually(all_settled)
     assert await bench.noted() == ["one begin 0", "one end"]
     assert await bench.one("SELECT count(*) FROM run_steps") == 1
 
@@ -204,18 +208,18 @@ async def test_a_run_whose_delivery_was_lost_is_delivered_again(bench: Bench) ->
 
 
 async def test_folders_of_dead_runs_are_removed(bench: Bench, nursery: Nursery) -> None:
-    run_id = await bench.grant(Step(name="slow", seconds=30))
+    run_id = await bench.grant(Step(name="slow", gate="never"))
     pid = nursery.start(bench)
     await bench.until_noted("slow begin 0")
     nursery.kill(pid)
     left = bench.home / "runs" / f"run-{run_id}-1"
     assert left.is_dir()
-    async with working(bench.worker()):
+    async with working(bench.worker(HASTY)):
 
         async def removed() -> bool:
             return not left.exists()
 
-        await eventually(removed, seconds=8)
+        await eventually(removed)
 
 
 async def test_the_store_goes_down_amid_a_step_and_the_run_ends_well(
@@ -229,9 +233,8 @@ async def test_the_store_goes_down_amid_a_step_and_the_run_ends_well(
         bench = replace(bench, store=own, approvals=SmallApprovals(own))
         limits = replace(
             QUICK,
-            lock_grace=timedelta(seconds=8),
-            stale=timedelta(seconds=20),
-            cleanup=timedelta(seconds=2),
+            lock_grace=timedelta(seconds=60),
+            stale=timedelta(seconds=90),
         )
         run_id = await bench.grant(Step(name="slow", seconds=0.8), Step(name="then"))
         async with working(bench.worker(limits)):
@@ -273,7 +276,7 @@ async def _pause_between_transactions(bench: Bench, nursery: Nursery, pid: int) 
             nursery.kill(pid, signal.SIGCONT)
         return not held
 
-    await eventually(paused, seconds=5)
+    await eventually(paused)
     await admin.close()
 
 
@@ -287,7 +290,7 @@ async def _own_server(folder: Path) -> Server:
 
 async def _ended_by_somebody(bench: Bench, run_id: RunId) -> None:
     """A run that stopped at a `once` step is ended by a person, so that others can follow."""
-    state = await bench.until(run_id, "done", "failed", "needs_attention", seconds=30)
+    state = await bench.until(run_id, "done", "failed", "needs_attention")
     if state == "needs_attention":
         given = bench.worker().given
         await recover.resolve(given, run_id, recover.Finding.ABORT, by="Ola")

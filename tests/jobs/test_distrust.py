@@ -50,15 +50,15 @@ def service(bench: Bench, policy: Any, keys: VoteKeys = KEYS) -> Approvals:
     )
 
 
-async def asked_for(office: Office, database: str = "orders", *, seconds: float = 0.0) -> Decision:
-    params = Work(steps=[Step(name="one", seconds=seconds)]).model_dump(mode="json")
+async def asked_for(office: Office, database: str = "orders", *, gate: str = "") -> Decision:
+    params = Work(steps=[Step(name="one", gate=gate)]).model_dump(mode="json")
     plan = {"title": "Work", "steps": ["one"]}
     ask = an_ask(operation="work", params=params, plan=plan, database=database)
     return await office.approvals.ask(ask)
 
 
-async def approved(office: Office, database: str = "orders", *, seconds: float = 0.0) -> Decision:
-    asked = await asked_for(office, database, seconds=seconds)
+async def approved(office: Office, database: str = "orders", *, gate: str = "") -> Decision:
+    asked = await asked_for(office, database, gate=gate)
     await office.approvals.vote(a_ballot(asked, BEN))
     decided = await office.approvals.vote(a_ballot(asked, CLEO))
     assert decided.request
@@ -351,12 +351,13 @@ async def test_what_is_done_is_not_done_again(office: Office) -> None:
 
 
 async def test_what_was_at_work_is_not_put_back_to_it_after_its_end(office: Office) -> None:
-    asked = await approved(office, seconds=1)
+    asked = await approved(office, gate="go")
     assert asked.request
     assert asked.request.run_id
     async with working(office.worker()):
         await office.bench.until_noted("one begin 0")
         await write(office.bench, "CREATE TABLE saved AS SELECT * FROM requests")
+        await office.bench.open("go")
         await office.bench.until(asked.request.run_id, "done")
     await write(
         office.bench,

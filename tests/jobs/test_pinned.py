@@ -178,7 +178,7 @@ async def site(bench: Bench, work_target: str) -> AsyncIterator[Site]:
 
 
 async def execute(dsn: str, statement: str) -> None:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         await conn.execute(statement)
     finally:

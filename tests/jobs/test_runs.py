@@ -136,7 +136,7 @@ async def spare_of(bench: Bench) -> AsyncIterator[tuple[SpareSession, int]]:
     owner = await asyncpg.connect(bench.store.dsn.get_secret_value())
     spare = SpareSession(bench.store)
     keeping = asyncio.create_task(spare.keep())
-    yield spare, await eventually(there, seconds=5)
+    yield spare, await eventually(there)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     await owner.close()
@@ -159,7 +159,7 @@ async def test_a_lock_is_held_by_the_session_that_was_kept_open_for_it(bench: Be
         async def gone() -> bool:
             return not await bench.fetch("SELECT FROM pg_stat_activity WHERE pid = $1", pid)
 
-        await eventually(gone, seconds=5)
+        await eventually(gone)
 
 
 async def test_a_lock_is_taken_also_when_the_session_kept_for_it_has_died(bench: Bench) -> None:
@@ -178,15 +178,15 @@ async def test_a_guard_gives_up_when_the_lock_stays_lost_for_its_grace(bench: Be
     assert await lock.acquire()
     loop = asyncio.get_running_loop()
     guard = asyncio.create_task(
-        lock.guard(every=timedelta(seconds=0.05), grace=timedelta(seconds=0.5))
+        lock.guard(every=timedelta(seconds=0.05), grace=timedelta(seconds=1.5))
     )
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1.7)
     assert not guard.done()
     lost = loop.time()
     await lock.release()
     assert await thief.acquire()
-    await asyncio.wait_for(guard, 5)
-    assert 0.3 < loop.time() - lost < 2
+    await asyncio.wait_for(guard, 30)
+    assert loop.time() - lost > 0.5
     await thief.release()
 
 

@@ -218,7 +218,7 @@ async def test_the_keeper_goes_on_after_it_could_not_look(
         return len(seen) > 1
 
     try:
-        await eventually(twice, seconds=10)
+        await eventually(twice)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

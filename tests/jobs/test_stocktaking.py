@@ -100,7 +100,7 @@ async def test_one_worker_looks_and_one_without_the_backups_never_does(
     await other.look()
     assert (await stock.states())["a"] == "complete"  # it is the first one's to look
     stock.worker._leases.close()
-    async with asyncio.timeout(20):  # until the server has seen that the session is over
+    async with asyncio.timeout(30):  # until the server has seen that the session is over
         while (await stock.states())["a"] != "lost":
             await other.look()
     other._leases.close()
