@@ -57,6 +57,7 @@ class _Backfill(Strict):
     unwatched: Annotated[tuple[Text, ...], Field(max_length=50)] = ()
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     time_limit: Annotated[Span, Field(le=timedelta(days=7))] = timedelta(hours=1)
+    keep_max: Size = 10 * 2**30
 
 
 class MigrationsEntry(Strict):
@@ -112,6 +113,7 @@ def migrations_of(entry: MigrationsEntry | None, *, folder: Path) -> MigrationSe
             unwatched=given.unwatched,
             retries=given.retries,
             time_limit=given.time_limit,
+            keep_max=given.keep_max,
         ),
     )
 

@@ -6,14 +6,33 @@ Nothing that a person wrote gets into a statement as it was typed:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Final
 
 from pydantic import BaseModel, Field, JsonValue, field_validator
 
 from approvals.times import duration
-from jobs.backfill_words import answer_of, facts_of, overwrites_nothing, short_text, warnings_of
+from jobs.backfill_keeping import (
+    TIMES_AS_LONG,
+    Keeping,
+    agreed,
+    enter,
+    keeping_of,
+    measured,
+    measured_if_it_answers,
+    sent,
+    way_back,
+    with_kept,
+)
+from jobs.backfill_words import (
+    answer_of,
+    facts_of,
+    loses_nothing,
+    short_text,
+    warnings_of,
+    with_watch,
+)
 from jobs.backfilling import (
     Ask,
     Earlier,
@@ -39,8 +58,10 @@ from jobs.operation import (
     Operation,
     Plan,
     Risk,
+    UndoCall,
 )
 from jobs.text import span_text
+from jobs.watch_after import ATTEMPTS, LIMIT, picture_of, watch_after
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from postgres.migrate.backfill.engine import run_backfill
@@ -53,6 +74,8 @@ TIME_LIMIT_MAX: Final = timedelta(days=7)
 # done by then stays done, and another request goes on with it.
 RUN_LIMIT: Final = timedelta(days=14)
 _LEDGER: Final = "ledger"  # the pin that tells backfills of one request number apart
+_KEPT: Final = "kept"  # the pin of where old values are kept
+KEEP_MAX: Final = timedelta(days=366)
 
 
 class Params(BaseModel, extra="forbid"):
@@ -104,6 +127,12 @@ class Params(BaseModel, extra="forbid"):
         description="It waits while a replica is further behind than this",
         examples=["5s"],
     )
+    keep: str = Field(
+        default="",
+        max_length=20,
+        description="Keep the old values so long, so that they can be put back; empty: not at all",
+        examples=["7d"],
+    )
     resume: int | None = Field(
         default=None,
         ge=1,
@@ -120,6 +149,18 @@ class Params(BaseModel, extra="forbid"):
             )
         return value
 
+    @field_validator("keep")
+    @classmethod
+    def _a_long_span(cls, value: str) -> str:
+        if value and not timedelta() < duration(value) <= KEEP_MAX:
+            raise ValueError(f"write a time of more than nothing and at most {KEEP_MAX.days}d")
+        return value
+
+    @property
+    def keep_span(self) -> timedelta | None:
+        """How long old values are to be kept; None: nobody has asked for it."""
+        return duration(self.keep) if self.keep else None
+
 
 async def plan(context: Context, params: Params) -> Plan:
     """Read what was typed, look at the table, and say what it takes and what cannot be undone.
@@ -132,87 +173,134 @@ async def plan(context: Context, params: Params) -> Plan:
     with explained():
         wanted, expected = await look_ahead(context, _asked(params, settings))
         before = None if params.resume is None else await earlier(context, wanted, params.resume)
-    expected = expected.of(before.share_left if before else 1.0)
+    keeping = await keeping_of(context, wanted, span=params.keep_span, before=before)
+    share = before.share_left if before else 1.0
+    expected = expected.of(share * TIMES_AS_LONG if keeping else share)
     free = await free_bytes(context)
-    if free is not None and wanted.bloat_bytes > free:
+    grows = wanted.bloat_bytes + (keeping.bytes if keeping else 0)
+    if free is not None and grows > free:
         raise JobError(
-            f"The table may grow by about {pretty_bytes(wanted.bloat_bytes)}, and"
-            f" {pretty_bytes(free)} are free.",
+            f"The table{' and what is kept' if keeping else ''} may grow by about"
+            f" {pretty_bytes(grows)}, and {pretty_bytes(free)} are free.",
             next_step="Make room first, or take parts of the table, one where after the other.",
         )
     return Plan(
         title=f"Backfill {', '.join(wanted.terms.assigned)} of {wanted.text}",
-        steps=_steps(wanted, limits, before),
-        statements=(f"{wanted.statement};",),
-        facts=tuple(facts_of(wanted, limits, expected, before, free)),
-        warnings=tuple(warnings_of(wanted, before, free)),
+        steps=_steps(wanted, limits, before, keeping),
+        statements=(f"{sent(wanted, keeping)};",),
+        facts=tuple(facts_of(wanted, limits, expected, before, free, keeping)),
+        warnings=tuple(warnings_of(wanted, before, free, keeping)),
         estimate_seconds=round(expected.high_seconds),
-        undo=None,
-        pins={**wanted.pins, _LEDGER: before.key if before else f"{context.now:%Y%m%dT%H%M%S}"},
+        undo=f"For {span_text(keeping.span)} the old values can be put back, where a row still"
+        " holds what this wrote." if keeping else None,
+        pins={
+            **wanted.pins,
+            _LEDGER: before.key if before else f"{context.now:%Y%m%dT%H%M%S}",
+            **({_KEPT: keeping.name} if keeping else {}),
+        },
         attributes={
             "kind": "opaque" if wanted.resolved.opaque else "data",
             "rows": wanted.rows_to_change,
             "rehearsed": "yes" if expected.is_measured else "no",
             "seconds": max(round(expected.likely_seconds), 1),
         },
-        risk=Risk.RECOVERABLE if overwrites_nothing(wanted) else Risk.DESTRUCTIVE,
-    )
+        risk=Risk.RECOVERABLE if loses_nothing(wanted, keeping) else Risk.DESTRUCTIVE,
+    )  # fmt: skip
 
 
 async def pins(context: Context, params: Params, plan: Plan) -> Mapping[str, str]:
     """The table, its key and the columns as they are now."""
     with explained():
         wanted = await look(context, _asked(params, context.database.migrations.backfill))
-    return {**wanted.pins, _LEDGER: plan.pins[_LEDGER]}
+    ours = {name: plan.pins[name] for name in (_LEDGER, _KEPT) if name in plan.pins}
+    return {**wanted.pins, **ours}
 
 
 async def run(job: Job, params: Params, plan: Plan) -> Answer:
     """Change the rows; what a failed or stopped run has done stays done, and can go on."""
-    settings = job.database.migrations.backfill
-    limits = limits_of(settings, params)
     with explained():
-        wanted = await look(job, _asked(params, settings))
-    if wanted.statement != plan.statements[0].removesuffix(";"):
+        wanted = await look(job, _asked(params, job.database.migrations.backfill))
+    keeping = agreed(job, plan.pins.get(_KEPT), span=params.keep_span)
+    if sent(wanted, keeping) != plan.statements[0].removesuffix(";"):
         raise JobError(
             f"{wanted.text} is not as it was when this was agreed to.",
             next_step="Ask for it again, and look at what has changed.",
         )
     ledger = plan.pins[_LEDGER]
     key = ledger if params.resume else f"{key_of(job.request_id)}-{ledger}"
-    target = with_own_names(parse_dsn(job.database.dsn.get_secret_value()))
+
+    async def begin(_: Attempt) -> JsonValue:
+        # Known before the first batch: whatever becomes of the run, it can be put back.
+        if keeping is not None:
+            await enter(job, wanted, keeping, key)
+        return dict(await picture_of(job))
 
     async def change(_: Attempt) -> JsonValue:
-        pace = Pace()
-        try:
-            done = await run_backfill(
-                target, wanted.spec(key), control=job, tell=telling(job), limits=limits,
-                replicas=[parse_dsn(each.dsn.get_secret_value()) for each in job.database.replicas],
-                on_batch=pace.did,
-            )  # fmt: skip
-        except PostgresError as error:
-            raise JobError(
-                error.problem,
-                next_step=f"{error.next_step} Add resume={params.resume or job.request_id} then.",
-            ) from error
-        return {
-            "rows": done.rows,
-            "passed": done.passed,
-            "passed_here": pace.passed,
-            "batches": done.batches,
-            "seconds": round(done.seconds, 3),
-            "throttled_seconds": round(done.throttled_seconds, 3),
-            "paused_seconds": round(done.paused_seconds, 3),
-            "waited": {str(cause): round(seconds, 3) for cause, seconds in done.waited.items()},
-            "retries": done.retries,
-            "vacuums": done.vacuums,
-            "rows_left": done.rows_left,
-            "left_is_more": done.left_is_more,
-            "notes": list(done.notes),
-        }
+        return await _changed(job, params, wanted, keeping, key)
 
+    picture = await job.step(
+        "look", begin, mode=Mode.RETRYABLE, time_limit=LIMIT, attempts=ATTEMPTS
+    )
     # Where it stands is in the target's ledger, which commits with each batch.
     done = await job.step("change", change, mode=Mode.RESUMABLE, time_limit=RUN_LIMIT)
-    return answer_of(wanted, done if isinstance(done, dict) else {}, plan)
+    answer = answer_of(wanted, done if isinstance(done, dict) else {}, plan)
+    if keeping is not None:
+        answer = with_kept(answer, keeping, await measured(job, wanted, keeping, key, answer))
+    back = way_back(params.database, keeping.name) if keeping else {}
+    watched = await watch_after(job, f"backfill of {wanted.text}", before=picture, undo=back)
+    return with_watch(answer, job.database.migrations.watch, is_watched=watched)
+
+
+async def _changed(
+    job: Job, params: Params, wanted: Wanted, keeping: Keeping | None, key: str
+) -> JsonValue:
+    """What came of the batches, for the answer."""
+    target = with_own_names(parse_dsn(job.database.dsn.get_secret_value()))
+    spec = keeping.of(wanted.spec(key)) if keeping else wanted.spec(key)
+    limits = limits_of(job.database.migrations.backfill, params)
+    pace = Pace()
+    try:
+        done = await run_backfill(
+            target, spec, control=job, tell=telling(job), limits=limits,
+            replicas=[parse_dsn(each.dsn.get_secret_value()) for each in job.database.replicas],
+            on_batch=pace.did,
+        )  # fmt: skip
+    except PostgresError as error:
+        if keeping is not None:
+            await measured_if_it_answers(job, wanted, keeping, key)
+        kept = (
+            f" Until then /db restore-aside {params.database} {keeping.name} puts back what it"
+            " has overwritten." if keeping else ""
+        )  # fmt: skip
+        raise JobError(
+            error.problem,
+            next_step=f"{error.next_step} Add resume={params.resume or job.request_id} then.{kept}",
+        ) from error
+    return {
+        "rows": done.rows,
+        "passed": done.passed,
+        "passed_here": pace.passed,
+        "batches": done.batches,
+        "seconds": round(done.seconds, 3),
+        "throttled_seconds": round(done.throttled_seconds, 3),
+        "spared_seconds": round(done.spared_seconds, 3),
+        "paused_seconds": round(done.paused_seconds, 3),
+        "waited": {str(cause): round(seconds, 3) for cause, seconds in done.waited.items()},
+        "retries": done.retries,
+        "vacuums": done.vacuums,
+        "rows_left": done.rows_left,
+        "left_is_more": done.left_is_more,
+        "notes": list(done.notes),
+    }
+
+
+def undo(params: Params, numbers: Mapping[str, JsonValue]) -> UndoCall | None:
+    """Put the old values back, where they were kept and there are any."""
+    name, seconds = numbers.get("kept"), numbers.get("kept_seconds")
+    if not (isinstance(name, str) and isinstance(seconds, int | float) and numbers.get("rows")):
+        return None
+    call: Mapping[str, JsonValue] = way_back(params.database, name)["params"]
+    return UndoCall(operation="restore-aside", params=call, within=timedelta(seconds=seconds))
 
 
 def limits_of(settings: BackfillSettings, params: Params) -> BackfillLimits:
@@ -241,7 +329,9 @@ def _asked(params: Params, settings: BackfillSettings) -> Ask:
     )
 
 
-def _steps(wanted: Wanted, limits: BackfillLimits, before: Earlier | None) -> tuple[str, ...]:
+def _steps(
+    wanted: Wanted, limits: BackfillLimits, before: Earlier | None, keeping: Keeping | None
+) -> tuple[str, ...]:
     key = ", ".join(wanted.table.key.names)
     begin = (
         f"Go on where request {before.request_id} stopped, by twokey_migrate.backfills"
@@ -254,12 +344,21 @@ def _steps(wanted: Wanted, limits: BackfillLimits, before: Earlier | None) -> tu
             f"Change the rows batch by batch along {key}, {wanted.ranges} side by side; each"
             " commits with its place in the ledger: a crash leaves no row out and does none twice"
         ),
+        *_kept_steps(keeping),
         (
             f"Begin with {limits.rows:,} rows, then batches of {short_text(limits.batch)}; stop"
             f" after {span_text(limits.time_limit)} of work, and leave what is done"
         ),
         "Do the rows that were inserted behind the end meanwhile, and count what still matches",
     )
+
+
+def _kept_steps(keeping: Keeping | None) -> Iterator[str]:
+    if keeping is not None:
+        yield (
+            f"Keep the old values with their key in {keeping.place}, in the very statement that"
+            " overwrites them"
+        )
 
 
 OPERATION = Operation(
@@ -278,4 +377,5 @@ OPERATION = Operation(
     time_limit=RUN_LIMIT,
     lesser_risks=frozenset({Risk.RECOVERABLE}),
     is_pausable=True,
+    undo=undo,
 )

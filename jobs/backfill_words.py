@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import JsonValue
 
+from jobs.backfill_keeping import TIMES_AS_LONG, Keeping
 from jobs.backfill_paces import CATALOG, Expected
 from jobs.backfilling import Earlier, Wanted
 from jobs.operation import Answer, Plan
@@ -19,6 +21,19 @@ from postgres.sizes import pretty_bytes
 LARGE_SHARE: Final = 0.5  # of the free disk
 _LISTED_MAX: Final = 8
 _SECOND_MS: Final = 1000
+
+
+def loses_nothing(wanted: Wanted, keeping: Keeping | None) -> bool:
+    """Whether every value that is overwritten can be put back, for certain.
+
+    Of what a trigger, a function that may do anything, or another table's ON UPDATE changes
+    elsewhere, nothing is kept.
+    """
+    is_kept = keeping is not None and not any(
+        not each["is_own"] for each in wanted.around.foreign_keys
+    )
+    is_plain = not wanted.around.triggers and not wanted.resolved.opaque
+    return overwrites_nothing(wanted) or (is_kept and is_plain)
 
 
 def overwrites_nothing(wanted: Wanted) -> bool:
@@ -35,6 +50,7 @@ def facts_of(
     expected: Expected,
     before: Earlier | None,
     free: int | None,
+    keeping: Keeping | None,
 ) -> Iterator[tuple[str, str]]:
     """What it is about, what it takes, and what it watches."""
     around = wanted.around
@@ -56,15 +72,22 @@ def facts_of(
     bloat, wal = pretty_bytes(wanted.bloat_bytes), pretty_bytes(wanted.wal_bytes)
     yield "Grows by", f"up to {bloat} until VACUUM takes it; WAL about {wal}"
     yield "Free disk", pretty_bytes(free) if free is not None else "not known here"
-    yield "Old values", _old_values(wanted)
+    yield "Old values", _old_values(wanted, keeping)
 
 
-def warnings_of(wanted: Wanted, before: Earlier | None, free: int | None) -> Iterator[str]:
+def warnings_of(
+    wanted: Wanted, before: Earlier | None, free: int | None, keeping: Keeping | None
+) -> Iterator[str]:
     """What those who agree must have read."""
     around = wanted.around
     named = ", ".join(wanted.terms.assigned)
-    if not overwrites_nothing(wanted):
-        yield f"The old values of {named} are overwritten. Only a backup has them afterwards."
+    if keeping is not None and not loses_nothing(wanted, keeping):
+        yield f"Kept are the old values of {named} alone: not what is changed elsewhere by them."
+    if keeping is None and not overwrites_nothing(wanted):
+        yield (
+            f"The old values of {named} are overwritten. Only a backup has them afterwards; with"
+            " keep=7d they could be put back."
+        )
     yield from _about_code(wanted.resolved)
     if wanted.terms.is_drifting:
         yield (
@@ -78,7 +101,8 @@ def warnings_of(wanted: Wanted, before: Earlier | None, free: int | None) -> Ite
         listed = _listed([str(row["name"]) for row in around.foreign_keys])
         yield f"Foreign keys are checked for each row: {listed}."
     yield from _about_indexes(wanted)
-    if free is not None and wanted.bloat_bytes + wanted.wal_bytes > LARGE_SHARE * free:
+    written = wanted.bloat_bytes + wanted.wal_bytes + (2 * keeping.bytes if keeping else 0)
+    if free is not None and written > LARGE_SHARE * free:
         yield "What it writes may take more than half of the disk that is free."
     if not wanted.terms.fills_null:
         yield (
@@ -129,6 +153,16 @@ def answer_of(wanted: Wanted, done: Mapping[str, Any], plan: Plan) -> Answer:
     )
 
 
+def with_watch(answer: Answer, span: timedelta, *, is_watched: bool) -> Answer:
+    """The answer with whether anybody looks at what follows. Pure."""
+    said = (
+        f"Errors, slow statements, locks and lag are compared with before for {span_text(span)}."
+        if is_watched
+        else "Nobody watches what follows: there are no samples of this database."
+    )
+    return replace(answer, lines=(*answer.lines, said))
+
+
 def outcome_of(plan: Plan, done: Mapping[str, Any]) -> dict[str, int | float | str]:
     """What was estimated beside what it took, as a run keeps it. Pure.
 
@@ -148,8 +182,9 @@ def outcome_of(plan: Plan, done: Mapping[str, Any]) -> dict[str, int | float | s
 
 
 def worked_seconds(done: Mapping[str, Any]) -> float:
-    """How long it was at work: neither paused nor waiting. Pure."""
-    idle = float(done["paused_seconds"]) + float(done["throttled_seconds"])
+    """How long it was at work: neither paused nor waiting, nor leaving time to others. Pure."""
+    names = ("paused_seconds", "throttled_seconds", "spared_seconds")
+    idle = sum(float(done.get(name, 0.0)) for name in names)
     return max(float(done["seconds"]) - idle, 0.0)
 
 
@@ -229,7 +264,13 @@ def _about_indexes(wanted: Wanted) -> Iterator[str]:
         )
 
 
-def _old_values(wanted: Wanted) -> str:
+def _old_values(wanted: Wanted, keeping: Keeping | None) -> str:
+    if keeping is not None:
+        return (
+            f"kept for {span_text(keeping.span)} in {keeping.place}: about"
+            f" {pretty_bytes(keeping.bytes)}, at most {pretty_bytes(keeping.bytes_max)}; it takes"
+            f" about {TIMES_AS_LONG:g} times as long"
+        )
     if overwrites_nothing(wanted):
         return "none is overwritten: only NULLs are filled. Which rows were filled is not kept"
     return "overwritten, and not kept"

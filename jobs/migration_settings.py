@@ -16,7 +16,7 @@ class BackfillSettings:
     `batch` is the time that a batch should take: nobody waits longer for a row. Above `lag_max`,
     `wal_max` (bytes a second), `dead_max` (dead rows per live row) or `slower_max` (p95 of other
     load against before) it waits. 0 turns a limit off. `unwatched`: application names of standbys
-    that are late on purpose.
+    that are late on purpose. `keep_max`: bytes of old values that one backfill may keep.
     """
 
     rows: int = 10_000
@@ -31,6 +31,7 @@ class BackfillSettings:
     unwatched: tuple[str, ...] = ()
     retries: int = 3
     time_limit: timedelta = timedelta(hours=1)
+    keep_max: int = 10 * 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

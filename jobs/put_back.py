@@ -1,7 +1,7 @@
 """The run that puts back what was kept aside: a short transaction, values in parts, the rest alone.
 
-A part is done again after a crash without harm: values fill what is empty, rows come where they
-are missing, and what stands already is left as it is.
+A part is done again after a crash without harm: values fill what is empty or still holds what a
+backfill wrote, rows come where they are missing, and what stands already is left as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from postgres.migrate.apply_alone import apply_alone
 from postgres.migrate.apply_short import apply_short
 from postgres.migrate.apply_words import ApplyLimits
 from postgres.migrate.aside_back import BLOCKS, PutBack, drop_statement, put_back
-from postgres.migrate.aside_words import Kept, What
+from postgres.migrate.aside_words import COPIED, Kept, What
+from postgres.migrate.backfill.ledger import forget
 from postgres.migrate.own_schema import ASIDE_SCHEMA
 from postgres.schema.catalog import Catalog
 from postgres.schema.reading import Names, Reads, read_named
@@ -34,7 +35,12 @@ LOOK_LIMIT: Final = timedelta(minutes=2)
 _BATCH_SECONDS_MAX: Final = 120
 _ALONE: Final = (" CONCURRENTLY ", " VALIDATE CONSTRAINT ")
 _BLOCKS_OF: Final = "SELECT pg_relation_size($1::text::regclass) / 8192 AS blocks"
-_LIMITS: Final = "SET lock_timeout = '5s'; SET statement_timeout = '120s'"
+# Each part finds its rows by their key, whatever the statistics of a fresh copy say.
+_LIMITS: Final = (
+    "SET lock_timeout = '5s'; SET statement_timeout = '120s'; SET enable_seqscan = off;"
+    " SET plan_cache_mode = force_custom_plan; SET jit = off"
+)
+_COMPARE_LIMIT: Final = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +67,16 @@ async def now_of(session: Reads, kept: Kept) -> Catalog:
     return await read_named(session, Names(relations=frozenset(names)))
 
 
-async def run_put_back(job: Job, kept: Kept) -> Came:
-    """Put it back, step by step.
+async def run_put_back(job: Job, kept: Kept, *, overwrite: bool = False) -> Came:
+    """Put it back, step by step. `overwrite`: values that somebody else has written since, too.
 
     Raises:
         JobError: something stands in its way; what was done stays, and can be gone on with.
     """
     target = parse_dsn(job.database.dsn.get_secret_value())
-    way = await _way(job, target, kept)
+    way = await _way(job, target, kept, overwrite=overwrite)
+    if kept.ledger:
+        await _forget(job, target, kept.ledger)
     await _first(job, target, kept, way)
     rows, conflicts, gone = 0, 0, 0
     if way["batch"]:
@@ -76,22 +84,22 @@ async def run_put_back(job: Job, kept: Kept) -> Came:
         conflicts, gone = await _compare(job, target, str(way["conflicts"]))
     notes = await _finish(job, target, [str(each) for each in way["last"]])
     came = Came(rows=rows, conflicts=conflicts, gone=gone, notes=notes)
-    if kept.what in (What.COLUMN, What.ROWS) and came.is_whole:
+    if kept.what in COPIED and came.is_whole:
         await _short(job, target, "drop the copy", (drop_statement(kept),))
     return came
 
 
 def stays(kept: Kept, came: Came) -> bool:
     """Whether the copy is still there, and the only place of something."""
-    return kept.what is What.VIEW or (kept.what in (What.COLUMN, What.ROWS) and not came.is_whole)
+    return kept.what is What.VIEW or (kept.what in COPIED and not came.is_whole)
 
 
-async def _way(job: Job, target: Target, kept: Kept) -> Mapping[str, Any]:
+async def _way(job: Job, target: Target, kept: Kept, *, overwrite: bool) -> Mapping[str, Any]:
     """What will run: looked up once, as the catalog changes with it."""
 
     async def body(_: Attempt) -> JsonValue:
         async with connection(target) as conn:
-            found = put_back(kept, await now_of(conn, kept))
+            found = put_back(kept, await now_of(conn, kept), overwrite=overwrite)
         if found.problems:
             raise JobError(
                 f"{kept.original} cannot be put back: {found.problems[0]}.",
@@ -111,7 +119,18 @@ def _as_json(found: PutBack) -> dict[str, JsonValue]:
         "batch": fill.batch if fill else "",
         "conflicts": fill.conflicts if fill else "",
         "is_whole": bool(fill and fill.is_whole),
+        "blocks": fill.blocks if fill else 0,
     }
+
+
+async def _forget(job: Job, target: Target, ledger: str) -> None:
+    """A backfill whose values are put back must not go on from where it stopped."""
+
+    async def body(_: Attempt) -> JsonValue:
+        async with connection(target) as conn:
+            return await forget(conn, ledger)
+
+    await job.step("forget", body, mode=Mode.RETRYABLE, time_limit=LOOK_LIMIT, attempts=3)
 
 
 async def _first(job: Job, target: Target, kept: Kept, way: Mapping[str, Any]) -> None:
@@ -139,6 +158,7 @@ def _is_back(kept: Kept, now: Catalog) -> bool:
 
 async def _fill(job: Job, target: Target, kept: Kept, way: Mapping[str, Any]) -> int:
     batch, is_whole = str(way["batch"]), bool(way["is_whole"])
+    size = int(str(way.get("blocks", BLOCKS)))
 
     async def body(attempt: Attempt) -> JsonValue:
         saved = attempt.checkpoint if isinstance(attempt.checkpoint, dict) else {}
@@ -151,9 +171,9 @@ async def _fill(job: Job, target: Target, kept: Kept, way: Mapping[str, Any]) ->
                 blocks = (await conn.fetchrow(_BLOCKS_OF, kept.sql))["blocks"]
                 while block < blocks:
                     began = time.monotonic()
-                    parts = ((block, 0), (block + BLOCKS, 0))
+                    parts = ((block, 0), (block + size, 0))
                     rows += _count(await conn.execute(batch, *parts, timeout=_BATCH_SECONDS_MAX))
-                    block += BLOCKS
+                    block += size
                     await attempt.save({"block": block, "rows": rows})
                     await job.report(f"{rows:,} rows are back", fraction=min(1.0, block / blocks))
                     # As long as it took others get their turn.
@@ -176,7 +196,7 @@ def _stopped(kept: Kept, rows: int, error: Exception) -> JobError:
 async def _compare(job: Job, target: Target, query: str) -> tuple[int, int]:
     async def body(_: Attempt) -> JsonValue:
         async with connection(target) as conn:
-            row = await conn.fetchrow(query, timeout=LOOK_LIMIT.total_seconds())
+            row = await conn.fetchrow(query, timeout=_COMPARE_LIMIT.total_seconds())
         return [row["conflicts"], row["gone"]]
 
     found = await job.step("compare", body, mode=Mode.RETRYABLE, time_limit=LIMIT, attempts=3)

@@ -47,6 +47,35 @@ async def record_kept(conn: AsyncConnection, row: KeptRow) -> None:
     await conn.execute(insert(kept_aside).values(values).on_conflict_do_nothing())
 
 
+async def measure_kept(
+    conn: AsyncConnection, row: KeptRow, *, bytes_: int, rows: int | None, until: datetime
+) -> None:
+    """Store how large it has become, and until when it stays: told anew when that is later."""
+    await conn.execute(
+        sa.update(kept_aside)
+        .where(
+            kept_aside.c.database == row.database,
+            kept_aside.c.kept == row.kept,
+            kept_aside.c.ended_at.is_(None),
+        )
+        .values(bytes=bytes_, rows=rows, until=until, told_at=None)
+    )
+
+
+async def end_unmade(conn: AsyncConnection, row: KeptRow, *, at: datetime) -> None:
+    """Store that nothing was kept after all by the request that was about to."""
+    await conn.execute(
+        sa.update(kept_aside)
+        .where(
+            kept_aside.c.database == row.database,
+            kept_aside.c.kept == row.kept,
+            kept_aside.c.request_id == row.request_id,
+            kept_aside.c.ended_at.is_(None),
+        )
+        .values(ended_at=at, ended_by=row.request_id, outcome="nothing kept")
+    )
+
+
 async def open_kept(conn: AsyncConnection, database: str | None = None) -> Sequence[KeptRow]:
     """What is kept now, what ends first before the rest; at most `LISTED_MAX`."""
     query = sa.select(kept_aside).where(kept_aside.c.ended_at.is_(None))

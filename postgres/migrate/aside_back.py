@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from postgres.migrate.aside_words import Kept, What
+from postgres.migrate.aside_words import COPIED, Kept, What
+from postgres.migrate.backfill.kept import written_names
 from postgres.migrate.own_schema import ASIDE_SCHEMA
 from postgres.schema.again import (
     column_again,
@@ -22,6 +23,10 @@ from postgres.schema.catalog import Catalog, Relation, full, ident
 
 # Of the copy, how much goes into one transaction: 2 MB of it.
 BLOCKS: Final = 256
+# Nobody waits long for a row that gets its old value back. Before 14 each part reads all of the
+# copy, so that small ones would take for ever.
+_SHORT_BLOCKS: Final = 32
+_SHORT_FROM: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,7 @@ class Fill:
     batch: str
     conflicts: str
     is_whole: bool = False  # all in one transaction: there is no key to go by
+    blocks: int = BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +58,34 @@ class PutBack:
         return (*self.first, *((self.fill.batch,) if self.fill else ()), *self.last)
 
 
-def put_back(kept: Kept, now: Catalog) -> PutBack:
-    """What puts it back. `now` has what stands where it was, and the copy."""
+def put_back(kept: Kept, now: Catalog, *, overwrite: bool = False) -> PutBack:
+    """What puts it back. `now` has what stands where it was, and the copy.
+
+    `overwrite`: old values also for rows that somebody else has written since a backfill did.
+    """
     if kept.name not in now.aside:
         return PutBack(problems=(f"{kept.kept} is not there any more",))
     there = now.relation(kept.before.schema, kept.before.name)
-    if kept.what in (What.COLUMN, What.ROWS):
+    if kept.what in COPIED:
         if there is None:
             return PutBack(problems=(f"{kept.before.sql} is not there any more",))
-        return _column(kept, there) if kept.what is What.COLUMN else _rows(kept, there)
+        return _filled(kept, there, now.major, overwrite=overwrite)
     if there is not None:
         return PutBack(problems=(f"{there.sql} is there again: rename or drop it first",))
     if kept.what is What.VIEW:
         note = f"{kept.before.sql} gets what its query finds today."
         return PutBack(first=view_again(kept.before), notes=(note,))
     return _moved(kept)
+
+
+def _filled(kept: Kept, there: Relation, major: int, *, overwrite: bool) -> PutBack:
+    match kept.what:
+        case What.VALUES:
+            return _values(kept, there, major, overwrite=overwrite)
+        case What.COLUMN:
+            return _column(kept, there)
+        case _:
+            return _rows(kept, there)
 
 
 def _moved(kept: Kept) -> PutBack:
@@ -132,9 +151,42 @@ def _column(kept: Kept, there: Relation) -> PutBack:
     )
 
 
+def _values(kept: Kept, there: Relation, major: int, *, overwrite: bool) -> PutBack:
+    key, columns = there_key(kept), kept.columns
+    if gone := [name for name in (*key, *columns) if there.column(name) is None]:
+        return PutBack(problems=(f"{there.sql} has no {', '.join(gone)} any more",))
+    match = " AND ".join(f"t.{ident(each)} = a.{ident(each)}" for each in key)
+    sets = ", ".join(f"{ident(name)} = a.{ident(name)}" for name in columns)
+    # As text: some types have no equality, and the equality of others is not sameness.
+    differs = " OR ".join(
+        f"t.{ident(name)}::text IS DISTINCT FROM a.{ident(name)}::text" for name in columns
+    )
+    still = " AND ".join(
+        f"t.{ident(name)}::text IS NOT DISTINCT FROM a.{written}::text"
+        for name, written in zip(columns, written_names(len(columns)), strict=True)
+    )
+    only = "" if overwrite else f" AND {still}"
+    place = f"t.{ident(key[0])}"  # of a key, which is never NULL
+    fires = [each.name for each in there.triggers if each.enabled in ("O", "A")]
+    notes = [f"Triggers of {there.sql} may fire: {', '.join(fires)}."] if fires else []
+    if overwrite:
+        notes.append("Rows that somebody has changed since lose what they were changed to.")
+    return PutBack(
+        fill=Fill(
+            batch=f"UPDATE {there.sql} AS t SET {sets} FROM {kept.sql} AS a"  # noqa: S608
+            f" WHERE a.ctid >= $1 AND a.ctid < $2 AND {match} AND ({differs}){only}",
+            conflicts=f"SELECT count(*) FILTER (WHERE {place} IS NOT NULL AND ({differs}))"  # noqa: S608
+            f" AS conflicts, count(*) FILTER (WHERE {place} IS NULL) AS gone"
+            f" FROM {kept.sql} AS a LEFT JOIN {there.sql} AS t ON {match}",
+            blocks=_SHORT_BLOCKS if major >= _SHORT_FROM else BLOCKS,
+        ),
+        notes=tuple(notes),
+    )
+
+
 def there_key(kept: Kept) -> tuple[str, ...]:
     """The columns that rows of the copy are told apart by."""
-    return kept.before.key
+    return kept.key or kept.before.key
 
 
 def _of_column(before: Relation, name: str) -> list[str]:

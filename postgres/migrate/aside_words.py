@@ -26,6 +26,11 @@ class What(StrEnum):
     COLUMN = "column"  # copied, with the key
     ROWS = "rows"  # copied
     VIEW = "materialized view"  # its rows copied, its definition noted
+    VALUES = "values"  # copied with the key, and beside them what a backfill wrote instead
+
+
+# Where only a copy is kept: it can go once everything of it is back.
+COPIED: Final = frozenset({What.COLUMN, What.ROWS, What.VALUES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,9 @@ class Kept:
     """Something kept aside. `before`: as the catalog had it.
 
     `name`: of the relation in `twokey_aside`. `renamed`: indexes and sequences, old name to new.
-    `columns`: that were dropped. `statement`: index of the file's statement.
+    `columns`: that were dropped, or written to. `statement`: index of the file's statement.
+    `key`: what tells rows of a copy apart, where it is not the primary key. `ledger`: the
+    backfill that wrote, which must not go on once this is put back.
     """
 
     what: What
@@ -50,6 +57,8 @@ class Kept:
     statement: int = 0
     columns: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    ledger: str = ""
 
     @property
     def sql(self) -> str:

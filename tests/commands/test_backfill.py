@@ -211,7 +211,7 @@ async def test_the_rows_are_changed_and_counted(job: JobMaker, schema: str, shop
     made = await plan(running, params)
     assert {**made.pins} == {**await pins(running, params, made)}
     answer = await run(running, params, made)
-    assert running.steps == [("change", Mode.RESUMABLE)]
+    assert running.steps == [("look", Mode.RETRYABLE), ("change", Mode.RESUMABLE)]
     assert answer.numbers["rows"] == 3000
     assert answer.numbers["estimate_seconds"] == made.estimate_seconds
     assert dict(answer.facts)["Still matching"] == "0"
