@@ -44,6 +44,8 @@ from postgres.errors import PostgresError
 from postgres.programs import run_program
 from postgres.together import together
 
+# For each question of a look. Patroni gives its DCS up after retry_timeout, 10 s by default: what
+# takes longer than this counts as no answer.
 LOOK_LIMIT: Final = timedelta(seconds=4)
 # While roles change, an old primary that hangs must not hide for long that the new one writes.
 _GLANCE_LIMIT: Final = timedelta(seconds=1)
@@ -63,11 +65,13 @@ class PatroniCluster:
         password: SecretStr | None = None,
         ca: Path | None = None,
         clock: Callable[[], datetime],
+        look_limit: timedelta = LOOK_LIMIT,
     ) -> None:
         self._nodes = tuple(nodes)
         self._clock = clock
+        self._look_limit = look_limit
         self._rest = PatroniRest(user=user, password=password, ca=ca)
-        self._agents = Agents(self._rest, self._nodes)
+        self._agents = Agents(self._rest, self._nodes, limit=look_limit)
         self._asking: set[asyncio.Task[Asked]] = set()
 
     @property
@@ -83,7 +87,7 @@ class PatroniCluster:
     async def look(self) -> ClusterSeen:
         """Ask all nodes and all agents at once. Never raises."""
         async with together() as group:
-            servers = group.create_task(self._servers(LOOK_LIMIT))
+            servers = group.create_task(self._servers(self._look_limit))
             agents = group.create_task(self._listen())
         return ClusterSeen(
             at=self._clock(), kind=self.kind, nodes=servers.result(), agent=agents.result()
@@ -128,16 +132,18 @@ class PatroniCluster:
         )
 
     async def settings(self) -> Mapping[str, str]:
-        """The dynamic configuration, flat, and each member's tags as `members.NAME.TAG`."""
+        """The dynamic configuration, flat, who the `members` are, and `members.NAME.TAG`."""
         async with together() as group:
             stored = group.create_task(self._agents.stored())
-            members = group.create_task(self._agents.overview())
+            overview = group.create_task(self._agents.overview())
+        members = overview.result().members
         tags = {
             f"members.{member.name}.{name}": value
-            for member in members.result().members
-            for name, value in (member.tags or {"": ""}).items()
+            for member in members
+            for name, value in member.tags.items()
         }
-        return MappingProxyType(dict(stored.result()) | tags)
+        names = ", ".join(sorted(member.name for member in members))
+        return MappingProxyType({**stored.result(), "members": names, **tags})
 
     async def history(self) -> tuple[Promotion, ...]:
         """Every promotion that the DCS remembers, oldest first."""
@@ -188,7 +194,7 @@ class PatroniCluster:
             )
         async with together() as group:
             hearing = group.create_task(self._agents.listen())
-            looking = group.create_task(self._servers(LOOK_LIMIT))
+            looking = group.create_task(self._servers(self._look_limit))
         heard = hearing.result()
         if objection := may_begin(looking.result(), move):
             raise objection
@@ -266,7 +272,7 @@ class PatroniCluster:
         if host is None or not host.agent_start or not node.rest:
             return
         try:
-            await self._rest.get(node, "/liveness", limit=LOOK_LIMIT)
+            await self._rest.get(node, "/liveness", limit=self._look_limit)
         except NoAnswerError as error:
             if error.was_sent:  # it is there, though it hangs
                 return

@@ -23,8 +23,6 @@ from postgres.errors import PostgresError
 from postgres.together import together
 
 T = TypeVar("T")
-# Patroni itself gives its DCS up after retry_timeout, 10 s by default, and hangs up then.
-ASK_LIMIT: Final = timedelta(seconds=4)
 _FAILED: Final = 400
 
 
@@ -57,8 +55,9 @@ class Heard:
 class Agents:
     """Questions to the agents of the nodes that have one."""
 
-    def __init__(self, rest: PatroniRest, nodes: Sequence[NodeSpec]) -> None:
+    def __init__(self, rest: PatroniRest, nodes: Sequence[NodeSpec], *, limit: timedelta) -> None:
         self._rest = rest
+        self._limit = limit
         self._nodes = tuple(node for node in nodes if node.rest)
 
     async def listen(self) -> Heard:
@@ -72,13 +71,12 @@ class Agents:
             all_ = {
                 n.name: group.create_task(self._read(n, "/cluster", overview)) for n in self._nodes
             }
-            stored = {
-                n.name: group.create_task(self._read(n, "/config", configuration))
-                for n in self._nodes
-            }
+            stored = [
+                group.create_task(self._read(n, "/config", configuration)) for n in self._nodes
+            ]
         told = {name: task.result() for name, task in own.items()}
         of_all = {name: task.result() for name, task in all_.items()}
-        settings = (task.result() for task in stored.values())
+        settings = (task.result() for task in stored)
         return Heard(
             agents={name: each for name, each in told.items() if isinstance(each, Agent)},
             silent={name: each for name, each in told.items() if isinstance(each, str)},
@@ -129,7 +127,7 @@ class Agents:
 
     async def _own(self, node: NodeSpec) -> Agent | str:
         try:
-            answer = await self._rest.get(node, "/patroni", limit=ASK_LIMIT)
+            answer = await self._rest.get(node, "/patroni", limit=self._limit)
             return agent(node.name, answer)
         except NoAnswerError as error:
             return error.why
@@ -138,7 +136,7 @@ class Agents:
 
     async def _read(self, node: NodeSpec, path: str, read: Callable[[str], T]) -> T | str:
         try:
-            answer: Answer = await self._rest.get(node, path, limit=ASK_LIMIT)
+            answer: Answer = await self._rest.get(node, path, limit=self._limit)
             if answer.status >= _FAILED:
                 return f"{answer.said or 'no words'} ({answer.status})"
             return read(answer.text)
@@ -194,11 +192,6 @@ def _problem(heard: Heard) -> str:
         return nobody(heard.silent)
     who = ", ".join(heard.agents)
     why = "; ".join(f"{name}: {heard.deaf.get(name, '')}" for name in heard.agents)
-    kept = (
-        " (failsafe mode keeps the primary)"
-        if any(each.is_failsafe_active for each in heard.agents.values())
-        else ""
-    )
-    return (
-        f"Patroni runs on {who}, but cannot tell of the cluster: its DCS may be down ({why}){kept}"
-    )
+    if any(each.is_failsafe_active for each in heard.agents.values()):
+        why += "; failsafe mode keeps the primary"
+    return f"Patroni runs on {who}, but its DCS may be down: it cannot tell of the cluster ({why})"

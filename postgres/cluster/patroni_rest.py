@@ -7,6 +7,7 @@ followed. Credentials go with changes alone; Patroni answers questions to anybod
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -42,7 +43,7 @@ class PatroniRest:
     def __init__(
         self, *, user: str = "", password: SecretStr | None = None, ca: Path | None = None
     ) -> None:
-        self._auth = aiohttp.BasicAuth(user, password.get_secret_value()) if password else None
+        self._auth = _authorization(user, password) if password else {}
         self._ca = ca
         self._session: aiohttp.ClientSession | None = None
 
@@ -85,7 +86,7 @@ class PatroniRest:
                 method,
                 f"{node.rest.rstrip('/')}{path}",
                 json=body,
-                auth=self._auth if body is not None else None,
+                headers=self._auth if body is not None else None,
                 allow_redirects=False,
                 timeout=_timeout(limit),
             ) as response:
@@ -115,6 +116,10 @@ class PatroniRest:
                 f"{getattr(error, 'strerror', None) or error}.",
                 next_step="Put the PEM file there, or correct the path in the inventory.",
             ) from error
+
+
+def _authorization(user: str, password: SecretStr) -> Mapping[str, str]:
+    return {"Authorization": aiohttp.encode_basic_auth(user, password.get_secret_value())}
 
 
 def _timeout(limit: timedelta) -> aiohttp.ClientTimeout:
@@ -160,8 +165,9 @@ def _explained(node: NodeSpec, error: Exception) -> NoAnswerError:
         case aiohttp.ConnectionTimeoutError():
             return NoAnswerError(node.name, "no connection in time", was_sent=False, next_step=look)
         case aiohttp.ClientConnectorError():
-            why = error.os_error.strerror or str(error.os_error) or "no connection"
-            return NoAnswerError(node.name, why.lower(), was_sent=False, next_step=look)
+            return NoAnswerError(
+                node.name, _no_connection(error.os_error), was_sent=False, next_step=look
+            )
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             return NoAnswerError(
                 node.name,
@@ -175,3 +181,10 @@ def _explained(node: NodeSpec, error: Exception) -> NoAnswerError:
             return NoAnswerError(
                 node.name, "it hung up before its answer ended", was_sent=True, next_step=look
             )
+
+
+def _no_connection(error: OSError) -> str:
+    """Asyncio words its own failures by address; the system's number says more."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror or str(error) or "no connection").lower()
