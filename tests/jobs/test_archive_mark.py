@@ -24,7 +24,8 @@ from tests.conftest import Target
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SEGMENT = 16 * 1024 * 1024
-SOON = timedelta(seconds=0.05)
+SOON = timedelta(seconds=0.05)  # for what never comes
+LONG = timedelta(seconds=30)  # for what is there
 
 
 @dataclass
@@ -61,7 +62,7 @@ def test_everything_that_there_is_needs_one_and_a_backups_end_does_not() -> None
 
 async def test_an_archive_that_does_not_get_it_is_said(store: Store, target: Target) -> None:
     with pytest.raises(JobError, match="The archive of orders did not get"):
-        await _marked(store, target, Kept())
+        await _marked(store, target, Kept(), wait_max=SOON)
 
 
 async def test_what_the_receiver_has_is_enough(store: Store, target: Target) -> None:
@@ -75,7 +76,7 @@ async def test_what_the_receiver_had_of_another_timeline_is_not(
 ) -> None:
     await _received(store, "FFFFFFFF/0", timeline=2)
     with pytest.raises(JobError):
-        await _marked(store, target, Kept())
+        await _marked(store, target, Kept(), wait_max=SOON)
 
 
 async def test_a_whole_segment_with_it_is_enough_and_a_partial_one_is_not(
@@ -85,7 +86,7 @@ async def test_a_whole_segment_with_it_is_enough_and_a_partial_one_is_not(
     number = lsn_number(str(there)) // SEGMENT + 1
     one = Segment(name=segment_name(1, number, SEGMENT), size_bytes=SEGMENT, at=NOW)
     with pytest.raises(JobError):
-        await _marked(store, target, Kept([replace(one, is_partial=True)]))
+        await _marked(store, target, Kept([replace(one, is_partial=True)]), wait_max=SOON)
     assert await _marked(store, target, Kept([one]))
 
 
@@ -108,11 +109,11 @@ async def test_a_server_that_is_gone_is_no_obstacle(store: Store) -> None:
     assert said[0].endswith("What was archived before is all that can be recovered.")
 
 
-async def _marked(store: Store, target: Target, kept: Kept) -> str:
+async def _marked(store: Store, target: Target, kept: Kept, *, wait_max: timedelta = LONG) -> str:
     async def say(_: str) -> None: ...
 
     return await mark_archive(
-        store, _database(target.dsn), cast("Engine", kept), say=say, wait_max=SOON
+        store, _database(target.dsn), cast("Engine", kept), say=say, wait_max=wait_max
     )
 
 
