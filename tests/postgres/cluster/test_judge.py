@@ -49,8 +49,9 @@ def sender(name: str, **changes: Any) -> Sender:
 def standby(name: str, number: int, **changes: Any) -> NodeSeen:
     usual = NodeSeen(
         name=name, region="us", role=Role.STANDBY, system_identifier="77", timeline=3,
-        position=100 * MB, received=100 * MB, replay_age=4000.0, receiver="streaming", message_age=1.0,
-        clock_ahead=0.0, started_at=BEGAN + timedelta(seconds=number), version=170010,
+        position=100 * MB, received=100 * MB, replay_age=4000.0, receiver="streaming",
+        message_age=1.0, clock_ahead=0.0, started_at=BEGAN + timedelta(seconds=number),
+        version=170010,
     )  # fmt: skip
     return replace(usual, **changes)
 
