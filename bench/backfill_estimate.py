@@ -60,7 +60,8 @@ async def _taken(place: Place) -> float:
     async with place.copy() as dsn:
         began = time.perf_counter()
         outcome = await ours(dsn, 2, Switch())
-        return time.perf_counter() - began - outcome.throttled_seconds
+        waited = outcome.throttled_seconds + outcome.spared_seconds
+        return time.perf_counter() - began - waited
 
 
 async def _tried(place: Place, most: timedelta) -> tuple[Estimate, float]:

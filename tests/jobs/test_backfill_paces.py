@@ -87,8 +87,8 @@ def planned(**attributes: str | int) -> Plan:
 
 def test_what_it_took_is_held_against_what_was_likely_without_pauses_and_waits() -> None:
     done = {
-        "seconds": 20.0, "paused_seconds": 4.0, "throttled_seconds": 6.0, "passed": 9,
-        "passed_here": 9,
+        "seconds": 20.0, "paused_seconds": 4.0, "throttled_seconds": 5.0, "spared_seconds": 1.0,
+        "passed": 9, "passed_here": 9,
     }  # fmt: skip
     assert outcome_of(planned(seconds=8, rehearsed="yes"), done) == {
         "estimate_seconds": 12, "likely_seconds": 8, "rehearsed": "yes", "worked_seconds": 10.0,

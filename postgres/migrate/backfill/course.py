@@ -38,6 +38,7 @@ class Course:
     worked: float = 0.0
     throttled: float = 0.0
     paused: float = 0.0
+    spared: float = 0.0  # between batches, over all workers
     waited: dict[str, float] = field(default_factory=dict)
     throttle: Throttle = field(default_factory=Throttle)
     reason: Reason | None = BLIND  # nothing is done before the first look
@@ -96,7 +97,10 @@ class Course:
         """Leave others their share of the time after a batch."""
         share = self.throttle.share
         if share < 1:
-            await asyncio.sleep(min(_BREATH_SECONDS_MAX, batch_seconds * (1 / share - 1)))
+            breath = min(_BREATH_SECONDS_MAX, batch_seconds * (1 / share - 1))
+            if self.reason is None:
+                self.spared += breath
+            await asyncio.sleep(breath)
 
     @property
     def fraction(self) -> float:

@@ -146,6 +146,7 @@ class _Run:
             seconds=time.monotonic() - began,
             throttled_seconds=course.throttled,
             paused_seconds=course.paused,
+            spared_seconds=course.spared / self.spec.ranges,
             waited=MappingProxyType(dict(course.waited)),
             retries=course.retries,
             vacuums=course.vacuums,

@@ -117,9 +117,10 @@ class BatchDone:
 class BackfillOutcome:
     """What a finished backfill did, over all its lives; times and retries are of the last.
 
-    `rows` were changed, `passed` were looked at. `waited`: seconds by what was waited for.
-    `rows_left`: how many match the condition now (None: no condition, or counting took too
-    long); `left_is_more`: there are more of them than were counted.
+    `rows` were changed, `passed` were looked at. `spared_seconds`: what was left to others between
+    batches after they had been slowed down, by the mean of its ranges. `waited`: seconds by what
+    was waited for. `rows_left`: how many match the condition now (None: no condition, or counting
+    took too long); `left_is_more`: there are more of them than were counted.
     """
 
     rows: int
@@ -128,6 +129,7 @@ class BackfillOutcome:
     seconds: float = 0.0
     throttled_seconds: float = 0.0
     paused_seconds: float = 0.0
+    spared_seconds: float = 0.0
     waited: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     retries: int = 0
     vacuums: int = 0

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postgres.migrate.backfill.course import BLIND, Course
 from postgres.migrate.backfill.spec import BackfillLimits
 from postgres.migrate.backfill.throttle import (
     Cause,
+    Reason,
     ReplicaLag,
     Signals,
     Throttle,
@@ -19,6 +21,7 @@ from postgres.migrate.backfill.throttle import (
     load_of,
     settled,
 )
+from tests.postgres.migrate.backfill.support import Switch
 
 LIMITS = BackfillLimits(wal_max=100 * 2**20)
 MB = 2**20
@@ -206,3 +209,17 @@ def test_the_p95_of_nobody_is_nothing() -> None:
 
 def fields(now: Throttle) -> dict[str, object]:
     return {name: getattr(now, name) for name in Throttle.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("share", "reason", "spared"), [(0.5, None, 0.01), (1.0, None, 0.0), (0.5, BLIND, 0.0)]
+)
+async def test_what_is_left_to_others_between_batches_is_counted_once(
+    share: float, reason: Reason | None, spared: float
+) -> None:
+    course = Course(
+        control=Switch(), limits=BackfillLimits(), total=1, rows=0, passed=0, reason=reason,
+        throttle=Throttle(share=share),
+    )  # fmt: skip
+    await course.breathe(0.01)
+    assert course.spared == pytest.approx(spared)
