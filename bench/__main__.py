@@ -67,13 +67,13 @@ What the rows of backfills do not say:
 
 - **Two ranges against one UPDATE**: at 2 million rows the second that it first looks at others and
   the last sweep weigh more than at 5 million. Four ranges on two cores take them from the server.
-- **The estimate** comes from a trial that commits, here of 3 and 5 s, each on a fresh copy right before
-  the backfill, at a load of about 3 of other work. Whole backfills one after another differed by
-  0.88 to 1.31 meanwhile. At a load of 10 to 18 single rounds went from 0.4 to 3: that says
-  nothing. At 5 million rows it was not measured. Batches that were rolled back said 1.39 and 1.53:
-  factors of our own made 1.21 of it, the first batch of each session (twice as slow) 1.1 to 1.2,
-  and the rest whole pages: they wrote 860 to 1,260 bytes of WAL a row, the backfill 526, and
-  on pages touched before 450.
+- **The estimate** comes from a trial that commits, here of 3 and 5 s, each on a fresh copy right
+  before the backfill, beside a load of about 3 of other work. Whole trials differed as much from
+  the backfill, 0.88 to 1.31: the machine does. At a load of 10 to 18 single rounds went from 0.4
+  to 3, which says nothing. At 5 million rows it was not measured. Batches that were rolled back
+  said 1.39 and 1.53: factors of our own were 1.21 of it, the first batch of each session, twice as
+  slow as others, 1.1 to 1.2. They wrote 860 to 1,260 bytes of WAL a row, the backfill 526, and on
+  pages that had been touched before 450: the rest are whole pages, whose time was not told apart.
 - **Others beside two ranges** are at the limit of twice their p99 on two cores: that is where the
   throttle steers to. With four ranges it waits too late. The guide's batches above a million rows
   are measured at the start, in the middle and at the end; beside a load only the first ones are.
