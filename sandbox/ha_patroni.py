@@ -56,9 +56,13 @@ REST_USER: Final = "twokey"
 _REWINDER: Final = "rewinder"
 _PROBE_SECONDS_MAX: Final = 20
 _START_LIMIT: Final = timedelta(seconds=30)
+_ASK_VERSION: Final = (
+    "import patroni.dcs.etcd3, patroni.version; print(patroni.version.__version__)"
+)
 _CLOSE_SECONDS_MAX: Final = 20.0
 # A member that has not come back by itself for so long is copied anew.
 _PATIENCE: Final = timedelta(seconds=20)
+_STUCK: Final = frozenset({"crashed", "start failed", "restart failed", "stopped", "stop failed"})
 _NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_DCS: Final[Mapping[str, object]] = MappingProxyType({})
 _MAKE: Final = "CREATE ROLE {app} LOGIN PASSWORD '{password}'"
@@ -97,9 +101,7 @@ def find_patroni() -> PatroniPrograms | None:
         return None
     etcd = next((each for each in _places("etcd") if _says(each, "--version")), None)
     for patroni in _places("patroni"):
-        said = _says(patroni, "--version").split()
-        if etcd and said and _knows_etcd(patroni):
-            version = tuple(int(part) for part in said[-1].split(".") if part.isdecimal())
+        if etcd and (version := _version(patroni)):
             return PatroniPrograms(patroni=patroni, etcd=etcd, version=version)
     return None
 
@@ -321,7 +323,7 @@ class PatroniSandbox(Servers):
         """Copy members anew that do not come back by themselves; each once."""
         seen = await self.rest(self.names[0]).get("/cluster")
         for name, state in members_of(seen).items():
-            if name not in copied and state not in {"running", "streaming", "creating replica"}:
+            if name not in copied and state in _STUCK:
                 copied.add(name)
                 await self.rest(name).send("POST", "/reinitialize", {"force": True})
 
@@ -365,6 +367,7 @@ class PatroniSandbox(Servers):
         config["bootstrap"]["dcs"] |= dcs
         config["bootstrap"]["initdb"].append("no-sync")
         config["postgresql"]["parameters"] |= {**SMALL, **settings}
+        config["postgresql"]["basebackup"] = ["no-sync", {"checkpoint": "fast"}]
         return config
 
     def _script(self, name: str) -> str:
@@ -433,10 +436,11 @@ def _says(program: Path, *words: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _knows_etcd(patroni: Path) -> bool:
-    """Whether Patroni's own Python has what it needs for etcd3."""
+def _version(patroni: Path) -> tuple[int, ...]:
+    """Patroni's version; () where its own Python lacks something that it needs for etcd."""
     with patroni.open(errors="replace") as script:
-        python = script.readline().removeprefix("#!").strip().split()
-    if len(python) != 1 or not python[0].startswith("/"):
-        return False
-    return _says(Path(python[0]), "-c", "import patroni.dcs.etcd3; print(1)") != ""
+        python = script.readline().removeprefix("#!").strip()
+    if not python.startswith("/"):
+        return ()
+    said = _says(Path(python), "-c", _ASK_VERSION).strip()
+    return tuple(int(part) for part in said.split(".") if part.isdecimal())
