@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, cast
+from typing import IO, Final, cast
 
 from postgres.account import Account, identity_of, server_account
 from postgres.errors import PostgresError
@@ -49,6 +49,7 @@ async def run_program(
     environ: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     stdout_bytes_max: int = _KEPT_BYTES_MAX,
+    stdin: IO[bytes] | None = None,
 ) -> Finished:
     """Run a program to its end, and say how it ended; a non-zero code is no error here.
 
@@ -56,7 +57,8 @@ async def run_program(
     own. When the caller is cancelled, the time is up, or our process dies, the group is
     ended. `environ` is added to an otherwise clean environment: the place for PGPASSWORD.
     `on_line` gets every line of standard error as it comes. The last `stdout_bytes_max` bytes
-    of standard output are kept, for programs that answer at length.
+    of standard output are kept, for programs that answer at length. `stdin`: an open file that
+    is read from where it stands; without it there is nothing to be read.
 
     Raises:
         PostgresError: it could not be started, or ran longer than `time_limit`.
@@ -68,7 +70,7 @@ async def run_program(
     running = _Running(_Tail(None, kept_bytes_max=stdout_bytes_max), _Tail(on_line))
     try:
         async with asyncio.timeout(time_limit.total_seconds()):
-            await _start(running, [os.fspath(part) for part in command], account, environ)
+            await _start(running, [os.fspath(part) for part in command], account, environ, stdin)
             await running.ended.wait()
             await _happens(running.closed)
     except TimeoutError:
@@ -166,11 +168,12 @@ async def _start(
     command: list[str],
     account: Account | None,
     environ: Mapping[str, str] | None,
+    stdin: IO[bytes] | None,
 ) -> None:
     start = asyncio.get_running_loop().subprocess_exec(
         lambda: running,
         *command,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin or subprocess.DEVNULL,
         cwd="/",
         env=clean_environment(Path(command[0]).parent, environ),
         start_new_session=True,
