@@ -20,6 +20,8 @@ from store.connect import Store, connect
 from store.upgrade import upgrade
 from tests.temporary import use_memory
 
+# Clusters to break: nothing is started before a test asks for one.
+pytest_plugins = ["tests.ha_clusters"]
 _numbers = itertools.count(1)
 
 # Nothing that a developer has set reaches a test.
@@ -36,6 +38,24 @@ class Target:
 
     name: str
     dsn: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests may take long come first, so that no process ends with one alone.
+
+    `--dist worksteal` gives each process a part of the list, and who is done the end of
+    another's. A file stays together, as its tests share servers.
+    """
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), _seconds_max(item))
+    items.sort(key=lambda item: longest[item.path], reverse=True)
+
+
+def _seconds_max(item: pytest.Item) -> float:
+    """How long the test says that it may take; 0 for what is usual."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker and marker.args else 0.0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
