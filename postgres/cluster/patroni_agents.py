@@ -47,6 +47,14 @@ class Heard:
         return min((each.version for each in self.agents.values() if each.version), default=())
 
     @property
+    def is_failsafe_active(self) -> bool:
+        """Whether an agent leads without its DCS. It says so for another `ttl` when all is well."""
+        return any(
+            each.is_failsafe_active and each.member.role == "leader" and name not in self.overviews
+            for name, each in self.agents.items()
+        )
+
+    @property
     def settings(self) -> Mapping[str, str]:
         """Those in force; empty: nobody could tell."""
         return NO_SETTINGS if self.stored is None else in_force(self.stored, self.version)
@@ -165,7 +173,7 @@ def seen_by(heard: Heard) -> AgentSeen:
     """What the agents said, in the words of all clusters. Pure."""
     ages = [each.dcs_age for each in heard.agents.values() if each.dcs_age is not None]
     of_all = heard.overview
-    failsafe = any(each.is_failsafe_active for each in heard.agents.values())
+    failsafe = heard.is_failsafe_active
     if of_all is None:
         return AgentSeen(
             problem=_problem(heard),
@@ -192,6 +200,6 @@ def _problem(heard: Heard) -> str:
         return nobody(heard.silent)
     who = ", ".join(heard.agents)
     why = "; ".join(f"{name}: {heard.deaf.get(name, '')}" for name in heard.agents)
-    if any(each.is_failsafe_active for each in heard.agents.values()):
+    if heard.is_failsafe_active:
         why += "; failsafe mode keeps the primary"
     return f"Patroni runs on {who}, but its DCS may be down: it cannot tell of the cluster ({why})"

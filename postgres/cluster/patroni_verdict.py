@@ -210,13 +210,18 @@ def verdict(
     if primary.name != move.leader:
         return found
     if asked.has_failed:
-        return replace(
-            found,
-            outcome=Outcome.NOTHING,
-            next_step=f"See how far {move.candidate} is behind and what Patroni's log on "
-            f"{move.leader} says, then ask again.",
-        )
+        return replace(found, outcome=Outcome.NOTHING, next_step=_before_again(seen, move))
     return None
+
+
+def _before_again(seen: Sequence[NodeSeen], move: Move) -> str:
+    name = move.candidate
+    if any(each.name == name and not each.is_reached for each in seen):
+        return f"{name} does not answer: bring it back, or ask for another candidate."
+    return (
+        f"See how far {name} is behind and what Patroni's log on {move.leader} says, then ask "
+        "again."
+    )
 
 
 def _after(seen: Sequence[NodeSeen], move: Move, primary: str) -> str:
