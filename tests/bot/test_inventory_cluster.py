@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -132,3 +133,16 @@ def test_what_cannot_be_is_refused_with_its_place(text: str, problem: str) -> No
     assert "databases.orders.cluster" in caught.value.problem
     assert problem in caught.value.problem
     assert caught.value.next_step
+
+
+def test_the_example_of_the_tree_is_understood() -> None:
+    example = (Path(__file__).parents[2] / "twokey.example.yml").read_text()
+    begin = example.index("    # cluster:")
+    lines = [each[6:] for each in example[begin : example.index("\n\n", begin)].splitlines()[1:]]
+    text = "\n".join(f"    {each}" for each in lines if not each.lstrip().startswith("#"))
+    environ = dict.fromkeys(re.findall(r"env:(\w+)", text), "postgresql://a/b")
+    path = Path("/etc/twokey/twokey.yml")
+    found = parse_inventory(START + text, path=path, environ=environ).databases["orders"].cluster
+    assert found is not None
+    assert found.limits == FailoverLimits()
+    assert [each.name for each in found.nodes] == ["east", "west"]
