@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -168,9 +169,9 @@ class PatroniCluster:
     async def _change(self, move: Move, limit: timedelta, tell: Tell) -> Verdict:
         """Ask once, and look until it is known what became of it."""
         began = time.monotonic()
-        heard = await self._before(move)
-        if move.is_forced and (over := await self._is_over(move)):
-            return over
+        heard, seen = await self._before(move)
+        if over := verdict(seen, move, Asked(), seconds=0.0):  # asked for again
+            return replace(over, said=f"{over.primary} was the primary already")
         await tell(f"Asking Patroni for a {move.noun} from {move.leader} to {move.candidate}.")
         asking = asyncio.create_task(self._ask(move, heard, limit))
         # It outlives us when the servers answer first: hanging up on Patroni while it waits for
@@ -179,8 +180,8 @@ class PatroniCluster:
         asking.add_done_callback(self._asking.discard)
         return await self._outcome(move, heard, asking, began=began, limit=limit, tell=tell)
 
-    async def _before(self, move: Move) -> Heard:
-        """What the agents say right before.
+    async def _before(self, move: Move) -> tuple[Heard, tuple[NodeSeen, ...]]:
+        """What the agents and the servers say right before.
 
         Raises:
             PostgresError: nobody can be asked, or agents or servers speak against it.
@@ -196,21 +197,18 @@ class PatroniCluster:
             hearing = group.create_task(self._agents.listen())
             looking = group.create_task(self._servers(self._look_limit))
         heard = hearing.result()
-        if objection := may_begin(looking.result(), move):
+        seen = looking.result()
+        if objection := may_begin(seen, move):
             raise objection
-        if heard.overview is None:
+        if heard.overview is None and not _is_promoted(seen, move):
             raise no_answer(heard.deaf)
-        if heard.overview.member(move.candidate) is None:
+        if heard.overview and heard.overview.member(move.candidate) is None:
             raise PostgresError(
                 f"Patroni knows no member {move.candidate}.",
                 next_step=f"Start Patroni on {move.candidate}; the inventory's names must be its "
                 "members' names.",
             )
-        return heard
-
-    async def _is_over(self, move: Move) -> Verdict | None:
-        """The verdict before anything was asked: somebody has been promoted already."""
-        return verdict(await self._servers(_GLANCE_LIMIT), move, Asked(), seconds=0.0)
+        return heard, seen
 
     async def _ask(self, move: Move, heard: Heard, limit: timedelta) -> Asked:
         """Ask one agent for the change; another one only if the first cannot have heard it."""

@@ -82,7 +82,7 @@ def writable(seen: Sequence[NodeSeen]) -> tuple[NodeSeen, ...]:
 
 
 def may_begin(seen: Sequence[NodeSeen], move: Move) -> PostgresError | None:
-    """Why the servers themselves speak against it, or None."""
+    """Why the servers themselves speak against it, or None: also where it has been done."""
     now = writable(seen)
     names = ", ".join(each.name for each in now)
     if len(now) > 1:
@@ -98,7 +98,7 @@ def may_begin(seen: Sequence[NodeSeen], move: Move) -> PostgresError | None:
                 next_step="Ask for a switchover: it loses nothing.",
             )
         return None
-    if names != move.leader:
+    if names not in {move.leader, move.candidate}:
         return PostgresError(
             f"{move.leader} takes no writes"
             + (f", {names} does." if names else ", and no other server does."),

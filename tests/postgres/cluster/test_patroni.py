@@ -291,16 +291,13 @@ async def test_an_old_primary_that_wakes_up_after_a_promotion_is_seen_as_the_sec
     async def tell(text: str) -> None:
         await end_leader_lease(patroni)
 
-    import time; T=time.monotonic()
     found = await hasty.fail_over(leader=primary, candidate=standby, limit=LIMIT, tell=tell)
     assert (found.outcome, found.primary) == (Outcome.DONE, standby)
     assert f"keep applications away from it until it follows {standby}" in found.next_step
-    print("FO", time.monotonic()-T, found)
     thaw_all([patroni.data(primary)])  # its agent sleeps on, and cannot stop it
     seen = await seen_when(hasty, lambda seen: len(seen.writable) == 2)
     assert seen.primary is None
     with pytest.raises(PostgresError, match="More than one server takes writes"):
         await hasty.switch(leader=standby, candidate=primary, limit=LIMIT, tell=quiet)
     patroni.thaw(primary)
-    print("TH", time.monotonic()-T)
     await hasty.rejoin(primary, primary=standby, limit=LIMIT, tell=quiet)

@@ -172,7 +172,6 @@ async def test_without_an_agent_that_reads_its_dcs_nothing_is_asked(server: Serv
         ("pg1", "pg1", "pg1 cannot take over from itself."),
         ("pg1", "pg9", "The cluster has no node pg9."),
         ("pg9", "pg1", "The cluster has no node pg9."),
-        ("pg2", "pg1", "pg2 takes no writes, pg1 does."),
     ],
 )
 async def test_what_cannot_be_is_refused_before_anybody_is_asked(
@@ -203,6 +202,14 @@ async def test_a_failover_from_a_primary_that_takes_writes_is_refused(server: Se
         assert at.posts == []
     assert "still takes writes" in caught.value.problem
     assert "switchover" in caught.value.next_step
+
+
+async def test_a_switchover_that_was_made_already_needs_none(server: Server) -> None:
+    async with scene(server, {"GET /cluster": hangs_up}) as at:
+        found = await at.cluster.switch(leader="pg2", candidate="pg1", limit=GENEROUS, tell=at.tell)
+        assert at.posts == []
+    assert (found.outcome, found.primary) == (Outcome.DONE, "pg1")
+    assert found.said == "pg1 was the primary already"
 
 
 async def test_a_failover_that_patroni_has_already_made_needs_none(server: Server) -> None:

@@ -154,7 +154,7 @@ def test_nothing_begins_while_two_servers_take_writes(move: Move) -> None:
     ("seen", "problem"),
     [
         ((gone("a"), standby("b")), "a takes no writes, and no other server does."),
-        ((standby("a"), primary("b")), "a takes no writes, b does."),
+        ((standby("a"), standby("b"), primary("c")), "a takes no writes, c does."),
     ],
 )
 def test_a_switchover_begins_at_the_one_that_takes_writes(
@@ -164,6 +164,10 @@ def test_a_switchover_begins_at_the_one_that_takes_writes(
     assert objection is not None
     assert objection.problem == problem
     assert may_begin((primary("a"), standby("b")), SWITCH) is None
+
+
+def test_a_switchover_that_has_been_made_may_be_asked_for_again() -> None:
+    assert may_begin((standby("a"), primary("b")), SWITCH) is None
 
 
 def test_a_failover_is_not_forced_on_a_primary_that_takes_writes() -> None:
