@@ -11,6 +11,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -67,6 +68,13 @@ host replication replicator 127.0.0.1/32 scram-sha-256
 _ROLES: Final = """
     CREATE ROLE {replicator} LOGIN REPLICATION PASSWORD '{password}';
     CREATE ROLE {app} LOGIN PASSWORD '{app_password}';
+"""
+# A standby reconnects every 500 ms; one that has not for so long follows something else.
+_PATIENCE: Final = timedelta(seconds=3)
+# The sender of a standby that was killed may not know so yet, and holds the slot.
+_END_SENDERS: Final = """
+    SELECT count(coalesce(pg_terminate_backend(active_pid), true))
+      FROM pg_replication_slots
 """
 # A slot that nobody uses keeps WAL; those of tests go with it.
 _DROP_IDLE_SLOTS: Final = """
@@ -205,10 +213,10 @@ class PairSandbox(Servers):
         for name in NAMES:
             self.thaw(name)
         primary = await self._choose_primary()
-        other = NAMES[1 - NAMES.index(primary)]
+        (other,) = self.others(primary)
         if self._is_changed(primary) or not await self.says(primary, IS_PRIMARY):
             await self._restart_as_primary(primary)
-        if self._is_changed(other, of=primary) or not await self.follows(other, primary):
+        if not await self._came_back(other, primary):
             await self._copy(other, primary)
         await self.query(primary, _DROP_IDLE_SLOTS, [other])
         await until(
@@ -222,10 +230,19 @@ class PairSandbox(Servers):
         if len(found := await self.writable()) == 1:
             return found[0]
         known = [name for name in NAMES if (self.data(name) / "PG_VERSION").exists()]
-        for name in known:
-            await self.stop_server(name, "immediate")
         ranked = [(await self._timeline(name), not self._is_standby(name), name) for name in known]
         return max(ranked)[2]
+
+    async def _came_back(self, name: str, primary: str) -> bool:
+        """Whether a standby as configured at first streams, within the time that it may need."""
+        if self._is_changed(name, of=primary) or not self._is_standby(name):
+            return False
+        with suppress(PostgresError):
+            if self.server_pid(name) is None:
+                await self.start_server(name)
+            await until(lambda: self.follows(name, primary), _PATIENCE, lambda: "no")
+            return True
+        return False
 
     async def _timeline(self, name: str) -> int:
         said = await run(
@@ -253,7 +270,12 @@ class PairSandbox(Servers):
         """Make the standby anew, by a copy of the primary over its port."""
         self.kill_server(name)
         await asyncio.to_thread(shutil.rmtree, self.data(name), ignore_errors=True)
-        await self.query(primary, _DROP_IDLE_SLOTS, [])
+
+        async def has_no_slots() -> bool:
+            await self.query(primary, _DROP_IDLE_SLOTS, [])
+            return await self.query(primary, _END_SENDERS) == 0
+
+        await until(has_no_slots, _PROGRAM_LIMIT, lambda: f"{primary} keeps the slot of {name}.")
         conninfo = self._conninfo(name, primary)
         words: list[str | Path] = ["-D", self.data(name), "-d", conninfo, "-X", "stream"]
         words += ["-c", "fast", "-R", "-C", "-S", name, "--no-password", "--no-sync"]
