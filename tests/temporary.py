@@ -19,7 +19,7 @@ from typing import Final
 
 MEMORY: Final = Path("/dev/shm")
 PREFIX: Final = "tk-tests-"
-# A whole run with two processes was seen to need one GiB at most at any one time.
+# Half of a run with two processes was seen to need two GiB at most at any one time.
 FREE_BYTES_MIN: Final = 4 << 30
 # A folder younger than this may not be locked yet by the run that makes it.
 _YOUNG_SECONDS: Final = 60.0
