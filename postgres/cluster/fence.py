@@ -31,11 +31,15 @@ class Door(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """Whether a node is proven to take no writes. `next_step`: '' when it is."""
+    """Whether a node is proven to take no writes. `next_step`: '' when it is.
+
+    `comes_back_as_standby`: whether its folder says so already.
+    """
 
     is_proven: bool
     why: str
     next_step: str = ""
+    comes_back_as_standby: bool = False
 
 
 def fence_of(name: str, seen: HostSeen, door: Door) -> Fence:
@@ -73,7 +77,11 @@ def fence_of(name: str, seen: HostSeen, door: Door) -> Fence:
             f"Something listens on {name}'s port",
             "See what it is (ss -ltnp there): applications may still write to it.",
         )
-    return Fence(is_proven=True, why=f"No process of {name}'s server lives, and its port refuses")
+    return Fence(
+        is_proven=True,
+        why=f"No process of {name}'s server lives, and its port refuses",
+        comes_back_as_standby=seen.has_standby_signal,
+    )
 
 
 async def prove_fence(node: NodeSpec) -> Fence:

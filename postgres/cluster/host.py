@@ -144,7 +144,15 @@ class Host:
         Raises:
             PostgresError: it cannot be written.
         """
-        await self.ask(scripts.WRITE, name, stdin=text)
+        await self.ask(scripts.WRITE, name, str(len(text.encode())), stdin=text)
+
+    async def mark_standby(self) -> None:
+        """Whoever starts the server from now on gets a standby.
+
+        Raises:
+            PostgresError: that cannot be told.
+        """
+        await self.ask(scripts.SIGNAL)
 
     async def remove(self, name: str) -> None:
         """Remove a file of the data folder, if it is there.

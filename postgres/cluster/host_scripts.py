@@ -126,6 +126,13 @@ if [ "$pid" -gt 0 ] && ! is_server "$pid" && [ -e "/proc/$pid" ]; then
         one=${entry#/proc/}
         is_server "$one" && { echo "process $one of the server still lives"; exit 1; }
     done
+    # The same number stands in the lock of its socket, which also names its folder.
+    port=$(sed -n 4p "$data/postmaster.pid")
+    socket=$(sed -n 5p "$data/postmaster.pid")/.s.PGSQL.$port
+    if [ -f "$socket.lock" ] && [ "$(sed -n 1p "$socket.lock")" = "$pid" ] &&
+        [ "$(sed -n 2p "$socket.lock")" -ef "$data" ]; then
+        rm -f "$socket" "$socket.lock"
+    fi
     rm -f "$data/postmaster.pid"
 fi
 """
@@ -154,13 +161,29 @@ done
 
 READ: Final = HEAD + '[ -f "$data/$2" ] || exit 0\ncat "$data/$2"\n'
 
-# Whole or not at all, and on the disk before anybody relies on it.
+# Whole or not at all, and on the disk before anybody relies on it. A `via` that passes no
+# standard input on (docker exec without -i) must not empty a file.
 WRITE: Final = (
     HEAD
     + """
 umask 077
-cat >"$data/$2.twokey" && mv -f "$data/$2.twokey" "$data/$2" || exit 1
-sync "$data/$2" "$data" 2>/dev/null || :
+cat >"$data/$2.twokey" || exit 1
+[ "$(wc -c <"$data/$2.twokey")" -eq "$3" ] || {
+    rm -f "$data/$2.twokey"
+    echo "standard input was not passed on"
+    exit 1
+}
+mv -f "$data/$2.twokey" "$data/$2" || exit 1
+sync "$data/$2" "$data" 2>/dev/null || true
+"""
+)
+# Applications wait for this one.
+SIGNAL: Final = (
+    HEAD
+    + """
+umask 077
+true >"$data/standby.signal" || exit 1
+sync "$data/standby.signal" "$data" 2>/dev/null || true
 """
 )
 REMOVE: Final = HEAD + 'rm -f "$data/$2" && { sync "$data" 2>/dev/null || :; }\n'

@@ -130,7 +130,7 @@ async def go_on(move: Move, new: Session, control: Control) -> Verdict:
         return await take_back(move, why)
     try:
         # From here on the old primary comes back as a standby alone, whoever starts it.
-        await move.host.write(SIGNAL, "")
+        await move.host.mark_standby()
     except PostgresError as error:
         return await take_back(move, error.problem.rstrip("."))
     return await promote(move, new)
@@ -185,8 +185,8 @@ async def fence(move: Move) -> None:
     await move.tell(f"Proving that {move.leader.name} is gone.")
     proof = await prove_fence(move.leader)
     if proof.is_proven:
-        had = (await move.host.look()).has_standby_signal
-        await move.host.write(SIGNAL, "")
+        had = proof.comes_back_as_standby
+        await move.host.mark_standby()
         # Somebody may have started it between the two looks; whoever does so now gets a standby.
         proof = await prove_fence(move.leader)
         if not proof.is_proven and not had:

@@ -35,7 +35,6 @@ from postgres.errors import PostgresError
 from postgres.sizes import pretty_bytes
 
 AUTO: Final = "postgresql.auto.conf"
-SIGNAL: Final = "standby.signal"
 _LOOK_EVERY_SECONDS: Final = 0.1
 _STOP_LIMIT: Final = timedelta(seconds=30)
 # Beyond this the folder lies on a disk that is full or dead.
@@ -171,7 +170,7 @@ async def _begin(back: Return, plan: Following) -> None:
         await back.host.ask(host_scripts.RELOAD)
         return
     await back.host.ask(scripts.PUT_BACK, limit=_FILES_LIMIT)  # where a rewind ended just before
-    await back.host.write(SIGNAL, "")
+    await back.host.mark_standby()
     await _configure(back, plan)
     await back.host.start("standby")
 
@@ -189,7 +188,7 @@ async def _wait(back: Return, history: tuple[Promotion, ...]) -> str:
         own, above = seen.node(back.node.name), seen.node(back.primary.name)
         if not why:
             return ""
-        if own and above and (beyond := _diverged(own, above, history)):
+        if own and above and (beyond := diverged(own, above, history)):
             return f"it has {pretty_bytes(beyond)} that {back.primary.name} never had"
         checks += 1
         if own and not own.is_reached and checks % 10 == 0:
@@ -362,7 +361,7 @@ async def _does_not_follow(back: Return, why: str) -> PostgresError:
     )
 
 
-def _diverged(own: NodeSeen, above: NodeSeen, history: tuple[Promotion, ...]) -> int:
+def diverged(own: NodeSeen, above: NodeSeen, history: tuple[Promotion, ...]) -> int:
     """How many bytes a standby has that are no part of the primary's history; 0 for none."""
     if own.role is not Role.STANDBY or own.timeline is None or above.timeline is None:
         return 0
