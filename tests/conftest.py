@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from postgres.server import Server, create, find_binaries
@@ -30,6 +31,12 @@ for _name in [name for name in os.environ if name.startswith(("TWOKEY_", "SLACK_
         del os.environ[_name]
 
 use_memory()
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +112,13 @@ class Admin:
     def close(self) -> None:
         """End the connection."""
         if self._conn:
-            self._loop.run_until_complete(self._conn.close(timeout=10))
+            self._loop.run_until_complete(self._conn.close(timeout=30))
         self._loop.close()
 
     async def _execute(self, statement: str) -> None:
         conn = self._conn
         if conn is None or conn.is_closed():
-            conn = self._conn = await asyncpg.connect(self._dsn, timeout=10)
+            conn = self._conn = await asyncpg.connect(self._dsn, timeout=30)
         await conn.execute(statement, timeout=60)
 
 
@@ -177,8 +184,8 @@ async def _started(binaries: object, data: Path, settings: dict[str, str]) -> Se
 
 
 async def _connect_once(dsn: str) -> None:
-    conn = await asyncpg.connect(dsn, timeout=10)
-    await conn.close(timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
+    await conn.close(timeout=30)
 
 
 def folder_of_its_own() -> Path:

@@ -254,7 +254,7 @@ class SlackStandIn:
         view = self.workspace.homes.get(user)
         return view_object(self.workspace, view) if view else None
 
-    async def wait_for(self, predicate: Callable[[], T | None], seconds: float = 5) -> T:
+    async def wait_for(self, predicate: Callable[[], T | None], seconds: float = 30) -> T:
         """What `predicate` gives as soon as it is true; it is asked at every change.
 
         Raises:

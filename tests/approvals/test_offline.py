@@ -374,7 +374,7 @@ def test_it_works_with_nothing_but_python_and_the_files(tmp_path: Path) -> None:
     def done(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-I", "-S", "-c", code, str(ROOT), name, "anchors"],
-            cwd=tmp_path, env={}, capture_output=True, text=True, timeout=30, check=False,
+            cwd=tmp_path, env={}, capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
 
     assert (done("audit.jsonl").returncode, done("audit.jsonl").stderr) == (0, "")

@@ -117,7 +117,7 @@ async def test_a_vote_and_a_repetition_at_once_do_not_lock_each_other_out(store:
     service = approvals_on(store, policy_of())
     for number in range(10):
         former = await an_ended(service)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.gather(
                 service.ask(an_ask(BEN, origin=again(former))),
                 service.vote(a_ballot(former, CLEO, Verdict.APPROVE, f"v{number}")),

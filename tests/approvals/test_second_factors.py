@@ -162,7 +162,7 @@ async def test_several_at_once_take_one_code_once(
 ) -> None:
     made = await enrolled(factors, clock)
     code = code_of(made, clock)
-    async with asyncio.timeout(20), store.begin() as conn:
+    async with asyncio.timeout(30), store.begin() as conn:
         # Held until all of them wait, so that they go on at the same moment.
         await conn.execute(sa.text("SELECT 1 FROM second_factors FOR UPDATE"))
         checks = [asyncio.create_task(factors.check(BEN.id, code)) for _ in range(6)]

@@ -209,4 +209,4 @@ async def test_twenty_thousand_requests_are_counted_at_once(store: Store) -> Non
     assert (found.asked, found.votes, found.opened) == (20_001, 20_000, 20_000)
     assert found.reading_median == 7
     # The limit only shows a plan gone wrong: a nested loop would take minutes.
-    assert seconds < 10
+    assert seconds < 30

@@ -92,7 +92,7 @@ class CareWorld(World):
 
     async def again(self) -> Outcome:
         """Slack delivers the last thing once more, in another second than the first time."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (outcome := await self.slack.again()).status == _REPLAYED:
                 await asyncio.sleep(0.2)
         return outcome

@@ -88,7 +88,7 @@ async def message(world: World, says: str, *, number: int = 0) -> dict[str, Any]
         one = known[number] if len(known) > number else None
         return one if one and says in one["text"] + texts(one["blocks"]) else None
 
-    card = await world.slack.wait_for(found, seconds=10)
+    card = await world.slack.wait_for(found, seconds=30)
     assert card is not None
     return deepcopy(card)  # the stand-in goes on with its own
 
@@ -104,7 +104,7 @@ def thread(slack: SlackStandIn, card: Mapping[str, Any]) -> list[str]:
 
 async def said_below(world: World, card: Mapping[str, Any], says: str) -> None:
     await world.slack.wait_for(
-        lambda: any(says in text for text in thread(world.slack, card)), seconds=10
+        lambda: any(says in text for text in thread(world.slack, card)), seconds=30
     )
 
 

@@ -262,7 +262,7 @@ async def test_the_channel_reads_what_is_wrong_and_what_to_do(
         texts = [message["text"] for message in slack.messages(CHANNEL)]
         return next((text for text in texts if "BackupMissing" in text), None)
 
-    text = await slack.wait_for(told, seconds=10)
+    text = await slack.wait_for(told, seconds=30)
     stop.set()
     await asyncio.gather(*tasks)
     assert text is not None

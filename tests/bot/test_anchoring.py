@@ -212,12 +212,12 @@ async def test_a_running_bot_posts_the_anchor_and_keeps_its_file(
             return next((m["text"] for m in slack.messages(CHANNEL) if "anchor" in m["text"]), None)
 
         written = tmp_path / "anchors"
-        said = await slack.wait_for(posted, seconds=15)
+        said = await slack.wait_for(posted, seconds=30)
 
         async def is_written() -> bool:
             return written.exists()  # Slack is not told of it, so `slack.wait_for` would miss it
 
-        await eventually(is_written, seconds=15)
+        await eventually(is_written, seconds=30)
 
         async def begun() -> int:
             return len(await rows(store, "SELECT 1 FROM firings WHERE detail->>'state' = 'fired'"))

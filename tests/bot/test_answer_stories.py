@@ -72,11 +72,12 @@ async def told(world: World, says: str) -> dict[str, Any]:
         mine = world.slack.ephemerals("U0ANA")
         return mine[-1] if mine and says in mine[-1]["text"] else None
 
-    message = await world.slack.wait_for(found, seconds=10)
+    message = await world.slack.wait_for(found, seconds=30)
     assert message is not None
     return message
 
 
+@pytest.mark.deadlines
 async def test_a_look_that_takes_long_is_promised_and_its_answer_follows(
     world: World, depth: Depth
 ) -> None:
@@ -88,6 +89,7 @@ async def test_a_look_that_takes_long_is_promised_and_its_answer_follows(
     assert "it is remembered" in texts(answer["blocks"])
 
 
+@pytest.mark.deadlines
 async def test_what_goes_wrong_later_is_told_as_well(world: World, depth: Depth) -> None:
     depth.problem = "It is too deep."
     await world.slack.command("U0ANA", CHANNEL, "/db deep orders")
@@ -154,4 +156,4 @@ async def test_a_program_that_asks_too_soon_is_told_to_ask_again_and_then_gets_i
         await planner.answer(asked)
     depth.go.set()
     flight = await planner.flight(asked)
-    assert (await asyncio.wait_for(flight, 5)).title == "Look 1 into orders"
+    assert (await asyncio.wait_for(flight, 30)).title == "Look 1 into orders"

@@ -81,7 +81,7 @@ async def run(world: ApiWorld, who: str, example: str, shown: dict[str, Any]) ->
     }
     done = await asyncio.to_thread(
         subprocess.run, ["/bin/sh", "-c", example], env=env, capture_output=True, text=True,
-        timeout=30, check=True,
+        timeout=150, check=True,
     )  # fmt: skip
     said: dict[str, Any] = json.loads(done.stdout)
     return said

@@ -41,5 +41,5 @@ async def test_who_asks_sees_a_chart_whether_slack_draws_it_or_not(
         def found() -> list[dict[str, Any]]:
             return slack.ephemerals("U0ANA")
 
-        [message] = await slack.wait_for(found, seconds=10)
+        [message] = await slack.wait_for(found, seconds=30)
         assert block in [one["type"] for one in message["blocks"]]

@@ -148,7 +148,7 @@ async def test_the_channel_of_managers_reads_how_it_is(
         carrying = asyncio.create_task(twokey.outbox.run(stop))
         message = await slack.wait_for(
             lambda: next((m for m in slack.messages(CHANNEL) if "Daily digest" in m["text"]), None),
-            seconds=20,
+            seconds=30,
         )
         stop.set()
         await carrying

@@ -62,7 +62,7 @@ async def first(world: World, request_id: int, says_what: str) -> dict[str, Any]
         cards = [c for c in world.cards() if f"Request {request_id} " in c["text"]]
         return cards[-1] if cards and says_what in texts(cards[-1]["blocks"]) else None
 
-    card = await world.slack.wait_for(found, seconds=10)
+    card = await world.slack.wait_for(found, seconds=30)
     assert card is not None
     return card
 

@@ -174,7 +174,7 @@ class Hall:
             "X-Slack-Signature": sign(self.world.slack.signing_secret, timestamp=now, body=body),
         }
         url = f"{self.world.url}/slack/events"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             answer = await self.session.post(url, data=body, headers=headers)
             return answer.status, await answer.text()
 

@@ -35,7 +35,7 @@ async def home(world: World, user: str, says_what: str) -> dict[str, Any]:
         view = world.slack.home(user)
         return view if view and says_what in texts(view["blocks"]) else None
 
-    view = await world.slack.wait_for(found, seconds=20)
+    view = await world.slack.wait_for(found, seconds=30)
     assert view is not None
     return view
 
@@ -136,7 +136,7 @@ async def test_what_runs_is_told_with_how_far_it_is(world: World) -> None:
     await slack.command("U0ANA", CHANNEL, "/db free orders forever")
     card = await world.card("Running")
     await slack.wait_for(
-        lambda: any("Painting" in m["text"] for m in slack.messages(CHANNEL)), seconds=10
+        lambda: any("Painting" in m["text"] for m in slack.messages(CHANNEL)), seconds=30
     )
     told = await asked(world, "U0BEN", "/db requests")
     assert "At work now" in told

@@ -188,6 +188,7 @@ async def test_an_account_that_is_gone_neither_asks_nor_votes(house: House) -> N
     assert await house.count("votes") == 0
 
 
+@pytest.mark.deadlines
 @pytest.mark.parametrize("kind", ["429", "500", "html", "drop_before", "slow"])
 @pytest.mark.parametrize("method", ["users.info", "usergroups.users.list"])
 async def test_nothing_is_decided_while_the_directory_does_not_answer(

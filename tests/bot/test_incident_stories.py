@@ -195,7 +195,7 @@ async def test_the_home_tab_shows_what_fires_and_forgets_it_when_it_is_over(worl
     await end(world.store, number)
     await world.slack.wait_for(
         lambda: "Fires now" not in texts((world.slack.home("U0ANA") or {"blocks": []})["blocks"]),
-        seconds=15,
+        seconds=30,
     )
 
 

@@ -14,6 +14,8 @@ from store.connect import Store
 from tests.bot.world import CHANNEL, OPERATIONS, World, running
 from tests.conftest import Target
 
+pytestmark = pytest.mark.deadlines
+
 
 @pytest.fixture
 async def world(

@@ -109,7 +109,7 @@ async def test_after_five_wrong_codes_its_person_is_told(world: CareWorld) -> No
         said = await say(world, f"remove {world.code('U0BEN', steps=77)}")
     assert "Too many wrong codes" in said
     await world.slack.wait_for(
-        lambda: any("wrong codes" in m["text"] for m in world.slack.direct("U0BEN")), seconds=10
+        lambda: any("wrong codes" in m["text"] for m in world.slack.direct("U0BEN")), seconds=30
     )
 
 

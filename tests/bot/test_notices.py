@@ -34,7 +34,7 @@ async def told(world: World, user: str, says: str) -> dict[str, Any]:
         mine = [m for m in direct(world, user) if says in m["text"] + texts(m["blocks"])]
         return mine[-1] if mine else None
 
-    message = await world.slack.wait_for(found, seconds=15)
+    message = await world.slack.wait_for(found, seconds=30)
     assert message is not None
     return message
 

@@ -91,7 +91,7 @@ async def delivering(
         yield
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await task
 
 
@@ -105,7 +105,7 @@ async def left(store: Store, *states: str) -> int:
         return int(found.scalar_one())
 
 
-async def emptied(store: Store, seconds: float = 15) -> None:
+async def emptied(store: Store, seconds: float = 30) -> None:
     """Until nothing waits."""
     async with asyncio.timeout(seconds):
         while await left(store):
@@ -130,11 +130,11 @@ async def test_messages_arrive_in_order(
 async def test_a_commit_wakes_the_deliverer(
     store: Store, slack: SlackStandIn, client: AsyncWebClient
 ) -> None:
-    slow = Pace(poll=timedelta(seconds=30), between=timedelta(0))
+    slow = Pace(poll=timedelta(hours=1), between=timedelta(0))
     async with delivering(store, client, Drawing(), pace=slow):
         await asyncio.sleep(0.3)
         await add(store, "note", "now")
-        await slack.wait_for(lambda: "now" in said(slack), seconds=5)
+        await slack.wait_for(lambda: "now" in said(slack), seconds=30)
 
 
 async def test_a_card_is_posted_once_and_then_updated_and_its_thread_follows(

@@ -87,6 +87,7 @@ async def test_nobody_is_anybody_while_slack_cannot_be_asked(
         await people.by_slack(TEAM, "U0BEN")
 
 
+@pytest.mark.deadlines
 async def test_an_answer_that_takes_too_long_is_none(people: People, slack: SlackStandIn) -> None:
     slack.faults.add(method="users.info", kind="slow", seconds=2)
     with pytest.raises(DirectoryDownError):

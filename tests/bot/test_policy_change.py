@@ -82,7 +82,7 @@ async def test_what_is_open_is_looked_at_again_when_the_policy_changes(world: Wo
     proposal = await world.card("1 approval")
     await slack.click("U0DORA", CHANNEL, proposal["ts"], "approve")
     await slack.wait_for(
-        lambda: any("Painted blue" in m["text"] for m in slack.messages(CHANNEL)), seconds=20
+        lambda: any("Painted blue" in m["text"] for m in slack.messages(CHANNEL)), seconds=30
     )
 
 
@@ -112,7 +112,7 @@ async def test_a_file_that_changes_while_people_read_is_not_put_in_force(
     card = await world.card("1 approval")
     await slack.click("U0DORA", CHANNEL, card["ts"], "approve")
     await slack.wait_for(
-        lambda: any("policy file was" in str(card) for card in world.cards()), seconds=10
+        lambda: any("policy file was" in str(card) for card in world.cards()), seconds=30
     )
     await world.twokey.approvals.follow()
     assert world.twokey.approvals.policy.hash == before

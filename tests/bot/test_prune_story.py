@@ -77,13 +77,13 @@ async def test_the_card_lists_every_removal_and_a_hold_after_a_vote_wins(
     assert held.ok
     await slack.wait_for(
         lambda: any("orders-old-a is on hold" in m["text"] for m in slack.messages(CHANNEL)),
-        seconds=10,
+        seconds=30,
     )
     assert (await slack.click("U0CLEO", CHANNEL, card["ts"], "approve")).ok
 
     said = "orders-old-a stays. On hold by ben@acme.example: the audit"
     await slack.wait_for(
-        lambda: any(said in m["text"] for m in slack.messages(CHANNEL)), seconds=20
+        lambda: any(said in m["text"] for m in slack.messages(CHANNEL)), seconds=30
     )
     left = {path.name for path in database.backup_folder.iterdir()}
     assert left == {"orders-old-a", "orders-new"}

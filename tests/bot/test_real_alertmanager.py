@@ -50,12 +50,12 @@ async def alertmanager(config: Path) -> AsyncIterator[str]:
         yield f"http://{listen}/api/v2/alerts"
     finally:
         program.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await program.wait()
 
 
 async def ready(url: str) -> None:
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
         while True:
             try:
                 async with session.get(url) as answer:
@@ -68,7 +68,7 @@ async def ready(url: str) -> None:
 
 async def state(door: Door, wanted: list[tuple[str, str]]) -> None:
     """Until the alerts stand like this."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while sorted((name, state) for _, name, state in await door.alerts()) != wanted:
             await asyncio.sleep(0.05)
 

@@ -168,7 +168,7 @@ def test_a_typical_text_costs_little(count: int) -> None:
 
 
 def _seconds(text: str) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(1000):
         redact(text)
-    return time.perf_counter() - began
+    return time.process_time() - began

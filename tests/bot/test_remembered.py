@@ -44,7 +44,7 @@ def flight(
 
 
 async def title(task: asyncio.Task[Answer]) -> str:
-    return (await asyncio.wait_for(asyncio.shield(task), 5)).title
+    return (await asyncio.wait_for(asyncio.shield(task), 30)).title
 
 
 async def test_many_who_ask_at_once_share_one_look() -> None:

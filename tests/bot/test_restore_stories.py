@@ -165,11 +165,11 @@ async def _said(world: World, pattern: str) -> None:
         said = [message["text"] for message in world.slack.messages(CHANNEL)]
         return any(start in text and end in text for text in said)
 
-    assert await world.slack.wait_for(found, seconds=10)
+    assert await world.slack.wait_for(found, seconds=30)
 
 
 async def _ask(dsn: str, query: str) -> Any:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return await conn.fetchval(query)
     finally:

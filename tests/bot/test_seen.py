@@ -38,7 +38,7 @@ async def world(
 async def asked(world: CareWorld, says: str = "Waiting", colour: str = "red") -> dict[str, Any]:
     await world.slack.command("U0ANA", CHANNEL, f"/db paint orders {colour}")
     card = await world.card(says)
-    async with asyncio.timeout(10):  # where it stands is stored just after it was posted
+    async with asyncio.timeout(30):  # where it stands is stored just after it was posted
         while not await world.rows(f"SELECT 1 FROM posts WHERE ts = '{card['ts']}'"):
             await asyncio.sleep(0.02)
     return card

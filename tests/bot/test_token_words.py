@@ -38,7 +38,7 @@ async def told(world: World, user: str, text: str) -> str:
         messages = world.slack.ephemerals(user)
         return str(messages[-1]) if len(messages) > before else None
 
-    said = await world.slack.wait_for(new, seconds=10)
+    said = await world.slack.wait_for(new, seconds=30)
     assert said is not None
     return said
 

@@ -182,7 +182,7 @@ class World:
             cards = self.cards()
             return cards[-1] if cards and says in cards[-1]["text"] else None
 
-        card = await self.slack.wait_for(found, seconds=10)
+        card = await self.slack.wait_for(found, seconds=30)
         assert card is not None
         return card
 
@@ -193,7 +193,7 @@ class World:
             texts = [m["text"] for m in self.slack.ephemerals(user)]
             return next((text for text in reversed(texts) if says in text), None)
 
-        text = await self.slack.wait_for(found, seconds=10)
+        text = await self.slack.wait_for(found, seconds=30)
         assert text is not None
         return text
 
@@ -204,6 +204,7 @@ def inventory(home: Path, dsn: str) -> Inventory:
 
 
 def settings(slack: SlackStandIn, store: Store, home: Path, *, http: bool) -> Settings:
+    limit = slack._platform.timings.trigger_seconds
     return Settings(
         store=store.dsn,
         home=home,
@@ -214,7 +215,8 @@ def settings(slack: SlackStandIn, store: Store, home: Path, *, http: bool) -> Se
         slack_api_url=slack.api_url,
         http_port=0,
         people_cache=timedelta(0),
-        form_plan_limit=timedelta(seconds=4),
+        plan_limit=timedelta(seconds=limit / 2),
+        form_plan_limit=timedelta(seconds=max(4, limit / 2)),
         stop_limit=timedelta(seconds=5),
     )
 

@@ -67,7 +67,7 @@ class Archived:
 
     async def ask(self, query: str, *args: object) -> Any:
         """One value from production."""
-        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=30)
         try:
             return await conn.fetchval(query, *args)
         finally:
@@ -90,10 +90,10 @@ async def make_archived() -> Archived:
     }
     server = await create(find_binaries(os.environ), home / "data", settings=settings, sync=False)
     await server.start()
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     await conn.execute("CREATE DATABASE shop")
     await conn.close()
-    conn = await asyncpg.connect(server.dsn("shop"), timeout=10)
+    conn = await asyncpg.connect(server.dsn("shop"), timeout=30)
     try:
         await conn.execute(PAYMENTS)
         engine = NativeEngine(dsn=SecretStr(server.dsn("shop")), folder=home / "backups")
@@ -152,4 +152,4 @@ async def _archived(segment: Path) -> None:
     async def there() -> bool:
         return segment.exists()
 
-    await eventually(there, seconds=20)
+    await eventually(there, seconds=30)

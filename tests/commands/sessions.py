@@ -94,7 +94,7 @@ async def ended(watch: Any, conns: list[Any]) -> None:
 
 
 async def until_waiting(watch: Any, pids: list[int]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await watch.fetchval(WAITS, pids) < len(pids):
             await asyncio.sleep(0.01)
 

@@ -118,7 +118,7 @@ async def summarizing(shop: Server) -> AsyncIterator[None]:
     """The server notes which blocks change, and no longer afterwards."""
 
     async def switch(statement: str, wanted: str) -> None:
-        async with connected(shop) as conn, asyncio.timeout(20):
+        async with connected(shop) as conn, asyncio.timeout(30):
             await conn.execute(statement)
             await conn.execute("SELECT pg_reload_conf()")
             while await conn.fetchval("SHOW summarize_wal") != wanted:

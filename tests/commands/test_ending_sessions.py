@@ -45,7 +45,7 @@ def to_cancel(conn: Any) -> cancel_backend.Params:
 async def started(watch: Any, conn: Any, text: str = LONG) -> asyncio.Task[Any]:
     """A statement at work, as the server says."""
     task = asyncio.create_task(conn.execute(text))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await watch.fetchval(RUNS, conn.get_server_pid(), text):
             await asyncio.sleep(0.01)
     return task
@@ -88,7 +88,7 @@ async def test_a_session_that_ended_by_itself_is_nothing_to_do(
             params = to_end(conn)
             plan = await planned(terminate_backend.OPERATION, job, params)
             await ended(watch, [conn])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await is_there(watch, conn):
                     await asyncio.sleep(0.01)
         assert await what_moved(terminate_backend.OPERATION, job, params, plan) is None

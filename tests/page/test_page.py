@@ -315,7 +315,7 @@ async def test_the_page_says_when_the_line_is_lost_and_comes_back_by_itself(
     await ana.until("!document.querySelector('#banner').hidden")
     again = await start_slack(manifest=MANIFEST, port=port, seed=slack.workspace)
     try:
-        await ana.until("document.querySelector('#banner').hidden", seconds=15)
+        await ana.until("document.querySelector('#banner').hidden", seconds=30)
         ana.errors.clear()  # the browser's own words about the refused connections
         await send(ana, "after")
         await ana.shows("after", within=".message:last-child")

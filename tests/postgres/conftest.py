@@ -118,7 +118,7 @@ async def _open_shop(binaries: Binaries, home: Path) -> Shop:
 
 async def run_sql(dsn: str, statements: str) -> None:
     """Run statements and forget what they say."""
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         await conn.execute(statements, timeout=30)
     finally:

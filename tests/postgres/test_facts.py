@@ -85,7 +85,7 @@ CHANGES = (
 
 
 async def look(dsn: str, query: str) -> asyncpg.Record:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return (await conn.fetch(query, timeout=20))[0]
     finally:

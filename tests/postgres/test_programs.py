@@ -33,7 +33,7 @@ def alive(mark: str) -> list[int]:
 
 
 async def gone(mark: str) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while alive(mark):
         if time.monotonic() > end:
             return False

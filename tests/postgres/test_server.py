@@ -52,14 +52,14 @@ asyncio.run(main())
 
 
 async def ask(dsn: str, query: str) -> object:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return await conn.fetchval(query, timeout=10)
     finally:
         await conn.close()
 
 
-async def wait_until_gone(data: Path, seconds: float = 15) -> bool:
+async def wait_until_gone(data: Path, seconds: float = 30) -> bool:
     end = time.monotonic() + seconds
     while live_postmaster(data):
         if time.monotonic() > end:

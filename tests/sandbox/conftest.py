@@ -65,5 +65,5 @@ def bot(slack: SlackStandIn, request: pytest.FixtureRequest) -> Bot:
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """A plain HTTP client, for what the SDK would not send."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as one:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as one:
         yield one

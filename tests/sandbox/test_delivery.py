@@ -206,7 +206,7 @@ async def test_a_click_without_an_ack_shows_a_warning_until_it_works(bot: Bot) -
 
     @bot.app.action("approve")
     async def approve(ack: Any) -> None:
-        await asyncio.wait_for(healthy.wait(), 2)
+        await asyncio.wait_for(healthy.wait(), 30)
         await ack()
 
     async with bot.run():

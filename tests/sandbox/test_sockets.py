@@ -27,7 +27,7 @@ async def connect(
 ) -> aiohttp.ClientWebSocketResponse:
     """A connection that has been greeted."""
     ws = await session.ws_connect(await ticket(slack))
-    assert (await ws.receive_json(timeout=2))["type"] == "hello"
+    assert (await ws.receive_json(timeout=30))["type"] == "hello"
     return ws
 
 
@@ -36,7 +36,7 @@ async def test_a_ticket_works_once_and_only_for_a_while(
 ) -> None:
     url = await ticket(slack)
     ws = await session.ws_connect(url)
-    hello = await ws.receive_json(timeout=2)
+    hello = await ws.receive_json(timeout=30)
     assert (hello["type"], hello["num_connections"]) == ("hello", 1)
     assert hello["connection_info"] == {"app_id": "A0TWOKEY"}
     with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -66,7 +66,7 @@ async def test_an_envelope_is_answered_with_a_payload(
 ) -> None:
     ws = await connect(slack, session)
     sending = asyncio.create_task(slack.command("U0ANA", OPS, "/db help"))
-    envelope = await ws.receive_json(timeout=2)
+    envelope = await ws.receive_json(timeout=30)
     assert envelope["type"] == "slash_commands"
     assert envelope["accepts_response_payload"] is True
     assert envelope["payload"]["text"] == "help"
@@ -87,7 +87,7 @@ async def test_ten_connections_take_turns_and_an_eleventh_is_refused(
     assert caught.value.status == 429
     sending = [asyncio.create_task(slack.command("U0ANA", OPS, f"/db {n}")) for n in range(10)]
     for ws in sockets:
-        envelope = await ws.receive_json(timeout=2)
+        envelope = await ws.receive_json(timeout=30)
         await ws.send_json({"envelope_id": envelope["envelope_id"]})
     assert all(delivery.ok for delivery in await asyncio.gather(*sending))
     for ws in sockets:
@@ -99,9 +99,9 @@ async def test_an_event_that_nobody_acknowledges_comes_again(
 ) -> None:
     ws = await connect(slack, session)
     opening = asyncio.create_task(slack.open_home("U0ANA"))
-    first = await ws.receive_json(timeout=2)
+    first = await ws.receive_json(timeout=30)
     await opening
-    second = await ws.receive_json(timeout=2)
+    second = await ws.receive_json(timeout=30)
     assert (first["retry_attempt"], first["accepts_response_payload"]) == (0, False)
     assert (second["retry_attempt"], second["retry_reason"]) == (1, "timeout")
     assert first["payload"]["event_id"] == second["payload"]["event_id"]
@@ -115,16 +115,16 @@ async def test_a_connection_that_is_told_to_go_gets_nothing_new(
 ) -> None:
     old = await connect(slack, session)
     await slack.sockets.disconnect("warning")
-    assert (await old.receive_json(timeout=2))["reason"] == "warning"
+    assert (await old.receive_json(timeout=30))["reason"] == "warning"
     await slack.sockets.disconnect("refresh_requested")
-    assert (await old.receive_json(timeout=2))["reason"] == "refresh_requested"
+    assert (await old.receive_json(timeout=30))["reason"] == "refresh_requested"
     new = await connect(slack, session)
     for _ in range(2):
         sending = asyncio.create_task(slack.command("U0ANA", OPS, "/db help"))
-        envelope = await new.receive_json(timeout=2)
+        envelope = await new.receive_json(timeout=30)
         await new.send_json({"envelope_id": envelope["envelope_id"]})
         assert (await sending).ok
-    assert (await old.receive(timeout=2)).type is aiohttp.WSMsgType.CLOSE
+    assert (await old.receive(timeout=30)).type is aiohttp.WSMsgType.CLOSE
     await new.close()
 
 
@@ -133,7 +133,7 @@ async def test_a_disabled_link_takes_no_new_connection(
 ) -> None:
     ws = await connect(slack, session)
     await slack.sockets.disconnect("link_disabled")
-    assert (await ws.receive_json(timeout=2))["reason"] == "link_disabled"
+    assert (await ws.receive_json(timeout=30))["reason"] == "link_disabled"
     error = await refusal(
         client_of(slack, slack.app_token).apps_connections_open(app_token=slack.app_token)
     )

@@ -67,7 +67,7 @@ class Aviary:
             cwd=ROOT, env={**self.environ, **environ},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             out, _ = await process.communicate()
         self.said[f"{len(self.said)}: twokey {' '.join(arguments)}"] = out.decode()
         return process.returncode or 0
@@ -90,7 +90,7 @@ class Aviary:
         program = find_binaries(os.environ).program("pg_dump")
         return subprocess.run(
             [program, "--inserts", self.place.store.dsn("twokey", tcp=True)],
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True, text=True, check=True, timeout=180,
         ).stdout  # fmt: skip
 
     def told(self) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from tests.conftest import open_to_all
 ROOT = Path(__file__).parents[2]
 CHANNEL = "C0ORDERS"
 LOST_AFTER = "3s"
-START_SECONDS_MAX = 40
+START_SECONDS_MAX = 120
 ROWS = """
     CREATE TABLE orders (id int PRIMARY KEY, note text NOT NULL);
     INSERT INTO orders SELECT n, repeat(md5(n::text), 40) FROM generate_series(1, 40000) AS n;

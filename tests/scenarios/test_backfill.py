@@ -11,7 +11,7 @@ import pytest
 
 from tests.scenarios.processes import CHANNEL, Office, office
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(360)]
 
 ROWS = 60_000
 TABLE = f"""

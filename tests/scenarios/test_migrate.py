@@ -13,7 +13,7 @@ import yaml
 
 from tests.scenarios.processes import CHANNEL, Office, office
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(360)]
 
 FILES = {
     "0001_seen.sql": "-- migrate:up\nALTER TABLE public.orders ADD COLUMN seen boolean;\n"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.processes import CHANNEL, Office, office
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(360)]
 
 COPYING = "SELECT 1 FROM run_steps WHERE name = 'copy' AND state = 'started'"
 TOLD = "SELECT 1 FROM outbox HAVING count(*) > 0 AND bool_and(state = 'sent')"

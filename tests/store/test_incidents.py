@@ -168,7 +168,7 @@ async def test_who_acknowledges_while_it_ends_comes_too_late_and_opens_nothing(
 
 async def _until_somebody_waits(store: Store) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             async with store.begin() as conn:
                 if (await conn.execute(sa.text(waiting))).scalar_one():

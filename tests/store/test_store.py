@@ -177,7 +177,7 @@ async def test_a_post_wakes_a_listener_when_it_commits(store: Store) -> None:
     async with store.begin() as conn:
         await post(conn, topic="card", request_id=1, channel="C", payload={}, now=NOW)
         assert heard.empty()
-    assert await asyncio.wait_for(heard.get(), 5) == "twokey_outbox"
+    assert await asyncio.wait_for(heard.get(), 30) == "twokey_outbox"
     await listener.close()
 
 

@@ -205,7 +205,7 @@ def liar() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
-        thread.join(timeout=5)
+        thread.join(timeout=30)
 
 
 async def test_a_plan_that_does_not_fit_its_hash_is_not_agreed_to(
@@ -245,7 +245,7 @@ async def test_as_a_program_of_its_own(world: ApiWorld) -> None:
         program = [sys.executable, "-c", "from bot.cli.main import main; main()", *given]
         return await asyncio.to_thread(
             subprocess.run, program, env=env, input=typed, capture_output=True, text=True,
-            timeout=60, check=False, cwd=Path(__file__).parents[3],
+            timeout=150, check=False, cwd=Path(__file__).parents[3],
         )  # fmt: skip
 
     agreed = await run("bo", "approve", str(request["id"]), typed="y\n")

@@ -32,7 +32,7 @@ HEAVY = {"typer", "pydantic", "asyncpg", "sqlalchemy", "slack_sdk", "aiohttp", "
 def push(*arguments: str | Path, start: str = START) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", start, "wal", "push", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=30,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=150,
     )  # fmt: skip
 
 
@@ -164,12 +164,12 @@ def _python() -> str:
 
 async def test_a_server_archives_with_it(archiving: tuple[Server, Path]) -> None:
     server, folder = archiving
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         wanted = await conn.fetchval("SELECT pg_walfile_name(pg_current_wal_lsn())")
         await conn.execute("CREATE TABLE t AS SELECT 1 AS one")
         await conn.execute("SELECT pg_switch_wal()")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while await conn.fetchval("SELECT last_archived_wal FROM pg_stat_archiver") != wanted:
                 await asyncio.sleep(0.05)
         failed = await conn.fetchval("SELECT failed_count FROM pg_stat_archiver")

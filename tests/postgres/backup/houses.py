@@ -100,7 +100,7 @@ class Source:
 
     async def sql(self, *statements: str) -> object:
         """Run statements; the first value that the last one gives."""
-        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=10)
+        conn = await asyncpg.connect(self.server.dsn("shop"), timeout=30)
         try:
             for statement in statements[:-1]:
                 await conn.execute(statement, timeout=30)
@@ -266,7 +266,7 @@ async def moment(source: Source) -> datetime:
 
 async def count_rows(dsn: str, table: str = "orders") -> int:
     """How many rows a table of the test has."""
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
     finally:
@@ -275,7 +275,7 @@ async def count_rows(dsn: str, table: str = "orders") -> int:
 
 async def setting(dsn: str, name: str) -> str:
     """A setting of a server."""
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         return str(await conn.fetchval("SELECT current_setting($1)", name))
     finally:

@@ -239,7 +239,7 @@ async def test_a_backup_that_is_cancelled_leaves_nothing_running(kept: Kept) -> 
     engine = kept.house.engine
     before = _started()
     taking = asyncio.ensure_future(engine.take(TakeOrder(backup_id="shop-cut")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await kept.source.sql(BACKING_UP):
             await asyncio.sleep(0.01)
     taking.cancel()
@@ -260,7 +260,7 @@ async def test_two_at_once_are_told_apart(kept: Kept) -> None:
     if engine.name == "native":
         pytest.skip("the native engine takes several at once")
     taking = asyncio.ensure_future(engine.take(TakeOrder(backup_id="shop-3")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await kept.source.sql(BACKING_UP):
             await asyncio.sleep(0.01)
     with pytest.raises(PostgresError) as caught:

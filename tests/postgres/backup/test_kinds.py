@@ -328,7 +328,7 @@ def _flip(path: Path, part: float) -> None:
 
 
 async def _until(dsn: str, query: str, wanted: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         conn = await asyncpg.connect(dsn)
         try:
             while await conn.fetchval(query) != wanted:

@@ -137,13 +137,13 @@ async def ready(value: bool) -> bool:  # noqa: FBT001
 
 
 async def soon(question: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await question():
             await asyncio.sleep(0.05)
 
 
 async def value(server: Server, query: str) -> str:
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         return await conn.fetchval(query)
     finally:
@@ -152,7 +152,7 @@ async def value(server: Server, query: str) -> str:
 
 async def fill(server: Server, segments: int) -> None:
     """Complete so many segments, and forget those that nobody holds."""
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         await conn.execute("CREATE TABLE IF NOT EXISTS filler (n int)")
         for _ in range(segments):
@@ -274,7 +274,7 @@ async def test_a_killed_worker_leaves_no_receiver_and_its_successor_misses_nothi
     [child] = psutil.Process(worker.pid).children()
     worker.kill()  # the child has nothing to say, so no broken pipe ends it
     await worker.wait()
-    assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert psutil.wait_procs([child], timeout=60)[1] == []
     await fill(primary, 1)
     async with receiving(primary, archive, "worker") as watched:
         await no_hole(watched, start)

@@ -84,7 +84,7 @@ async def test_a_pg_basebackup_that_is_killed_leaves_nothing(
             await task
         assert "ask for the backup again" in refusal.value.next_step
     assert list(home.iterdir()) == []
-    async with asyncio.timeout(5):  # its receiver of WAL is a process of its own
+    async with asyncio.timeout(30):  # its receiver of WAL is a process of its own
         while _living(group):
             await asyncio.sleep(0.02)
 
@@ -139,7 +139,7 @@ async def test_a_cancelled_dump_leaves_nothing(shop: Shop, binaries: Binaries, h
     task = asyncio.create_task(
         take_logical(binaries, SecretStr(shop.dsn), home, backup_id="b", manner=LOCKED)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not list(home.glob("b.partial/dump-*")):
             await asyncio.sleep(0)
             assert not task.done()

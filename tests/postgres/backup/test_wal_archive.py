@@ -277,7 +277,7 @@ async def test_a_crash_at_any_moment_leaves_every_segment(
         write(archive.incoming, 1, number)
     write(archive.incoming, 1, 5, suffix=".partial")
     command = [sys.executable, "-c", CRASHING, str(archive.folder), str(moment)]
-    done = subprocess.run(command, check=False, cwd=Path.cwd(), timeout=30)
+    done = subprocess.run(command, check=False, cwd=Path.cwd(), timeout=150)
     assert done.returncode == (9 if moment < 12 else 0)
     wanted = [(name_of(1, 3), False), (name_of(1, 4), False), (name_of(1, 5), True)]
     assert await names(archive) == wanted

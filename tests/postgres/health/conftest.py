@@ -120,7 +120,7 @@ async def connected(
     try:
         yield conn
     finally:
-        await conn.close(timeout=5)
+        await conn.close(timeout=30)
 
 
 @dataclass(slots=True)
@@ -157,6 +157,6 @@ async def watch() -> AsyncIterator[Watch]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what a server does in its own time; fails after ten seconds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.02)

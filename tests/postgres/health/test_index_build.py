@@ -79,7 +79,7 @@ async def old_transaction(target: Target) -> AsyncIterator[Any]:
 
 
 async def until(probe: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not (found := await probe()):
             await asyncio.sleep(0.02)
         return found

@@ -116,7 +116,7 @@ async def other(dsn: str, *statements: str, name: str = "shop") -> AsyncIterator
 
 
 async def until(probe: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not (found := await probe()):
             await asyncio.sleep(0.01)
         return found

@@ -51,18 +51,18 @@ async def dsn(ground: Server) -> str:
 @pytest.fixture
 async def conn(dsn: str) -> AsyncIterator[Any]:
     """A connection to it."""
-    opened = await asyncpg.connect(dsn, timeout=10, command_timeout=20)
+    opened = await asyncpg.connect(dsn, timeout=30, command_timeout=20)
     yield opened
-    await opened.close(timeout=5)
+    await opened.close(timeout=30)
 
 
 @pytest.fixture
 async def other(dsn: str) -> AsyncIterator[Any]:
     """A second connection: the tool itself, at the same time."""
-    opened = await asyncpg.connect(dsn, timeout=10, command_timeout=20)
+    opened = await asyncpg.connect(dsn, timeout=30, command_timeout=20)
     await opened.execute("SET lock_timeout = '50ms'")
     yield opened
-    await opened.close(timeout=5)
+    await opened.close(timeout=30)
 
 
 async def _started(binaries: Binaries, home: Path) -> Server:

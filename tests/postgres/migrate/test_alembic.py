@@ -225,7 +225,7 @@ async def test_the_command_line_of_alembic_reads_our_book(conn: Any, dsn: str, s
         sys.executable, "-m", "alembic", "current",
         cwd=shop, env={**os.environ, "DATABASE_URL": dsn}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    said, _ = await asyncio.wait_for(process.communicate(), timeout=30)
+    said, _ = await asyncio.wait_for(process.communicate(), timeout=150)
     assert said.decode().splitlines()[-1] == "a1"
 
 

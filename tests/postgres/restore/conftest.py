@@ -175,7 +175,7 @@ async def _moment(server: Server) -> Moment:
 async def _switch(server: Server, wal: Path) -> None:
     """Begin a new segment, and wait until the old one is in the archive."""
     row = await _row(server, "SELECT pg_walfile_name(pg_switch_wal()) AS name")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not (wal / row["name"]).exists():
             await asyncio.sleep(0.02)
 
@@ -185,7 +185,7 @@ async def _run(server: Server, statement: str) -> None:
 
 
 async def _row(server: Server, statement: str) -> asyncpg.Record:
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         return await conn.fetchrow(statement, timeout=30)
     finally:

@@ -78,7 +78,7 @@ def survivor(shop: Shop) -> Iterator[Lasting]:
 
 @asynccontextmanager
 async def entered(dsn: str) -> AsyncIterator[Any]:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         yield conn
     finally:
@@ -99,7 +99,7 @@ async def test_psql_takes_the_connection_string_as_it_is(
 ) -> None:
     done = subprocess.run(
         [binaries.program("psql"), "-XAtc", "SELECT 1 + 1", survivor.dsn],
-        env=clean_environment(binaries.folder), capture_output=True, text=True, timeout=20,
+        env=clean_environment(binaries.folder), capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("2\n", "")
@@ -117,7 +117,7 @@ async def test_people_can_write_but_are_no_superusers(survivor: Lasting) -> None
 
 async def test_who_has_no_password_does_not_get_in(survivor: Lasting) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await asyncpg.connect(survivor.dsn.partition("?")[0], password="guess", timeout=10)
+        await asyncpg.connect(survivor.dsn.partition("?")[0], password="guess", timeout=30)
 
 
 async def test_no_login_of_production_gets_in(survivor: Lasting) -> None:

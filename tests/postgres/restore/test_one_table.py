@@ -81,7 +81,7 @@ async def goal(target: Fresh) -> Target:
 
 
 async def _execute(dsn: str, statements: str) -> None:
-    conn = await asyncpg.connect(dsn, timeout=10)
+    conn = await asyncpg.connect(dsn, timeout=30)
     try:
         await conn.execute(statements)
     finally:

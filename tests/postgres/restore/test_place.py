@@ -51,7 +51,7 @@ class Pair:
         return Replacement(ways=ways, dsn=SecretStr(self.server.dsn()), take_files=True)
 
     async def rows(self) -> list[int]:
-        conn = await asyncpg.connect(self.server.dsn(), timeout=10)
+        conn = await asyncpg.connect(self.server.dsn(), timeout=30)
         try:
             return [row["n"] for row in await conn.fetch("SELECT n FROM t ORDER BY n")]
         finally:
@@ -101,7 +101,7 @@ async def test_a_server_that_refuses_to_stop_goes_on_as_it_was(pair: Pair) -> No
     with pytest.raises(PostgresError, match=r"did not stop within 1 seconds .it is up"):
         await replace_server(refuses, on_step=_say)
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
-        await asyncpg.connect(pair.server.dsn(), timeout=10)
+        await asyncpg.connect(pair.server.dsn(), timeout=30)
     assert await way_out(refuses) == (
         "The server runs on as it was, and everybody can use it as before."
     )
@@ -121,12 +121,12 @@ async def test_a_server_that_refuses_to_stop_goes_on_as_it_was(pair: Pair) -> No
 
 async def test_whoever_was_cut_off_cannot_come_back_before_it_is_open_again(pair: Pair) -> None:
     order = pair.order(1, pair.copy)
-    talker = await asyncpg.connect(pair.server.dsn(), timeout=10)
+    talker = await asyncpg.connect(pair.server.dsn(), timeout=30)
     refused: list[str] = []
 
     async def knock() -> None:
         try:
-            await asyncpg.connect(pair.server.dsn(), timeout=5)
+            await asyncpg.connect(pair.server.dsn(), timeout=30)
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             refused.append(str(error))
 
@@ -181,7 +181,7 @@ async def test_debians_server_with_its_configuration_inside_is_replaced_with_all
             ways=ways_of_restore(data, 1), dsn=SecretStr(made.dsn()), take_files=True
         )
         await replace_server(order, on_step=_say)
-        conn = await asyncpg.connect(made.dsn(), timeout=10)
+        conn = await asyncpg.connect(made.dsn(), timeout=30)
         assert await conn.fetchval("SHOW work_mem") == "7MB"
         assert await conn.fetchval("SHOW fsync") == "on"
         assert await conn.fetchval("SHOW autovacuum") == "on"
@@ -216,7 +216,7 @@ def _configure(data: Path, made: Server) -> None:
 
 async def _copied(binaries: Binaries, server: Server) -> Path:
     """A stopped copy of the server on a timeline of its own, before the row 2 came."""
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     await conn.execute("CREATE TABLE t AS SELECT 1 AS n")
     copy = server.data.with_name("copy")
     make_private(copy, server_account())
@@ -250,7 +250,7 @@ async def _killed_at(point: str, order: Replacement) -> None:
 
 
 async def _pids(server: Server, kind: str) -> list[int]:
-    conn = await asyncpg.connect(server.dsn(), timeout=10)
+    conn = await asyncpg.connect(server.dsn(), timeout=30)
     try:
         query = "SELECT pid FROM pg_stat_activity WHERE backend_type = $1"
         return [row["pid"] for row in await conn.fetch(query, kind)]

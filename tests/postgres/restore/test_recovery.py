@@ -56,7 +56,7 @@ async def choice_of(
 
 
 async def rows(recovered: Recovered) -> list[str]:
-    conn = await asyncpg.connect(recovered.dsn.url(), timeout=10)
+    conn = await asyncpg.connect(recovered.dsn.url(), timeout=30)
     try:
         return [row["note"] for row in await conn.fetch("SELECT note FROM rows")]
     finally:
@@ -114,7 +114,7 @@ async def test_from_before_a_switch_the_new_timeline_is_reached_and_the_copy_may
     try:
         assert await rows(recovered) == ["raised", "promoted"]
         assert recovered.is_paused
-        conn = await asyncpg.connect(recovered.dsn.url(), timeout=10)
+        conn = await asyncpg.connect(recovered.dsn.url(), timeout=30)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await conn.execute("DELETE FROM rows")
         isolated = await conn.fetchrow(

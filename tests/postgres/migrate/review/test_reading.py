@@ -65,7 +65,7 @@ async def conn(target: Target) -> AsyncIterator[Any]:
     owner = await asyncpg.connect(target.dsn)
     name = f"nobody_{target.name.rpartition('target_')[2]}"
     await owner.execute(SCHEMA.replace("nobody_{pid}", name))
-    made = await asyncpg.connect(target.dsn.replace("://postgres@", f"://{name}@"), timeout=10)
+    made = await asyncpg.connect(target.dsn.replace("://postgres@", f"://{name}@"), timeout=30)
     try:
         assert await made.fetchval("SELECT current_user") == name
         yield made
