@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.alert_storing import store_decision
 from bot.inventory import Inventory
 from jobs.alert_backups import backup_signals
+from jobs.alert_cluster import cluster_signals
 from jobs.alert_engine import Decision, Look, decide
 from jobs.alert_machine import Memory, memory_of
 from jobs.alert_readings import metric_signals, servers_of
@@ -179,7 +181,7 @@ class Watch:
             servers = servers_of(database, world.nodes.get(name, ()), now)
             state = world.backups[name]
             for what, read in (
-                ("metrics", lambda: metric_signals(servers)),
+                ("metrics", lambda: chain(metric_signals(servers), cluster_signals(servers))),
                 ("backups", lambda: backup_signals(state, servers.primary, now)),
                 ("changes", lambda: watch_signals(world.watches.get(name, ()), servers, now)),
             ):

@@ -12,6 +12,16 @@ from jobs.alert_rule import Help
 from jobs.operation import Suggestion
 
 _SUGGESTIONS: Final = TypeAdapter(tuple[Suggestion, ...])
+# Queries of the same name.
+_LOOKS: Final[Mapping[Help, str]] = {
+    Help.LOCKS: "Who blocks whom",
+    Help.SLOW: "Slow statements",
+    Help.POOL: "Pool advice",
+    Help.FORECAST: "Forecast",
+    Help.INDEXES: "Indexes",
+    Help.HEALTH: "Health",
+    Help.REPLICATION: "Replication",
+}
 _BACKUPS: Final[Mapping[str, str]] = {
     "BackupMissing": "backup",
     "BackupDamaged": "backup",
@@ -79,18 +89,18 @@ def _of(help_: Help, *, database: str, detail: Mapping[str, Any], why: str) -> I
                     params={"database": database, "pid": pid},
                     reason=why,
                 )
-        case Help.LOCKS:
-            yield _look("Who blocks whom", "locks", database)
-        case Help.SLOW:
-            yield _look("Slow statements", "slow", database)
-        case Help.POOL:
-            yield _look("Pool advice", "pool", database)
-        case Help.FORECAST:
-            yield _look("Forecast", "forecast", database)
-        case Help.INDEXES:
-            yield _look("Indexes", "indexes", database)
-        case Help.HEALTH:
-            yield _look("Health", "health", database)
+        case (
+            Help.LOCKS
+            | Help.SLOW
+            | Help.POOL
+            | Help.FORECAST
+            | Help.INDEXES
+            | Help.HEALTH
+            | Help.REPLICATION
+        ):
+            yield Suggestion(
+                text=_LOOKS[help_], operation=str(help_), params={"database": database}
+            )
         case Help.VERIFY:
             yield Suggestion(
                 text="Verify a backup", operation="verify", params={"database": database},
@@ -98,10 +108,6 @@ def _of(help_: Help, *, database: str, detail: Mapping[str, Any], why: str) -> I
             )  # fmt: skip
         case _:
             assert_never(help_)
-
-
-def _look(text: str, operation: str, database: str) -> Suggestion:
-    return Suggestion(text=text, operation=operation, params={"database": database})
 
 
 def _rows(detail: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from jobs.alert_helps import suggestions_for
 from jobs.alert_machine import Memory, Reading
 from jobs.alert_rule import (
     MONITORING_BLIND,
+    OF_CLUSTER,
     PRIMARIES,
     SERVER_DOWN,
     TWO_PRIMARIES,
@@ -81,8 +82,13 @@ def servers_of(database: Database, rows: Sequence[NodeRow], now: datetime) -> Se
 
 
 def metric_signals(servers: Servers) -> Iterator[Signal]:
-    """Every rule of a database, for each server that it is about."""
+    """Every rule of a database, for each server that it is about.
+
+    Those about all servers of `cluster:` at once are `jobs.alert_cluster`'s.
+    """
     for rule in rules_of(servers.database.monitoring).values():
+        if rule.metric in OF_CLUSTER:
+            continue
         if rule.scope is Scope.CLUSTER:
             yield _signal(servers, rule, servers.primary, label="")
         else:
@@ -134,7 +140,8 @@ def _age_seconds(servers: Servers, row: NodeRow | None) -> float:
 
 def _primaries(servers: Servers) -> Reading:
     """How many claim it; a claim is as old as the oldest of them, or a switch would look so."""
-    rows = [row for row in servers.rows.values() if servers.is_fresh(row)]
+    known = [servers.rows[name] for name in servers.names if name in servers.rows]
+    rows = [row for row in known if servers.is_fresh(row)]
     if not rows:
         return Reading(value=None, at=servers.now)
     claims = servers.primaries

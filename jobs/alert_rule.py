@@ -14,6 +14,12 @@ SERVER_DOWN: Final = "ServerDown"
 MONITORING_BLIND: Final = "MonitoringBlind"
 TWO_PRIMARIES: Final = "TwoPrimaries"
 REPLICA_MISSING: Final = "ReplicaMissing"
+TWO_WRITABLE: Final = "TwoWritableNodes"
+NODE_MISSING: Final = "NodeMissing"
+# Numbers of the look at all servers of `cluster:`; `jobs.alert_cluster` reads them.
+NODES_WRITABLE: Final = "nodes_writable"
+NODES_MISSING: Final = "nodes_missing"
+OF_CLUSTER: Final = frozenset({NODES_WRITABLE, NODES_MISSING})
 # How many servers of a cluster say now that they are its primary; `jobs.alert_readings` counts.
 PRIMARIES: Final = "primaries"
 STALE: Final = timedelta(minutes=5)
@@ -42,6 +48,7 @@ class Help(StrEnum):
     INDEXES = "indexes"
     HEALTH = "health"
     VERIFY = "verify"
+    REPLICATION = "replication"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from jobs.alert_machine import Severity
+from jobs.alert_nodes import CLUSTERS
 from jobs.alert_rule import (
     MONITORING_BLIND,
     PRIMARIES,
@@ -383,5 +384,5 @@ _WORK: Final = (
 )
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
-    {rule.name: rule for rule in (*_GUIDE, *_AVAILABILITY, *_SAFETY, *_WORK)}
+    {rule.name: rule for rule in (*_GUIDE, *_AVAILABILITY, *CLUSTERS, *_SAFETY, *_WORK)}
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,14 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs.away import is_away
 from jobs.capacity import CapacityReport, forecast_of
+from jobs.cluster_look import LookAt, cluster_name, cluster_row, cluster_watch
 from jobs.collect_node import NodePlace, NodeWatch, Opener, Silent, open_node
 from jobs.collect_pending import HourSums, Look, Tally, Waiting
 from jobs.collect_rows import Outlook, look_of
 from jobs.growth import SPAN, growth_per_day
 from jobs.operation import Database
+from postgres.cluster.look import look_at
 from postgres.health.collect import Collected
 from store.connect import Store
-from store.samples import nodes_of, record
+from store.samples import NodeRow, nodes_of, record
 from store.sizes import DATABASE, record_sizes, size_history
 from store.statements import StatementText, add_statements, add_texts, unknown_texts
 
@@ -59,6 +61,7 @@ class Tools:
     clock: Callable[[], datetime]
     pace: Pace = field(default_factory=Pace)
     opener: Opener = open_node
+    looker: LookAt = look_at
     writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WRITES_MAX))
 
 
@@ -70,6 +73,7 @@ class DatabaseWatch:
         self._database = database
         self._name = database.name
         self._nodes: list[NodeWatch] = []
+        self._cluster = cluster_watch(database, clock=tools.clock, look=tools.looker)
         self._waiting = Waiting()
         self._tally = Tally()
         self._tally_taken_at: datetime | None = None
@@ -85,8 +89,8 @@ class DatabaseWatch:
         """
         now = self._tools.clock()
         try:
-            found = await self._ask(now)
-            self._keep(now, found)
+            found, together = await asyncio.gather(self._ask(now), self._look_at_cluster(now))
+            self._keep(now, found, together)
             async with asyncio.timeout(self._tools.pace.store.total_seconds()), self._tools.writes:
                 await self._write()
                 await self._look_out(now)
@@ -117,6 +121,13 @@ class DatabaseWatch:
         )
         return {node.place.name: answer for node, answer in zip(self._nodes, answers, strict=True)}
 
+    async def _look_at_cluster(self, now: datetime) -> NodeRow | None:
+        """What all servers of `cluster:` say together; None where the inventory names none."""
+        if self._cluster is None:
+            return None
+        nodes = await self._cluster.look()
+        return cluster_row(self._database, nodes, at=now, worker=self._tools.worker)
+
     async def _meet(self) -> None:
         """Have somebody to look at each node, who knows what was known of it before."""
         earlier: Mapping[str, Mapping[str, Any]] = {}
@@ -134,7 +145,12 @@ class DatabaseWatch:
             for place in places_of(self._database)
         ]
 
-    def _keep(self, now: datetime, found: Mapping[str, Collected | Silent]) -> None:
+    def _keep(
+        self,
+        now: datetime,
+        found: Mapping[str, Collected | Silent],
+        together: NodeRow | None,
+    ) -> None:
         """Have it wait for the store; what statements took goes with it when that is due."""
         for name, answer in found.items():
             if isinstance(answer, Collected):
@@ -148,6 +164,8 @@ class DatabaseWatch:
             self._database, now, found, worker=self._tools.worker, outlook=self._outlook,
             hours=hours, texts=texts,
         )  # fmt: skip
+        if together is not None:
+            look = replace(look, rows=(*look.rows, together))
         self._waiting.add(look)
 
     async def _write(self) -> None:
@@ -219,6 +237,12 @@ def places_of(database: Database) -> Sequence[NodePlace]:
             for node in database.replicas
         ),
     ]
+
+
+def names_of(database: Database) -> Sequence[str]:
+    """What the store keeps rows of: the servers, and the look at all of its cluster at once."""
+    names = [place.name for place in places_of(database)]
+    return names if database.cluster is None else [*names, cluster_name(database)]
 
 
 def _is_due(last: datetime | None, every: timedelta, now: datetime) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs.archive_lease import Lease, Leases
 from jobs.away import is_away
-from jobs.collect_database import DatabaseWatch, Pace, Tools, places_of
+from jobs.collect_database import DatabaseWatch, Pace, Tools, names_of
 from jobs.collect_node import Opener, open_node
 from jobs.operation import Database
 from store.connect import Store
@@ -127,9 +127,7 @@ class Collecting:
     async def _forget(self, conn: AsyncConnection, now: datetime) -> bool:
         """Nodes that left the inventory. Not at once: at first all may have been away."""
         if now - self._started >= FORGOTTEN_AFTER:
-            known = {
-                each.name: [place.name for place in places_of(each)] for each in self._databases
-            }
+            known = {each.name: names_of(each) for each in self._databases}
             await forget_nodes(conn, known, now=now)
         return False
 

@@ -52,6 +52,20 @@ def writable_servers(nodes: Sequence[NodeSeen]) -> tuple[NodeSeen, ...]:
     return tuple(alike[0] for alike in _servers([each for each in nodes if each.is_writable]))
 
 
+def split_brain(nodes: Sequence[NodeSeen]) -> Finding | None:
+    """That more than one server takes writes, and what not to do; else None. Pure."""
+    writers = writable_servers(nodes)
+    if len(writers) < 2:  # noqa: PLR2004 - one is well
+        return None
+    both = "both" if len(writers) == 2 else "all"  # noqa: PLR2004
+    return Finding(
+        severity=Severity.CRITICAL,
+        problem=f"{names(writers)} {both} take writes: {_standings(writers)}.",
+        next_step=f"{SPLIT_BRAIN_STEP}{_newest(writers)}",
+        nodes=tuple(each.name for each in writers),
+    )
+
+
 def _servers(nodes: Sequence[NodeSeen]) -> list[list[NodeSeen]]:
     """Nodes by server: no two have the same data and began in the same microsecond."""
     found: dict[object, list[NodeSeen]] = {}
@@ -62,17 +76,10 @@ def _servers(nodes: Sequence[NodeSeen]) -> list[list[NodeSeen]]:
 
 
 def _writers(seen: ClusterSeen) -> Iterator[Finding]:
-    writers = writable_servers(seen.nodes)
-    if len(writers) > 1:
-        yield Finding(
-            severity=Severity.CRITICAL,
-            problem=f"{names(writers)} all take writes: {_standings(writers)}."
-            if len(writers) > 2  # noqa: PLR2004 - both
-            else f"{names(writers)} both take writes: {_standings(writers)}.",
-            next_step=f"{SPLIT_BRAIN_STEP}{_newest(writers)}",
-            nodes=tuple(each.name for each in writers),
-        )
-    elif not writers:
+    split = split_brain(seen.nodes)
+    if split is not None:
+        yield split
+    elif not writable_servers(seen.nodes):
         yield from _nobody(seen)
 
 

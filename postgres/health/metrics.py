@@ -77,6 +77,8 @@ _ALL: Final = (
     _primary("replication_lag_bytes", Unit.BYTES, "WAL that the worst standby has not replayed"),
     _primary("replicas_streaming", Unit.COUNT, "standbys that stream", Better.HIGH),
     _primary("replicas_missing", Unit.COUNT, "standbys of the inventory that do not stream"),
+    _primary("nodes_writable", Unit.COUNT, "servers of `cluster:` that take writes: one is well"),
+    _primary("nodes_missing", Unit.COUNT, "servers of `cluster:` that do not answer"),
     _of("cache_hit_pct", Unit.PERCENT, "blocks found in shared buffers", Better.HIGH),
     _of("deadlocks", Unit.PER_HOUR, "deadlocks within the last hour"),
     _of("lock_waits", Unit.COUNT, "lock requests that are not granted"),

@@ -200,6 +200,11 @@ PROMOTED: dict[str, Any] = {
         (agent(members=(replace(AGENT.members[0], role="replica"),
                         replace(AGENT.members[1], role="leader"), AGENT.members[2])), CRITICAL,
          "Patroni's leader is west, but east takes writes.", "Look again"),
+        (agent(silent={"east": "timed out"}), WARNING,
+         ("The Patroni of east does not answer (timed out), though its server does. It would go on"
+         " taking writes"), "start it again"),
+        (agent(silent={"far": "timed out"}), WARNING, "The Patroni of far does not answer",
+         "start it again"),
         (agent(is_failsafe_active=True), WARNING, "failsafe mode keeps the primary going", "DCS"),
         (agent(dcs_age=21.0), WARNING, "last spoke with its DCS 21 s ago (ttl 20 s)", "DCS"),
         (agent(members=AGENT.members[:2]), WARNING, "Patroni knows no member far.", "agent"),
