@@ -37,6 +37,15 @@ ROWS = """
     CREATE TABLE rows (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, note text);
     INSERT INTO rows (id, note) SELECT i, 'Note ' || i FROM generate_series(1, {rows}) AS i;
 """
+# A batch sleeps so long, and is the slower one however busy the machine is, until it is hurried.
+SLOW = """
+    CREATE TABLE pace (seconds float);
+    INSERT INTO pace VALUES ({seconds});
+    CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep((SELECT seconds FROM public.pace)); RETURN NULL; END $$;
+    CREATE TRIGGER slowly AFTER UPDATE ON rows FOR EACH STATEMENT EXECUTE FUNCTION slowly();
+"""
+HURRY = "UPDATE pace SET seconds = 0"
 DONE = "SELECT n, count(*) FROM rows GROUP BY n ORDER BY n"
 
 
@@ -72,8 +81,8 @@ async def counts(conn: Any) -> dict[int, int]:
 
 
 async def until(probe: Any) -> Any:
-    """What a probe finds at last; fails after fifteen seconds."""
-    async with asyncio.timeout(15):
+    """What a probe finds at last; fails after thirty seconds."""
+    async with asyncio.timeout(30):
         while not (found := await probe()):
             await asyncio.sleep(0.01)
         return found
