@@ -76,6 +76,8 @@ RUN_LIMIT: Final = timedelta(days=14)
 _LEDGER: Final = "ledger"  # the pin that tells backfills of one request number apart
 _KEPT: Final = "kept"  # the pin of where old values are kept
 KEEP_MAX: Final = timedelta(days=366)
+# The grammar, the catalog and the planner are asked: on a busy server more than a glance.
+PATIENCE: Final = timedelta(seconds=20)
 
 
 class Params(BaseModel, extra="forbid"):
@@ -191,8 +193,8 @@ async def plan(context: Context, params: Params) -> Plan:
         facts=tuple(facts_of(wanted, limits, expected, before, free, keeping)),
         warnings=tuple(warnings_of(wanted, before, free, keeping)),
         estimate_seconds=round(expected.high_seconds),
-        undo=f"For {span_text(keeping.span)} the old values can be put back, where a row still"
-        " holds what this wrote." if keeping else None,
+        undo=f"/db restore-aside {params.database} {keeping.name}, for"
+        f" {span_text(keeping.span)}: where a row still holds what this wrote" if keeping else None,
         pins={
             **wanted.pins,
             _LEDGER: before.key if before else f"{context.now:%Y%m%dT%H%M%S}",
@@ -378,4 +380,5 @@ OPERATION = Operation(
     lesser_risks=frozenset({Risk.RECOVERABLE}),
     is_pausable=True,
     undo=undo,
+    patience=PATIENCE,
 )

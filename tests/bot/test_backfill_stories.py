@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from commands import backfill
+from commands import backfill, restore_aside
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
 from tests.bot import world as base
+from tests.bot.test_form_stories import front
 from tests.bot.views.cards import texts
 from tests.bot.world import CHANNEL, World, running
 from tests.conftest import Target
@@ -60,6 +61,7 @@ async def world(
 ) -> AsyncIterator[World]:
     await do(target, TABLE)
     operations = {**base.OPERATIONS, "backfill": backfill.OPERATION}
+    operations["restore-aside"] = restore_aside.OPERATION
     monkeypatch.setattr(base, "POLICY", POLICY)
     async with running(
         slack, store, tmp_path, target.dsn, http=True, operations=operations
@@ -91,8 +93,7 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
     world: World, target: Target, store: Store
 ) -> None:
     slack = world.slack
-    typed = await slack.command("U0ANA", CHANNEL, ASK)
-    assert "Request 1 is stored" in typed.ephemerals[0]["text"]
+    await slack.command("U0ANA", CHANNEL, ASK)
     card = await world.card("Waiting for approval")
     assert "Backfill first_name of public.users" in texts(card["blocks"])
     assert "UPDATE public.users SET first_name = split_part(name, ' ', 1)" in texts(card["blocks"])
@@ -137,6 +138,46 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
             ("ana@acme.example", "pause_run"),
             ("ben@acme.example", "resume_run"),
         ]
+
+
+async def test_what_was_overwritten_is_put_back_by_its_button(world: World, target: Target) -> None:
+    slack = world.slack
+    ask = '/db backfill orders public.users "name = \'x\'" where="id <= 500" keep=7d'
+    await slack.command("U0ANA", CHANNEL, ask)
+    card = await says(world, 1, "Waiting for approval")
+    assert "Undo: /db restore-aside orders users_" in texts(card["blocks"])
+    await slack.click("U0BEN", CHANNEL, card["ts"], "approve")
+    card = await says(world, 1, "Done")
+    assert await named(target) == 500
+    assert buttons(card) == ["details", "undo"]
+
+    await slack.click("U0ANA", CHANNEL, card["ts"], "undo")
+    view = await front(world, "U0ANA")
+    sent = await slack.submit("U0ANA", view["id"], {"reason": {"text": "A mistake."}})
+    assert sent.ok, (sent.error, sent.errors)
+    back = await says(world, 2, "Done")
+    assert "Put values public.users.name of orders back" in texts(back["blocks"])
+    assert await named(target) == 0
+
+
+async def says(world: World, request_id: int, what: str) -> dict[str, Any]:
+    """The card of a request, once it says this."""
+
+    def found() -> dict[str, Any] | None:
+        cards = [c for c in world.cards() if f"Request {request_id} " in c["text"]]
+        return cards[-1] if cards and what in cards[-1]["text"] else None
+
+    card = await world.slack.wait_for(found, 30)
+    assert card is not None
+    return card
+
+
+async def named(target: Target) -> int:
+    conn = await asyncpg.connect(target.dsn)
+    try:
+        return int(await conn.fetchval("SELECT count(*) FROM users WHERE name = 'x'"))
+    finally:
+        await conn.close()
 
 
 async def test_a_paused_run_is_stopped(world: World, target: Target, store: Store) -> None:

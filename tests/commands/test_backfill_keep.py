@@ -87,8 +87,9 @@ async def test_the_plan_says_where_old_values_go_what_they_take_and_that_they_co
     name = f"{world.table}_20261122t120000"
     assert (plain.risk, made.risk) == (Risk.DESTRUCTIVE, Risk.RECOVERABLE)
     assert plain.undo is None
-    assert made.undo is not None
-    assert "For 7 d the old values can be put back" in made.undo
+    assert made.undo == (
+        f"/db restore-aside shop {name}, for 7 d: where a row still holds what this wrote"
+    )
     said = facts(made)["Old values"]
     assert said.startswith(f"kept for 7 d in twokey_aside.{name}: about ")
     assert "at most 10 GB; it takes about 2 times as long" in said
