@@ -34,6 +34,7 @@ from postgres.errors import PostgresError
 CLOSE_LIMIT: Final = timedelta(seconds=5)
 PROOF_LIMIT: Final = timedelta(seconds=60)
 _LOOK_EVERY_SECONDS: Final = 0.5
+_LOOKS_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +114,20 @@ async def look(context: Context, *, to: str, forced: bool) -> Outlook:
     """
     settings = settings_of(context)
     async with opened(context) as cluster:
-        seen = await cluster.look()
+        for _ in range(_LOOKS_MAX):
+            seen = await cluster.look()
+            checked = _checked(seen, settings, to=to, forced=forced)
+            if not checked.is_worth_another_look:
+                break
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    return Outlook(settings=settings, seen=seen, preflight=checked)
+
+
+def _checked(seen: ClusterSeen, settings: ClusterSettings, *, to: str, forced: bool) -> Preflight:
     limits = limits_of(settings.limits)
     if forced:
-        checked = forced_preflight(seen, limits, leader=lost_leader(seen), candidate=to)
-    else:
-        checked = switch_preflight(seen, limits, candidate=to)
-    return Outlook(settings=settings, seen=seen, preflight=checked)
+        return forced_preflight(seen, limits, leader=lost_leader(seen), candidate=to)
+    return switch_preflight(seen, limits, candidate=to)
 
 
 def lost_leader(seen: ClusterSeen) -> str:

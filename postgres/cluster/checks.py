@@ -21,13 +21,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at. A failed one stops everything, unless it only `warns`."""
+    """One thing that was looked at. A failed one stops everything, unless it only `warns`.
+
+    `passes`: it may be over at the next look, as the standby of an idle server is "behind" for
+    the moment that a checkpoint's record is under way.
+    """
 
     name: str
     is_met: bool
     found: str
     next_step: str = ""
     warns: bool = False
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,11 @@ class Preflight:
     def warnings(self) -> tuple[Check, ...]:
         """What people should know before they agree."""
         return tuple(each for each in self.checks if not each.is_met and each.warns)
+
+    @property
+    def is_worth_another_look(self) -> bool:
+        """Whether all that stops it may be over in a moment."""
+        return bool(self.failed) and all(each.passes for each in self.failed)
 
     @property
     def is_passed(self) -> bool:

@@ -205,6 +205,7 @@ def _within_bytes(sender: Sender, limits: Limits, name: str) -> Check:
         if worst is not None
         else f"Nobody can tell how far {sender.name} is behind.",
         next_step="Wait until it has received and replayed the rest.",
+        passes=True,
     )
 
 
@@ -219,6 +220,7 @@ def _seconds_behind(node: NodeSeen, sender: Sender | None, limits: Limits) -> Ch
         if age is not None
         else "Nobody can tell.",
         next_step="Wait until it has caught up.",
+        passes=True,
     )
 
 

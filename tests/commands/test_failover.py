@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
 from commands import failover
 from commands.failover import Params
-from jobs.cluster_settings import ClusterNode, ClusterSettings, FailoverLimits
+from jobs.cluster_settings import BouncerSettings, ClusterNode, ClusterSettings, FailoverLimits
 from jobs.failing_over import Order, Standing, change_primary, lost_leader, standing
 from jobs.operation import Database, JobError, Mode, Risk, Tier
 from jobs.reader import Readers
 from postgres.cluster.words import AgentSeen, ClusterKind, ClusterSeen, Member, NodeSeen, Role
-from sandbox.ha import PairSandbox, PatroniSandbox
+from sandbox.ha import Haproxy, PairSandbox, PatroniSandbox, Pgbouncer
 from store.backups import BackupRecord, Verification, record_backup, record_verification
 from store.connect import Store
 from tests.commands.conftest import Attempt, DirectJob, facts
@@ -144,6 +147,50 @@ async def test_patroni_switches_there_and_back(
     await there_and_back(patroni, made(settings(patroni, ClusterKind.PATRONI)), store)
 
 
+@pytest.mark.needs("patroni", "etcd", "haproxy")
+async def test_applications_write_through_haproxy_to_the_new_primary(
+    patroni: PatroniSandbox, haproxy: Haproxy, made: JobMaker, store: Store
+) -> None:
+    given = settings(patroni, ClusterKind.PATRONI)
+    job = made(replace(given, endpoint=SecretStr(haproxy.dsn())))
+    await prove_backup(store, job.now)
+    _, answer = await switch(job, Params(database="orders"))
+    assert "the application's endpoint" in facts(answer)["Applications"]
+    assert await haproxy.leads_to() == (answer.numbers["to"],)
+
+
+@pytest.mark.needs("pgbouncer")
+async def test_clients_of_pgbouncer_wait_and_see_no_error(
+    pair: PairSandbox, pgbouncer: Pgbouncer, made: JobMaker, store: Store
+) -> None:
+    given = settings(pair, ClusterKind.PAIR)
+    bouncer = BouncerSettings(
+        admin=SecretStr(pgbouncer.admin), database=pair.database, config=pgbouncer.config
+    )
+    job = made(replace(given, endpoint=SecretStr(pgbouncer.dsn()), bouncers=(bouncer,)))
+    await prove_backup(store, job.now)
+    conn = await asyncpg.connect(pgbouncer.dsn(), statement_cache_size=0)
+    done, writes = asyncio.Event(), 0
+
+    async def write() -> None:
+        nonlocal writes
+        while not done.is_set():
+            await conn.execute("CREATE TEMP TABLE w (n int) ON COMMIT DROP")
+            writes += 1
+            await asyncio.sleep(0.01)
+
+    writing = asyncio.create_task(write())
+    try:
+        _, answer = await switch(job, Params(database="orders"))
+    finally:
+        done.set()
+        await writing  # an error that a client saw comes out here
+        await conn.close()
+    assert "the application's endpoint" in facts(answer)["Applications"]
+    assert writes
+    assert await pair.primary() == answer.numbers["to"]
+
+
 async def test_a_lost_primary_is_replaced_once_it_is_fenced(
     pair: PairSandbox, made: JobMaker
 ) -> None:
@@ -181,30 +228,20 @@ async def test_what_has_changed_since_the_votes_stops_it_right_before(
     plan = await failover.plan(job, Params(database="orders"))
     old = await pair.primary()
     later = made(strict)
-    async with pair_session(pair, old):
+    async with open_transaction(pair.dsn(old)):
         with pytest.raises(JobError, match=r"No long transaction.*Nothing was changed"):
             await failover.run(later, Params(database="orders"), plan)
     assert await pair.primary() == old
 
 
-def pair_session(pair: PairSandbox, name: str) -> Any:
-    """A transaction that stays open."""
-    return _Open(pair.dsn(name))
-
-
-class _Open:
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._conn: Any = None
-
-    async def __aenter__(self) -> None:
-        import asyncpg
-
-        self._conn = await asyncpg.connect(self._dsn)
-        await self._conn.execute("BEGIN; SELECT 1")
-
-    async def __aexit__(self, *_: object) -> None:
-        self._conn.terminate()
+@asynccontextmanager
+async def open_transaction(dsn: str) -> AsyncIterator[None]:
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute("BEGIN; SELECT 1")
+        yield
+    finally:
+        conn.terminate()
 
 
 async def test_a_second_life_finds_what_the_first_brought_about(

@@ -239,6 +239,14 @@ def test_each_thing_that_is_not_well_stops_the_switch(
         assert each.next_step
 
 
+def test_only_what_may_be_over_in_a_moment_is_worth_another_look() -> None:
+    late = with_node(WELL, "east", senders=(sender("west", replay_behind=1), sender("far")))
+    assert switch_preflight(late, LIMITS, candidate="west").is_worth_another_look
+    both = with_agent(late, is_paused=True)
+    assert not switch_preflight(both, LIMITS, candidate="west").is_worth_another_look
+    assert not switch_preflight(WELL, LIMITS).is_worth_another_look
+
+
 @pytest.mark.parametrize("candidate", ["east", "nobody"])
 def test_only_a_standby_of_the_cluster_takes_over(candidate: str) -> None:
     assert names(switch_preflight(WELL, LIMITS, candidate=candidate))[0] == "Candidate"
