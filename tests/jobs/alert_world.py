@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from jobs.alert_cluster import cluster_signals
 from jobs.alert_engine import Decision, Look, decide
 from jobs.alert_machine import Memory
 from jobs.alert_readings import metric_signals, servers_of
@@ -74,7 +75,8 @@ class Town:
         servers = servers_of(self.database, nodes, self.now)
         decision = decide(
             Look(
-                database="orders", signals=tuple(metric_signals(servers)),
+                database="orders",
+                signals=(*metric_signals(servers), *cluster_signals(servers)),
                 memories=self.memories, rows=self.rows, silences=tuple(self.silences),
                 incident=self.incident,
             ),
