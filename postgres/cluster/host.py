@@ -60,6 +60,11 @@ class Host:
         return str(self._settings.data)
 
     @property
+    def programs(self) -> str:
+        """The folder of PostgreSQL's programs there."""
+        return str(self._settings.programs)
+
+    @property
     def is_local(self) -> bool:
         """Whether it is this machine."""
         return not self._settings.via
@@ -78,7 +83,7 @@ class Host:
         Raises:
             PostgresError: it cannot be read.
         """
-        return control_of(await self.ask(scripts.CONTROL, str(self._settings.programs)))
+        return control_of(await self.ask(scripts.CONTROL, self.programs))
 
     async def stop(self, mode: StopMode, *, limit: timedelta) -> Control | None:
         """Stop the server; the control file when it has ended, None when it has not in time.
@@ -89,12 +94,11 @@ class Host:
         Raises:
             PostgresError: the machine cannot be asked: nobody can tell whether it stops.
         """
-        looks = max(int(limit.total_seconds() * _LOOKS_PER_SECOND), 1)
         answer = await self.ask(
             scripts.STOP,
-            str(self._settings.programs),
+            self.programs,
             _SIGNALS[mode],
-            str(looks),
+            str(stop_looks(limit)),
             limit=2 * limit + LIMIT,
         )
         return None if answer.rstrip().endswith("\nrunning") else control_of(answer)
@@ -112,13 +116,13 @@ class Host:
             await self.ask(scripts.READY_TO_START, role)
             await self._check(
                 await run_program(
-                    self._command(self._settings.start), time_limit=4 * LIMIT, as_server=False
+                    self.command(self._settings.start), time_limit=4 * LIMIT, as_server=False
                 ),
                 str(self._settings.start[0]),
             )
             return
         options = shlex.join(start_options(await self.read("postmaster.opts")))
-        await self.ask(scripts.START, role, str(self._settings.programs), options)
+        await self.ask(scripts.START, role, self.programs, options)
 
     async def last_words(self) -> str:
         """The last thing that the server complained about, as far as its log is ours."""
@@ -202,7 +206,7 @@ class Host:
     async def _run(
         self, script: str, *words: str, limit: timedelta, stdin: str, as_owner: bool
     ) -> Finished:
-        command = self._command(["sh", "-c", script, "sh", self.data, *words])
+        command = self.command(["sh", "-c", script, "sh", self.data, *words])
         # A file of nobody's, not a pipe: whoever reads late or never cannot hold us up.
         with tempfile.TemporaryFile() as said:
             said.write(stdin.encode())
@@ -211,8 +215,11 @@ class Host:
                 command, time_limit=limit, as_server=as_owner and self.is_local, stdin=said
             )
 
-    def _command(self, words: Sequence[str]) -> list[str]:
-        """As it is run from here. `ssh` gives what it is told to a shell, and nobody else does."""
+    def command(self, words: Sequence[str]) -> list[str]:
+        """How words are run there, from here.
+
+        `ssh` gives what it is told to a shell, which takes it apart again; nobody else does.
+        """
         via = self._settings.via
         if not via:
             return ["/bin/sh" if words[0] == "sh" else words[0], *words[1:]]
@@ -234,6 +241,11 @@ class Host:
             f"The machine of {self.name} cannot be asked: {done.last_words.rstrip('.')}.",
             next_step="See whether `host.via` leads to it, without a password being asked.",
         )
+
+
+def stop_looks(limit: timedelta) -> int:
+    """How often a stop looks whether the server has ended."""
+    return max(int(limit.total_seconds() * _LOOKS_PER_SECOND), 1)
 
 
 def _port_of(node: NodeSpec) -> int:

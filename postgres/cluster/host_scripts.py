@@ -87,30 +87,58 @@ fi
 
 # pg_ctl looks ten times a second; whoever waits for a primary waits for this. Answers with what
 # pg_controldata says when it has ended, or `running` when it has not.
-STOP: Final = (
+_STOP: Final = """
+stop_server() { # signal, tries
+    tries=$2
+    note_pid
+    if [ "$pid" -gt 0 ] && is_server "$pid"; then
+        kill -s "$1" "$pid" || return 1
+        while is_server "$pid"; do
+            state_of "$pid"
+            case $state in Z | X) break ;; esac
+            tries=$((tries - 1))
+            [ "$tries" -le 0 ] && { echo running; return 0; }
+            sleep 0.01 2>/dev/null || sleep 1
+        done
+    fi
+    LC_ALL=C "$programs/pg_controldata" -D "$data"
+}
+"""
+_MARK: Final = """
+mark() {
+    umask 077
+    true >"$data/standby.signal" || return 1
+    sync "$data/standby.signal" "$data" 2>/dev/null || true
+}
+"""
+STOP: Final = HEAD + _STOP + 'programs=$2\nstop_server "$3" "$4"\n'
+
+# Waits for a word on standard input before each step, so that nobody waits for a shell or an
+# `ssh` to come up while no server takes writes. Ends when the words end: nothing more happens.
+HAND: Final = (
     HEAD
+    + _STOP
+    + _MARK
     + """
-programs=$2 signal=$3 tries=$4
-note_pid
-if [ "$pid" -gt 0 ] && is_server "$pid"; then
-    kill -s "$signal" "$pid" || exit 1
-    while is_server "$pid"; do
-        state_of "$pid"
-        case $state in Z | X) break ;; esac
-        tries=$((tries - 1))
-        [ "$tries" -le 0 ] && { echo running; exit 0; }
-        sleep 0.01 2>/dev/null || sleep 1
-    done
-fi
-LC_ALL=C "$programs/pg_controldata" -D "$data"
+programs=$2
+read -r word || exit 1 # standard input is not passed on
+echo ready
+read -r word signal tries || exit 0
+[ "$word" = stop ] || exit 0
+stop_server "$signal" "$tries" || exit 1
+echo ended
+read -r word || exit 0
+[ "$word" = mark ] || exit 0
+mark || exit 1
+echo marked
 """
 )
 
 CONTROL: Final = HEAD + 'LC_ALL=C "$2/pg_controldata" -D "$data"\n'
 
-# Started as what the caller means it to be, or not at all. A note whose number belongs to
-# another program of this account would stop it: our own number is passed over, as pg_ctl tells
-# the server its parent's. With `start` given by the inventory, that is run by the caller.
+# Started as what the caller means it to be, or not at all. A dead server's note whose number
+# belongs to a zombie or to another program would stop it, so that goes; PostgreSQL keeps it to
+# see whether old backends live on, which is looked at here.
 READY_TO_START: Final = (
     HEAD
     + """
@@ -177,14 +205,6 @@ mv -f "$data/$2.twokey" "$data/$2" || exit 1
 sync "$data/$2" "$data" 2>/dev/null || true
 """
 )
-# Applications wait for this one.
-SIGNAL: Final = (
-    HEAD
-    + """
-umask 077
-true >"$data/standby.signal" || exit 1
-sync "$data/standby.signal" "$data" 2>/dev/null || true
-"""
-)
+SIGNAL: Final = HEAD + _MARK + "mark\n"
 REMOVE: Final = HEAD + 'rm -f "$data/$2" && { sync "$data" 2>/dev/null || :; }\n'
 RELOAD: Final = HEAD + 'note_pid\nis_server "$pid" && kill -s HUP "$pid"\n'

@@ -35,7 +35,7 @@ async def go_on_stopped(move: Move) -> Verdict:
     try:
         async with session(move.candidate, _REACH_LIMIT) as new:
             if not host.has_standby_signal:
-                return await go_on(move, new, control)
+                return await go_on(move, new, control, move.host.mark_standby)
             # It may have been told already: there is no way back.
             if await has_replayed(move, new, control.checkpoint):
                 return await promote(move, new)

@@ -7,6 +7,7 @@ before, what can wait waits, and a cancellation is held back until somebody take
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -22,6 +23,7 @@ from postgres.cluster.follow import (
     slot_of,
 )
 from postgres.cluster.host import Host
+from postgres.cluster.host_hand import hand_on
 from postgres.cluster.host_words import Control
 from postgres.cluster.pair_steps import Deadline, NodeFacts, Session, session
 from postgres.cluster.words import NodeSpec, Outcome, Verdict
@@ -106,19 +108,24 @@ async def hand_over(move: Move) -> Verdict:
 
     Takes itself back, and says so, as long as nobody was told to promote.
     """
-    async with session(move.candidate) as new:
+    async with session(move.candidate) as new, hand_on(move.host) as hand:
         try:
             limit = min(move.deadline.part(_STOP_SHARE), _STOP_LIMIT)
-            control = await move.host.stop("fast", limit=limit)
+            control = await hand.stop(limit=limit)
         except PostgresError as error:
             return unknown(move, f"{move.leader.name} was told to stop: {error.problem}")
         if control is None:
             return await take_back(move, f"{move.leader.name} did not stop in time")
-        return await go_on(move, new, control)
+        return await go_on(move, new, control, hand.mark_standby)
 
 
-async def go_on(move: Move, new: Session, control: Control) -> Verdict:
-    """The leader has stopped: promote the candidate if it has everything, else take it back."""
+async def go_on(
+    move: Move, new: Session, control: Control, mark: Callable[[], Awaitable[None]]
+) -> Verdict:
+    """The leader has stopped: promote the candidate if it has everything, else take it back.
+
+    `mark`: has the leader's folder say that it is a standby's.
+    """
     if not control.was_primary:
         return await take_back(move, f"{move.leader.name} ended as {control.state!r}")
     try:
@@ -130,7 +137,7 @@ async def go_on(move: Move, new: Session, control: Control) -> Verdict:
         return await take_back(move, why)
     try:
         # From here on the old primary comes back as a standby alone, whoever starts it.
-        await move.host.mark_standby()
+        await mark()
     except PostgresError as error:
         return await take_back(move, error.problem.rstrip("."))
     return await promote(move, new)

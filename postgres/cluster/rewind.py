@@ -92,7 +92,7 @@ async def rebuild(back: Return) -> None:
     source, password = without_password(words_of(plan.conninfo))
     done = await back.host.attempt(
         scripts.COPY,
-        _programs(back),
+        back.host.programs,
         conninfo_of(source),
         plan.slot,
         limit=back.deadline.left,
@@ -224,7 +224,7 @@ async def _rewind(back: Return, plan: Following) -> None:
         source, password = _source(back, plan)
         done = await back.host.attempt(
             scripts.REWIND,
-            _programs(back),
+            back.host.programs,
             conninfo_of(source),
             mode,
             limit=max(back.deadline.left, _STOP_LIMIT),
@@ -371,8 +371,3 @@ def diverged(own: NodeSeen, above: NodeSeen, history: tuple[Promotion, ...]) -> 
     if fork is None:  # a timeline of its own
         return max(position, 1)
     return max(position - fork, 0)
-
-
-def _programs(back: Return) -> str:
-    settings = back.node.host
-    return str(settings.programs) if settings else ""

@@ -11,6 +11,7 @@ import pytest
 
 from postgres.account import identity_of, make_private, server_account
 from postgres.cluster.host import Host
+from postgres.cluster.host_hand import hand_on
 from postgres.cluster.host_words import (
     HELLO,
     HostSeen,
@@ -291,3 +292,27 @@ def _via(home: Path, script: str) -> tuple[str, ...]:
         "--clear-groups",
         str(path),
     )
+
+
+async def test_a_line_that_passes_nothing_on_is_noticed_before_anything_happens(
+    home: Path, folder: Path
+) -> None:
+    host = Host(node(folder, via=_via(home, 'exec </dev/null\nexec "$@"\n')))
+    with pytest.raises(PostgresError, match="was cut"):
+        async with hand_on(host):
+            raise AssertionError("it is not ready")
+
+
+async def test_a_line_that_is_cut_marks_over_a_new_one(folder: Path) -> None:
+    async with hand_on(Host(node(folder))) as hand:
+        hand._process.kill()
+        await hand._process.wait()
+        await hand.mark_standby()
+    assert (folder / "standby.signal").exists()
+
+
+async def test_a_line_ends_with_its_words(folder: Path) -> None:
+    async with hand_on(Host(node(folder))) as hand:
+        pass
+    assert hand._process.returncode == 0
+    assert not (folder / "standby.signal").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from postgres.cluster.adapter import Cluster
 from postgres.cluster.host import Host
+from postgres.cluster.host_hand import Hand
 from postgres.cluster.pair import PairCluster
 from postgres.cluster.pair_steps import Session
 from postgres.cluster.words import Outcome
@@ -89,7 +90,7 @@ async def test_a_standby_that_dies_in_the_middle_leaves_all_as_it_was(
     pair: PairSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = await roles(pair)
-    run_after(monkeypatch, Host, "stop", lambda: pair.kill_server(new))
+    run_after(monkeypatch, Hand, "stop", lambda: pair.kill_server(new))
     verdict = await cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
     assert (verdict.outcome, verdict.primary) == (Outcome.NOTHING, old)
     assert "was started again" in verdict.said
@@ -121,7 +122,7 @@ async def test_a_promotion_that_takes_too_long_is_unknown_and_can_be_gone_on_wit
     startup = await ask(
         pair, new, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'"
     )
-    run_after(monkeypatch, Host, "mark_standby", lambda: send(startup, signal.SIGSTOP))
+    run_after(monkeypatch, Hand, "mark_standby", lambda: send(startup, signal.SIGSTOP))
     cluster = cluster_of(pair)
     try:
         verdict = await cluster.switch(
@@ -144,7 +145,7 @@ async def test_a_cancelled_switchover_ends_with_a_primary(
     task: asyncio.Task[object] = asyncio.create_task(
         cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
     )
-    run_after(monkeypatch, Host, "stop", task.cancel)
+    run_after(monkeypatch, Hand, "stop", task.cancel)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await pair.writable() == (new,)
@@ -152,8 +153,8 @@ async def test_a_cancelled_switchover_ends_with_a_primary(
 
 STEPS: list[tuple[type, str]] = [
     (Session, "checkpoint"),  # prepared, nothing has happened
-    (Host, "stop"),  # nobody takes writes
-    (Host, "mark_standby"),  # the old one may come back as a standby alone
+    (Hand, "stop"),  # nobody takes writes
+    (Hand, "mark_standby"),  # the old one may come back as a standby alone
     (Session, "promote"),  # told, and not seen
     (Host, "start"),  # the old one is coming back
 ]
@@ -179,7 +180,7 @@ async def test_a_second_life_goes_back_when_the_candidate_is_gone(
 ) -> None:
     old, new = await roles(pair)
     with monkeypatch.context() as patched:
-        die_after(patched, Host, "stop")
+        die_after(patched, Hand, "stop")
         with pytest.raises(Died):
             await cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
     pair.kill_server(new)
@@ -193,7 +194,7 @@ async def test_what_may_have_been_told_to_promote_is_not_taken_back(
 ) -> None:
     old, new = await roles(pair)
     with monkeypatch.context() as patched:
-        die_after(patched, Host, "mark_standby")
+        die_after(patched, Hand, "mark_standby")
         with pytest.raises(Died):
             await cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
     pair.kill_server(new)
