@@ -16,6 +16,7 @@ import asyncpg
 from postgres.binaries import Binaries
 from postgres.cluster.words import NodeSpec
 from postgres.errors import PostgresError
+from postgres.health.connecting import FAILURES
 from postgres.layout import SUPERUSER
 from postgres.ports import LOOPBACK
 from postgres.postmaster import live_postmaster
@@ -147,7 +148,7 @@ class Servers:
         """The first value that a node answers; None where it does not answer."""
         try:
             return await self.query(name, query, *args)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except FAILURES:  # a server that is just stopping can confuse asyncpg itself
             return None
 
     async def query(

@@ -211,7 +211,7 @@ async def test_while_a_frozen_standby_holds_up_the_shutdown_nobody_is_called_the
     primary, standby = await roles(patroni)
     frozen = await freeze_receiver(patroni, standby)
     try:
-        short = timedelta(seconds=4)
+        short = timedelta(seconds=3)
         found = await cluster.switch(leader=primary, candidate=standby, limit=short, tell=quiet)
         assert (found.outcome, found.primary) == (Outcome.UNKNOWN, "")
         assert "No server takes writes" in found.next_step
