@@ -32,6 +32,10 @@ def of_standbys(seen: ClusterSeen, limits: Limits) -> Iterator[Finding]:
             nodes=(node.name,),
         )
     for node in seen.nodes:
+        upstream, sender = sender_to(seen, node.name)
+        if not node.is_reached:
+            # Frozen, it keeps its connection: its sender alone can tell for how long.
+            yield from _silence(node, upstream, sender, limits)
         if node.role is not Role.STANDBY:
             continue
         if node.is_replay_paused:
@@ -42,7 +46,6 @@ def of_standbys(seen: ClusterSeen, limits: Limits) -> Iterator[Finding]:
                 " has done their work.",
                 nodes=(node.name,),
             )
-        upstream, sender = sender_to(seen, node.name)
         if not blind:
             yield from _streams(seen, node, upstream, sender)
         yield from _silence(node, upstream, sender, limits)

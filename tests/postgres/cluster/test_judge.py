@@ -295,6 +295,14 @@ def test_a_missing_primary_is_no_reason_to_doubt_who_streams_from_it() -> None:
     assert not [text for text in problems if "no server of this cluster has" in text]
 
 
+def test_a_frozen_host_that_keeps_its_connection_holds_up_its_sender() -> None:
+    frozen = replace(gone("west"), agent=None)
+    late = (sender("west", reply_age=40.0), sender("far"))
+    seen = replace(frozen, nodes=(replace(EAST, senders=late), *frozen.nodes[1:]))
+    assert about(seen, "west last answered east 40 s ago").nodes == ("west",)
+    assert "west last answered" not in " ".join(said(frozen))
+
+
 def test_where_replication_is_hidden_nobody_guesses() -> None:
     hidden = sender(
         "west", state=HIDDEN, sync_state=HIDDEN, flush_behind=None, replay_behind=None,
