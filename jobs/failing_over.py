@@ -114,13 +114,13 @@ async def look(context: Context, *, to: str, forced: bool) -> Outlook:
     """
     settings = settings_of(context)
     async with opened(context) as cluster:
-        for _ in range(_LOOKS_MAX):
-            seen = await cluster.look()
+        looks = 0
+        while True:
+            seen, looks = await cluster.look(), looks + 1
             checked = _checked(seen, settings, to=to, forced=forced)
-            if not checked.is_worth_another_look:
-                break
+            if looks == _LOOKS_MAX or not checked.is_worth_another_look:
+                return Outlook(settings=settings, seen=seen, preflight=checked)
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
-    return Outlook(settings=settings, seen=seen, preflight=checked)
 
 
 def _checked(seen: ClusterSeen, settings: ClusterSettings, *, to: str, forced: bool) -> Preflight:

@@ -112,7 +112,8 @@ class Course:
         """How it stands, for people."""
         parts = [f"{self.passed:,} of about {max(self.total, self.passed):,} rows"]
         if self.control.is_paused:
-            return "; ".join([*parts, "paused: it holds no lock"])
+            rests = "paused: it holds no lock" if not self.pids else "pausing: the last batches end"
+            return "; ".join([*parts, rests])
         if self.speed.per_second:
             parts.append(f"{self.speed.per_second:,.0f} rows a second")
         left = self.speed.seconds_left(max(self.total - self.passed, 0))

@@ -250,7 +250,6 @@ class _Run:
         """Look, decide, tell; nothing is done while nobody can see."""
         course, look = self.course, self.limits.look.total_seconds()
         course.throttle = settled(await self._before())
-        course.reason = None
         last, told_at = time.monotonic(), 0.0
         while True:
             seen = await self._see()
