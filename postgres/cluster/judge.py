@@ -160,8 +160,8 @@ def _missing(seen: ClusterSeen) -> Iterator[Finding]:
             severity=Severity.WARNING,
             problem=f"{node.name} does not answer: {node.problem}."
             + (f" Patroni says that it is {member.state}." if member and is_up else ""),
-            next_step="See why it does not answer this worker: frozen, the network, pg_hba.conf, its"
-            " login."
+            next_step="See why it does not answer this worker: frozen, the network, pg_hba.conf,"
+            " its login."
             if is_up
             else "See whether its host and its server run. If it is gone for good, take it out of"
             " `cluster.nodes`.",
