@@ -77,7 +77,8 @@ class PairCluster:
 
         Ends when the old primary follows, or says in `next_step` that it does not. `seconds`:
         until the new one was a primary, checkpoint included. A cancellation waits until somebody
-        takes writes.
+        takes writes, and so does `limit`: what is taken back may take 45 s more, and the old
+        primary's return has 10 s at least.
         """
         move = self._move(leader, candidate, limit, tell)
         verdict = await self._switch(move, await self._begin_switch(move))

@@ -62,8 +62,12 @@ async def bring_back(back: Return) -> None:
     seen = await back.look()
     if why := follows(seen, back.node.name, back.primary.name):
         await back.tell(f"{back.node.name} comes back as a standby of {back.primary.name}.")
-        plan, history = await _plan(back, seen)
-        await _begin(back, plan)
+        host = await back.host.look()
+        _check_roles(back, seen)
+        if not _is_standby(back, seen):
+            _check_folder(back, host)
+        plan, history = await _plan(back)
+        await _begin(back, plan, host)
         if await _wait(back, history):
             await _rewind(back, plan)
             if why := await _wait(back, history):
@@ -79,13 +83,10 @@ async def rebuild(back: Return) -> None:
     Raises:
         PostgresError: it failed; says what stands.
     """
-    seen = await back.look()
-    _check_primary(seen, back)
+    _check_roles(back, await back.look())
+    await _end(back)
     await back.host.ask(scripts.CLEAR, as_owner=False, limit=_FILES_LIMIT)
-    await _end(back, seen)
-    plan, history = await _plan(back, seen)
-    async with session(back.primary) as conn:
-        await conn.create_slot(plan.slot)
+    plan, history = await _plan(back)
     await back.tell(f"Copying {back.primary.name} for {back.node.name}.")
     await _keep(back)
     await _make_beside(back, "twokey-new")
@@ -125,12 +126,8 @@ async def tidy(back: Return) -> None:
     await back.host.ask(scripts.DROP_KEPT, as_owner=False, limit=_FILES_LIMIT)
 
 
-async def _plan(back: Return, seen: ClusterSeen) -> tuple[Following, tuple[Promotion, ...]]:
+async def _plan(back: Return) -> tuple[Following, tuple[Promotion, ...]]:
     """How it will follow, and the primary's history. The slot is there from here on."""
-    _check_primary(seen, back)
-    own = seen.node(back.node.name)
-    if own is not None and own.role is Role.PRIMARY:
-        raise _is_primary(back)
     conf = await back.host.read(AUTO)
     async with session(back.primary) as conn:
         facts = await conn.facts()
@@ -147,24 +144,37 @@ async def _plan(back: Return, seen: ClusterSeen) -> tuple[Following, tuple[Promo
     return plan, history
 
 
-def _check_primary(seen: ClusterSeen, back: Return) -> None:
-    above = seen.node(back.primary.name)
+def _check_roles(back: Return, seen: ClusterSeen) -> None:
+    """Refuse where nobody can be followed, or who should follow leads.
+
+    Raises:
+        PostgresError: says which.
+    """
+    own, above = seen.node(back.node.name), seen.node(back.primary.name)
     if above is None or above.role is not Role.PRIMARY:
         raise PostgresError(
             f"{back.primary.name} is no primary that answers, so nobody can follow it.",
             next_step="Look at /db replication for who leads.",
         )
+    if own is not None and own.role is Role.PRIMARY:
+        raise PostgresError(
+            f"{back.node.name} is a primary itself, so it was left alone.",
+            next_step=f"What it has accepted since {back.primary.name} was promoted is lost when "
+            "it comes back: save that first, stop it, then try again.",
+        )
 
 
-async def _begin(back: Return, plan: Following) -> None:
+def _is_standby(back: Return, seen: ClusterSeen) -> bool:
+    own = seen.node(back.node.name)
+    return own is not None and own.role is Role.STANDBY
+
+
+async def _begin(back: Return, plan: Following, host: HostSeen) -> None:
     """Have it run as a standby with this plan, whatever it does now."""
-    seen = (await back.look()).node(back.node.name)
-    if seen is not None and seen.role is Role.STANDBY:
+    if _is_standby(back, await back.look()):
         async with session(back.node) as conn:
             await conn.follow(plan)
         return
-    host = await back.host.look()
-    _check_folder(back, host)
     if host.is_alive:  # a standby that has not come up yet, perhaps because of its settings
         await _configure(back, plan)
         await back.host.ask(host_scripts.RELOAD)
@@ -274,19 +284,14 @@ async def _configure(back: Return, plan: Following) -> None:
         await back.host.write(AUTO, wanted)
 
 
-async def _end(back: Return, seen: ClusterSeen) -> None:
-    """Stop a standby whose folder is to be replaced.
+async def _end(back: Return) -> None:
+    """Stop a standby whose folder is to be replaced; the folder may be broken, or gone.
 
     Raises:
-        PostgresError: it is no standby, or does not end.
+        PostgresError: it is none that we may stop, or does not end.
     """
-    own, host = seen.node(back.node.name), await back.host.look()
-    if own is not None and own.role is Role.PRIMARY:
-        raise _is_primary(back)
-    if not host.is_half:
-        _check_folder(back, host)
-    elif host.tools:
-        raise _tool(back, host)
+    host = await back.host.look()
+    _check_processes(back, host)
     if host.is_alive and await back.host.stop("fast", limit=_STOP_LIMIT) is None:
         raise PostgresError(
             f"{back.node.name} does not stop, so its folder was left alone.",
@@ -300,14 +305,21 @@ def _check_folder(back: Return, host: HostSeen) -> None:
     Raises:
         PostgresError: it is half rewound, somebody works in it, or its server lives as who knows.
     """
-    name = back.node.name
-    if host.tools:
-        raise _tool(back, host)
+    _check_processes(back, host)
     if host.is_half:
-        raise _half(back, f"{name}'s folder was half rewound")
+        raise _half(back, f"{back.node.name}'s folder was half rewound")
     if not host.exists or not host.version:
         raise _half(back, f"{back.host.data} is no data folder of PostgreSQL")
-    if not (host.is_owner and host.sees_processes):
+
+
+def _check_processes(back: Return, host: HostSeen) -> None:
+    name = back.node.name
+    if host.tools:
+        raise PostgresError(
+            f"Process {host.tools[0]} is still working in {name}'s folder.",
+            next_step="Wait until it has ended, or end it; then try again.",
+        )
+    if not host.sees_processes or (host.exists and not host.is_owner):
         raise PostgresError(
             f"The account that `host.via` of {name} leads to does not own {back.host.data}.",
             next_step="Let it lead to the server's account, on the machine itself.",
@@ -318,21 +330,6 @@ def _check_folder(back: Return, host: HostSeen) -> None:
             f"{name}'s server lives and does not answer, so it was left alone.",
             next_step=f"Find out why. If nobody needs what it has, end it (kill -9 {pids}).",
         )
-
-
-def _is_primary(back: Return) -> PostgresError:
-    return PostgresError(
-        f"{back.node.name} is a primary itself, so it was left alone.",
-        next_step=f"What it has accepted since {back.primary.name} was promoted is lost when "
-        "it comes back: save that first, stop it, then try again.",
-    )
-
-
-def _tool(back: Return, host: HostSeen) -> PostgresError:
-    return PostgresError(
-        f"Process {host.tools[0]} is still working in {back.node.name}'s folder.",
-        next_step="Wait until it has ended, or end it; then try again.",
-    )
 
 
 def _half(back: Return, problem: str) -> PostgresError:

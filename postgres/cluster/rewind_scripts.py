@@ -106,7 +106,8 @@ SWAP: Final = (
     + """
 [ -f "$data.twokey-new/standby.signal" ] || exit 1
 rm -rf "$data.twokey-old"
-mv "$data" "$data.twokey-old" && mv "$data.twokey-new" "$data" && rm -f "$data.twokey-kept/half"
+if [ -d "$data" ]; then mv "$data" "$data.twokey-old" || exit 1; fi
+mv "$data.twokey-new" "$data" && rm -f "$data.twokey-kept/half"
 """
 )
 # Only when the node streams: until then the old folder may be all there is.

@@ -189,6 +189,21 @@ async def test_a_second_life_goes_back_when_the_candidate_is_gone(
     assert await pair.writable() == (old,)
 
 
+async def test_a_candidate_that_may_have_been_promoted_by_hand_is_not_gone_back_from(
+    pair: PairSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = await roles(pair)
+    with monkeypatch.context() as patched:
+        die_after(patched, Hand, "stop")
+        with pytest.raises(Died):
+            await cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
+    pair.kill_server(new)
+    (pair.data(new) / "standby.signal").unlink()
+    verdict = await cluster_of(pair).switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert await pair.writable() == ()
+
+
 async def test_what_may_have_been_told_to_promote_is_not_taken_back(
     pair: PairSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,21 @@ async def test_a_half_rewound_folder_is_no_server_until_it_is_rebuilt(pair: Pair
     assert not list(pair.data(old).parent.glob("*.twokey-*"))
 
 
+async def test_a_lost_folder_is_copied_anew_and_a_swap_that_stopped_is_taken_back_first(
+    pair: PairSandbox,
+) -> None:
+    primary, lost = await roles(pair)
+    cluster = cluster_of(pair)
+    pair.kill_server(lost)
+    folder = pair.data(lost)
+    folder.rename(folder.with_name(f"{folder.name}.twokey-old"))
+    error = await refusal(cluster.rejoin(lost, primary=primary, limit=LIMIT, tell=Said()))
+    assert "no data folder" in error.problem
+    await cluster.rebuild(lost, primary=primary, limit=LIMIT, tell=Said())
+    assert await pair.follows(lost, primary)
+    assert await ask(pair, lost, "SHOW port") == str(pair.port(lost))
+
+
 async def test_a_second_life_finds_the_failover_done(
     pair: PairSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
