@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from postgres.cluster.patroni import PatroniCluster
-from postgres.cluster.words import NodeSpec, Outcome
+from postgres.cluster.words import HostSettings, NodeSpec, Outcome
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from postgres.ports import free_port
@@ -298,3 +299,32 @@ async def test_a_cluster_without_rest_addresses_says_so(server: Server) -> None:
     assert seen.agent is not None
     assert "no node has a `rest` address" in seen.agent.problem
     assert [each.name for each in seen.writable] == ["pg1"]
+
+
+async def test_an_agent_that_cannot_be_started_is_told(server: Server, tmp_path: Path) -> None:
+    host = HostSettings(data=tmp_path, programs=tmp_path, agent_start=("/bin/false",))
+    node = NodeSpec(
+        name="pg1",
+        target=parse_dsn(server.dsn("postgres")),
+        rest=f"http://127.0.0.1:{free_port()}",
+        host=host,
+    )
+    cluster = PatroniCluster([node], clock=lambda: datetime.now(UTC))
+    with pytest.raises(PostgresError, match="Patroni on pg1 could not be started"):
+        await cluster.rejoin("pg1", primary="pg1", limit=LIMIT, tell=quiet)
+    await cluster.close()
+
+
+async def test_a_node_that_does_not_come_back_in_time_is_told_with_its_agents_words(
+    server: Server,
+) -> None:
+    async with scene(server, {"GET /patroni": says('{"state": "start failed"}')}) as at:
+        with pytest.raises(PostgresError) as caught:
+            await at.cluster.rejoin("pg2", primary="pg1", limit=LIMIT, tell=at.tell)
+    assert caught.value.problem.startswith("pg2 does not follow pg1: it does not answer (")
+    assert "Its Patroni says: start failed." in caught.value.problem
+    assert "patronictl reinit" in caught.value.next_step
+
+
+async def quiet(text: str) -> None:
+    """Nobody listens."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from postgres.cluster.patroni import follows
 from postgres.cluster.patroni_verdict import (
     Asked,
     Move,
@@ -13,7 +16,7 @@ from postgres.cluster.patroni_verdict import (
     verdict,
 )
 from postgres.cluster.patroni_words import Answer, Overview
-from postgres.cluster.words import Member, NodeSeen, Outcome, Role, Verdict
+from postgres.cluster.words import Member, NodeSeen, Outcome, Role, Sender, Verdict
 
 SWITCH = Move(leader="a", candidate="b")
 FORCED = Move(leader="a", candidate="b", is_forced=True)
@@ -238,3 +241,30 @@ def test_other_refusals_say_what_to_do(status: int, problem: str, step: str) -> 
     error = refusal(asked, SWITCH, Overview(members=()), {})
     assert problem in error.problem
     assert step in error.next_step
+
+
+def sender(name: str, state: str = "streaming") -> Sender:
+    return Sender(name=name, address="10.0.0.1", state=state, sync_state="async")
+
+
+LEADS = replace(primary("b"), senders=(sender("a"),))
+STREAMS = replace(standby("a"), receiver="streaming")
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "why"),
+    [
+        (STREAMS, LEADS, ""),
+        (STREAMS, gone("b"), "b is no primary that answers"),
+        (STREAMS, standby("b"), "b is no primary that answers"),
+        (gone("a"), LEADS, "it does not answer (connection refused)"),
+        (primary("a"), LEADS, "it is a primary itself"),
+        (replace(STREAMS, timeline=7), LEADS, "it is on timeline 7, not 1"),
+        (replace(STREAMS, receiver=""), LEADS, "it does not stream"),
+        (STREAMS, replace(LEADS, senders=()), "it does not stream"),
+        (STREAMS, replace(LEADS, senders=(sender("c"),)), "it does not stream"),
+        (STREAMS, replace(LEADS, senders=(sender("a", "catchup"),)), "it does not stream"),
+    ],
+)
+def test_a_node_follows_when_both_sides_say_so(own: NodeSeen, above: NodeSeen, why: str) -> None:
+    assert follows((own, above), "a", "b") == why
