@@ -335,3 +335,33 @@ def _programs_that_fail_half_way(pair: PairSandbox) -> Path:
     )
     (folder / "pg_rewind").chmod(0o755)
     return folder
+
+
+async def test_a_pair_that_is_reached_over_ssh_changes_roles_too(pair: PairSandbox) -> None:
+    old, new = await roles(pair)
+    ssh = _ssh(pair)
+    specs = [
+        replace(spec, host=replace(spec.host, via=(str(ssh), "db1"))) if spec.host else spec
+        for spec in pair.specs
+    ]
+    cluster = PairCluster(specs, clock=lambda: datetime.now(UTC))
+    verdict = await cluster.switch(leader=old, candidate=new, limit=LIMIT, tell=Said())
+    assert (verdict.outcome, verdict.next_step) == (Outcome.DONE, "")
+    async with _diverged(pair, new, old):
+        await cluster.fail_over(leader=new, candidate=old, limit=LIMIT, tell=Said())
+        await cluster.rejoin(new, primary=old, limit=LIMIT, tell=Said())
+    assert await pair.follows(new, old)
+    await cluster.rebuild(new, primary=old, limit=LIMIT, tell=Said())
+    assert await pair.follows(new, old)
+
+
+def _ssh(pair: PairSandbox) -> Path:
+    """Logs in as the servers' account and gives its words to a shell, as sshd does."""
+    account = server_account()
+    become = (
+        f"setpriv --reuid={account.uid} --regid={account.gid} --clear-groups " if account else ""
+    )
+    script = pair.home.folder / "ssh"
+    script.write_text(f'#!/bin/sh\nshift\ncd /\nexec {become}sh -c "$*"\n')
+    script.chmod(0o755)
+    return script
