@@ -29,7 +29,7 @@ from postgres.process import clean_environment
 from postgres.programs import run_program
 
 _LOOK_EVERY_SECONDS: Final = 0.05
-_LOG_CHARS_MAX: Final = 2_000
+_LOG_CHARS_MAX: Final = 8_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,7 +211,8 @@ class PatroniSandbox(Servers):
             PostgresError: it could not be started.
         """
         thaw_all(self.folders(name))
-        await run(self._start_script(name), limit=_START_LIMIT)
+        if self.agent_pid(name) is None:
+            await run(self._start_script(name), limit=_START_LIMIT)
 
     async def stop_agent(self, name: str) -> None:
         """End the agent as a host that shuts down does: it stops its server, and hands over."""
@@ -251,7 +252,7 @@ class PatroniSandbox(Servers):
                 await self._copy_stuck(copied)
             return False
 
-        await until(is_well, limit, lambda: f"The sandbox is not healthy: {self._logs()}")
+        await until(is_well, limit, lambda: f"The sandbox is not healthy: {self.logs()}")
 
     async def close(self) -> None:
         """End all its processes; the data stays, and `start` goes on with it."""
@@ -392,7 +393,8 @@ class PatroniSandbox(Servers):
     async def _has_ended(self, name: str) -> bool:
         return self.agent_pid(name) is None
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
+        """The end of what each agent and server said, for an error."""
         return " | ".join(f"{name}: {self.home.tail(f'{name}.log')}" for name in self.names)
 
     def _spec(self, number: int, name: str) -> NodeSpec:

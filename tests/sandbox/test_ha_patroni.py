@@ -91,9 +91,12 @@ async def test_a_lost_host_is_started_by_what_its_settings_say(patroni: PatroniS
 
 
 @real
-async def test_a_pause_and_a_changed_configuration_are_taken_back(patroni: PatroniSandbox) -> None:
+@pytest.mark.parametrize("change", [{"pause": True}, {"loop_wait": 2}])
+async def test_a_pause_and_a_changed_configuration_are_taken_back(
+    patroni: PatroniSandbox, change: dict[str, object]
+) -> None:
     agent = patroni.rest("pg1")
-    status, _ = await agent.send("PATCH", "/config", {"pause": True, "ttl": 30})
+    status, _ = await agent.send("PATCH", "/config", change)
     assert status == 200
     await patroni.healthy()
     assert await agent.get("/config") == patroni.dcs

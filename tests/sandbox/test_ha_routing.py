@@ -33,15 +33,15 @@ async def test_haproxy_leads_to_the_primary_and_to_the_next_one(
     (new,) = patroni.others(old)
     assert await haproxy.leads_to() == (old,)
     assert await reached(haproxy.dsn()) == str(patroni.port(old))
-    patroni.kill_server(old)
+    # Not a crash: an agent that has just lost sight of etcd may restart its server in place.
+    await patroni.stop_agent(old)
     assert patroni.server_pid(old) is None
-    assert patroni.agent_pid(old) is not None
     wanted = str(patroni.port(new))
 
     async def follows() -> bool:
         return await reached(haproxy.dsn()) == wanted
 
-    await until(follows, HEALTHY_LIMIT, lambda: f"{new} is not reached")
+    await until(follows, HEALTHY_LIMIT, lambda: f"{new} is not reached: {patroni.logs()}")
     assert await haproxy.leads_to() == (new,)
     await patroni.healthy()
     assert await patroni.follows(old, new)
