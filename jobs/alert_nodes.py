@@ -14,7 +14,6 @@ from jobs.alert_rule import (
     NODE_MISSING,
     NODES_MISSING,
     NODES_WRITABLE,
-    SERVER_DOWN,
     TWO_WRITABLE,
     Help,
     Rule,
@@ -52,7 +51,6 @@ CLUSTERS: Final = (
         action="See what is left: /db replication {database}. If it is gone for good, take it out"
         " of `cluster.nodes`.",
         scope=Scope.CLUSTER,
-        silenced_by=(SERVER_DOWN,),
         helps=(Help.REPLICATION,),
     ),
 )

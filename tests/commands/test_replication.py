@@ -235,6 +235,9 @@ LOST: Mapping[str, Any] = {
         # Whatever changes now loses what one of them took.
         (node(PAIR, "west", role=Role.PRIMARY, is_writable=True, timeline=4), []),
         (node(node(PAIR, "east", senders=()), "west", timeline=4), []),
+        # Nor does anything follow a primary that may be an old one.
+        (replace(PAIR, nodes=(replace(EAST, senders=(), sync_names=""), replace(WEST, timeline=4),
+                              replace(WEST, name="far", timeline=2, receiver=""))), []),
         (node(PAIR, "east", **LOST), [("failover", {"database": "orders", "forced": True})]),
         # Patroni promotes by itself: a forced failover does not make it faster.
         (node(SEEN, "east", **LOST), []),
