@@ -39,6 +39,10 @@ class Params(BaseModel, extra="forbid"):
         description="The server that is to follow, as /db replication names it",
         examples=["east"],
     )
+    rebuild: bool = Field(
+        default=False,
+        description="Copy the primary anew, where the server cannot be rewound or its WAL is gone",
+    )
 
 
 async def plan(context: Context, params: Params) -> Plan:
@@ -50,11 +54,12 @@ async def plan(context: Context, params: Params) -> Plan:
     seen = await _look(context)
     primary, node = _roles(seen, params.node)
     is_pair = settings_of(context).kind is ClusterKind.PAIR
-    how = (
-        "Rewind it to where the timelines part, where they do, and start it as a standby"
-        if is_pair
-        else "Have its Patroni start it; Patroni rewinds or copies it anew where it must"
-    )
+    if params.rebuild:
+        how = f"Copy {primary.name} anew, and put the copy into the place of what it has"
+    elif is_pair:
+        how = "Rewind it to where the timelines part, where they do, and start it as a standby"
+    else:
+        how = "Have its Patroni start it; Patroni rewinds it where it must"
     return Plan(
         title=f"{params.node} follows {primary.name}",
         steps=(how, f"Wait until it streams from {primary.name}"),
@@ -79,10 +84,12 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
     async def back(_: Attempt) -> JsonValue:
         primary, _node = _roles(await _look(job), params.node)
         async with opened(job) as cluster:
-            await cluster.rejoin(params.node, primary=primary.name, limit=_LIMIT, tell=job.report)
+            follow = cluster.rebuild if params.rebuild else cluster.rejoin
+            await follow(params.node, primary=primary.name, limit=_LIMIT, tell=job.report)
         return {"primary": primary.name}
 
-    # Resumable: the servers say how far it is, and the next life goes on from there.
+    # Resumable: the servers say how far it is, and the next life goes on from there; a copy that
+    # was not finished is begun again.
     await job.step("rejoin", back, mode=Mode.RESUMABLE, time_limit=TIME_LIMIT)
     return Answer(
         title=f"{params.node} follows {plan.pins['primary']}",

@@ -60,6 +60,16 @@ class Cluster(Protocol):
         """
         ...
 
+    async def rebuild(self, node: str, *, primary: str, limit: timedelta, tell: Tell) -> None:
+        """Replace all that a node has by a fresh copy of `primary`, and wait until it streams.
+
+        For one that cannot be rewound, or whose WAL is gone.
+
+        Raises:
+            PostgresError: it is a primary, or the copy failed; says what stands.
+        """
+        ...
+
     async def settings(self) -> Mapping[str, str]:
         """What a configuration consists of, to be compared before and after: names to texts.
 

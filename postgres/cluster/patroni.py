@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +27,7 @@ from postgres.cluster.patroni_verdict import (
     Move,
     may_begin,
     refusal,
+    reinitialize_refused,
     unknown,
     verdict,
     writable,
@@ -53,6 +55,7 @@ _GLANCE_LIMIT: Final = timedelta(seconds=1)
 _EVERY_SECONDS: Final = 0.1
 _REJOIN_EVERY_SECONDS: Final = 0.3
 _START_LIMIT: Final = timedelta(seconds=30)
+_REINITIALIZE_LIMIT: Final = timedelta(seconds=15)
 
 
 class PatroniCluster:
@@ -116,20 +119,50 @@ class PatroniCluster:
         end = time.monotonic() + limit.total_seconds()
         await self._start_agent(spec, tell)
         await tell(f"Waiting for {node} to follow {primary}.")
-        why = ""
+        await self._until_follows(spec, primary, end)
+
+    async def rebuild(self, node: str, *, primary: str, limit: timedelta, tell: Tell) -> None:
+        """Have the node's own agent copy `primary` anew; see `Cluster.rebuild`."""
+        spec = self._spec(node)
+        self._spec(primary)
+        end = time.monotonic() + limit.total_seconds()
+        seen = {each.name: each for each in await self._servers(self._look_limit)}[node]
+        if seen.role is Role.PRIMARY:
+            raise PostgresError(
+                f"{node} answers as a primary: it is not replaced by a copy.",
+                next_step="Look at /db replication first; stop it if it must not take writes.",
+            )
+        await self._start_agent(spec, tell)
+        answer = await self._rest.post(
+            spec, "/reinitialize", {"force": "true"}, limit=_REINITIALIZE_LIMIT
+        )
+        if answer.status != HTTPStatus.OK:
+            raise reinitialize_refused(node, answer)
+        await tell(f"Patroni copies {primary} to {node} anew.")
+        await self._until_follows(spec, primary, end, since=seen.started_at)
+
+    async def _until_follows(
+        self, spec: NodeSpec, primary: str, end: float, *, since: datetime | None = None
+    ) -> None:
+        """Wait. `since`: the start of a server that is about to be replaced: it does not count.
+
+        Raises:
+            PostgresError: it does not follow by `end`.
+        """
         while True:
             seen = await self._servers(_GLANCE_LIMIT)
-            why = follows(seen, node, primary)
-            if not why:
+            why = follows(seen, spec.name, primary)
+            started = next(each.started_at for each in seen if each.name == spec.name)
+            if not why and (since is None or started != since):
                 return
             if time.monotonic() > end:
                 break
             await asyncio.sleep(_REJOIN_EVERY_SECONDS)
         raise PostgresError(
-            f"{node} does not follow {primary}: {why}. Its Patroni says: "
-            f"{await self._agents.state(spec)}.",
-            next_step=f"Read Patroni's log on {node}. In maintenance mode it starts no server; one "
-            "that cannot be rewound needs `patronictl reinit`, which copies everything anew.",
+            f"{spec.name} does not follow {primary}: {why or 'it is still the old one'}. Its"
+            f" Patroni says: {await self._agents.state(spec)}.",
+            next_step=f"Read Patroni's log on {spec.name}. In maintenance mode it starts no"
+            " server; one that cannot be rewound is copied anew by /db rejoin with rebuild=true.",
         )
 
     async def settings(self) -> Mapping[str, str]:

@@ -117,11 +117,7 @@ def refusal(
     status = asked.answer.status if asked.answer else 0
     match status:
         case int() if status == _UNAUTHORIZED:
-            return PostgresError(
-                "Patroni does not know this user and password (401).",
-                next_step="Set the cluster's user and password in the inventory to those of "
-                "restapi.authentication in Patroni's configuration.",
-            )
+            return _unknown_login()
         case int() if status == _FORBIDDEN:
             return PostgresError(
                 f"Patroni lets this machine change nothing: {asked.said} (403).",
@@ -132,6 +128,25 @@ def refusal(
     return PostgresError(
         f"Patroni refused the {move.noun}: {asked.said} ({status}).",
         next_step="See whether the node's `rest` address leads to Patroni, and what its log says.",
+    )
+
+
+def _unknown_login() -> PostgresError:
+    return PostgresError(
+        "Patroni does not know this user and password (401).",
+        next_step="Set the cluster's user and password in the inventory to those of "
+        "restapi.authentication in Patroni's configuration.",
+    )
+
+
+def reinitialize_refused(node: str, answer: Answer) -> PostgresError:
+    """The error for a copy that a node's Patroni does not begin."""
+    if answer.status == _UNAUTHORIZED:
+        return _unknown_login()
+    return PostgresError(
+        f"Patroni on {node} does not copy it anew: {answer.said} ({answer.status}).",
+        next_step="It needs a leader and must not be in maintenance mode; another copy may be at"
+        " work already.",
     )
 
 

@@ -187,3 +187,19 @@ def elsewhere(spec: NodeSpec) -> NodeSpec:
     return replace(
         spec, target=parse_dsn(nobody), rest=f"http://127.0.0.1:{free_port()}", host=None
     )
+
+
+async def test_a_standby_is_copied_anew_and_a_primary_never_is(tried: Tried) -> None:
+    with pytest.raises(PostgresError, match="primary"):
+        await tried.cluster.rebuild(tried.primary, primary=tried.primary, limit=LIMIT, tell=quiet)
+    text = f"before {now()}"
+    await tried.write(tried.primary, text)
+    started = "SELECT pg_postmaster_start_time()"
+    before = await tried.sandbox.query(tried.standby, started)
+    mark = tried.sandbox.data(tried.standby) / "of-the-old-one"
+    mark.touch()
+    await tried.cluster.rebuild(tried.standby, primary=tried.primary, limit=LIMIT, tell=quiet)
+    assert not mark.exists()
+    assert await tried.sandbox.query(tried.standby, started) > before
+    assert await tried.has(tried.standby, text)
+    assert await tried.sandbox.follows(tried.standby, tried.primary)
