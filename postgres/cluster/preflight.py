@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from postgres.cluster.candidates import STREAMING, SYNC, bytes_behind, closest, sender_of
 from postgres.cluster.checks import Check, Limits, Preflight, replays
+from postgres.cluster.judge_standbys import reply_age
 from postgres.cluster.preflight_agent import of_agent
 from postgres.cluster.words import ClusterSeen, NodeSeen, Role, Sender
 from postgres.sizes import pretty_bytes
@@ -156,10 +157,11 @@ def _why_no_candidate(node: NodeSeen | None, primary: NodeSeen, name: str) -> st
 
 def _of_senders(seen: ClusterSeen, primary: NodeSeen, limits: Limits) -> Iterator[Check]:
     """A fast shutdown waits for all of them, so each can hold up the switch."""
+    ages = [(each.name, reply_age(each, primary, seen.node(each.name))) for each in primary.senders]
     frozen = [
-        f"{each.name} ({'never' if each.reply_age is None else f'{each.reply_age:.0f} s ago'})"
-        for each in primary.senders
-        if each.reply_age is None or each.reply_age > limits.reply_age.total_seconds()
+        f"{name} ({'never' if age is None else f'{age:.0f} s ago'})"
+        for name, age in ages
+        if age is None or age > limits.reply_age.total_seconds()
     ]
     yield Check(
         name="Standbys answer the primary",
@@ -167,10 +169,14 @@ def _of_senders(seen: ClusterSeen, primary: NodeSeen, limits: Limits) -> Iterato
         found=f"Last answer: {', '.join(frozen)}." if frozen else "All have, just now.",
         next_step="A shutdown waits for every walsender: mend or disconnect it first.",
     )
+    # Who archives WAL (pg_receivewal) replays nothing, and says only at a segment's end that it
+    # has flushed.
+    known = {each.name for each in seen.nodes}
     late = [
         f"{each.name} ({pretty_bytes(each.flush_behind or 0)})"
         for each in primary.senders
-        if each.flush_behind is None or each.flush_behind > limits.lag_bytes
+        if (each.name in known or each.replay_behind is not None)
+        and (each.flush_behind is None or each.flush_behind > limits.lag_bytes)
     ]
     yield Check(
         name="Nobody holds up the shutdown",

@@ -239,6 +239,15 @@ def test_each_thing_that_is_not_well_stops_the_switch(
         assert each.next_step
 
 
+def test_an_archive_of_wal_and_a_clock_that_differs_stop_nothing() -> None:
+    receiver = sender("twokey", flush_behind=40 * MB, replay_behind=None)
+    archived = with_node(WELL, "east", senders=(sender("west"), sender("far"), receiver))
+    assert switch_preflight(archived, LIMITS).is_passed
+    slow = with_node(WELL, "east", senders=(sender("west"), sender("far", reply_age=60.0)))
+    apart = with_node(with_node(slow, "east", clock_ahead=0.0), "far", clock_ahead=-60.0)
+    assert switch_preflight(apart, LIMITS).is_passed
+
+
 def test_only_what_may_be_over_in_a_moment_is_worth_another_look() -> None:
     late = with_node(WELL, "east", senders=(sender("west", replay_behind=1), sender("far")))
     assert switch_preflight(late, LIMITS, candidate="west").is_worth_another_look
