@@ -105,7 +105,7 @@ async def test_a_backfill_is_asked_for_held_up_and_done(
 
     await slack.click("U0OLE", CHANNEL, card["ts"], "pause")
     await world.told("U0OLE", "not yours to hold up")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await filled(target):
             await asyncio.sleep(0.02)
     await slack.click("U0ANA", CHANNEL, card["ts"], "pause")
