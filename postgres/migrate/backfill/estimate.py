@@ -131,7 +131,8 @@ def _seconds(
     if trial is not None and is_measured(trial):
         return trial.seconds_for(rows)
     per_row = _SECONDS_PER_ROW + indexes * _SECONDS_PER_INDEX + row_bytes * _SECONDS_PER_BYTE
-    work = (rows * _SECONDS_PER_LOOK + matching * per_row) / ranges**_SPEEDUP_POWER
+    speedup: float = ranges**_SPEEDUP_POWER
+    work = (rows * _SECONDS_PER_LOOK + matching * per_row) / speedup
     return work + START_SECONDS
 
 
