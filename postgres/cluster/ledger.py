@@ -327,7 +327,7 @@ async def _drop(conn: Any, key: str) -> bool:
     """Whether the tables are gone: not while somebody else's rows are there, or looked at."""
     try:
         async with conn.transaction():
-            await conn.execute("SET LOCAL lock_timeout = '2s'")
+            await conn.execute("SET LOCAL lock_timeout = '500ms'")
             await conn.execute(_LOCK, DRILL_SCHEMA)
             if await conn.fetchval(_OTHERS, key):
                 return False
