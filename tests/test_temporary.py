@@ -21,8 +21,8 @@ from pathlib import Path
 from tests import temporary
 temporary.FREE_BYTES_MIN = int(sys.argv[2])
 temporary.use_memory(Path(sys.argv[1]))
-print(tempfile.gettempdir(), flush=True)
 Path(tempfile.mkdtemp(), "file").touch()
+print(tempfile.gettempdir(), flush=True)
 sys.stdin.read()
 """
 LATER = 61.0
