@@ -28,6 +28,7 @@ NAMES = (
     "collection",
     "fleet",
     "backfill",
+    "ledger",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
