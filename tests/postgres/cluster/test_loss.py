@@ -182,7 +182,7 @@ ROWS: Final = st.lists(
     st.tuples(
         st.integers(1, 400), st.sampled_from((OLD, OLD, NEW, None)), st.booleans(), st.booleans()
     ),
-    max_size=60,
+    max_size=40,
 )
 Drawn = list[tuple[int, str | None, bool, bool]]
 
