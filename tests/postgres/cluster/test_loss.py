@@ -237,6 +237,12 @@ def test_folding_keeps_every_count_and_hardly_moves_a_time(drawn: Drawn) -> None
     found = weighed(kept(*_folded(spans)), present, injected=0.5, until=30.0)
     assert found.rpo_seconds == pytest.approx(whole.rpo_seconds, abs=2 * FOLD_SECONDS)
     assert found.gaps == whole.gaps
+    both = weighed(kept(*spans, *_folded(spans)), present, until=30.0)
+    assert (both.acknowledged, both.lost, both.ambiguous) == (
+        whole.acknowledged,
+        whole.lost,
+        whole.ambiguous,
+    )
     still = {"rpo_seconds": 0.0, "write_gap_seconds": 0.0, "blind_seconds": 0.0,
              "rto_seconds": None, "first_ack_at": None, "server": ""}  # fmt: skip
     assert replace(found, **still) == replace(whole, **still)  # type: ignore[arg-type]
@@ -248,3 +254,9 @@ def test_evenly_spread_rows_come_back_as_they_were() -> None:
     assert len(folded) < 6
     times = [acked for span in folded for _, acked in span.rows()]
     assert max(map(math.dist, ([t] for t in times), ([s.acked_last] for s in spans))) < 1e-4
+
+
+def test_a_gap_between_two_rows_is_never_folded_away() -> None:
+    spans = [row(1, 0.0), row(2, 0.01), row(3, 0.31), row(4, 0.32)]
+    folded = list(_folded(spans))
+    assert [(span.first, span.last) for span in folded] == [(1, 2), (3, 4)]
