@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -18,8 +17,7 @@ import pytest
 
 from postgres.cluster import ledger_door, ledger_file
 from postgres.cluster.ledger import Ledger, heartbeat_ages, measure, remove
-from postgres.cluster.ledger_door import Session, choose, doors
-from postgres.cluster.ledger_file import LedgerFile, fold, is_begun, read
+from postgres.cluster.ledger_file import LedgerFile, is_begun, read
 from postgres.cluster.ledger_writer import Standing
 from postgres.cluster.verify import DRILL_SCHEMA
 from postgres.cluster.words import NodeSpec
@@ -27,7 +25,6 @@ from postgres.connect import connection
 from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
 from postgres.ports import LOOPBACK, free_port
-from sandbox.ha import PairSandbox, Pgbouncer
 from tests import conftest
 
 LIMIT: Final = timedelta(seconds=30)
@@ -369,211 +366,6 @@ async def _set_standbys(db: Target, names: str) -> None:
         await conn.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         await conn.execute("SELECT pg_reload_conf()")
     await come_true(db, "SELECT current_setting('synchronous_standby_names') = $1", names)
-
-
-def session(timeline: int) -> Session:
-    return Session(conn=None, server=timeline, timeline=timeline, key="'r'")
-
-
-@pytest.mark.parametrize(
-    ("timelines", "silent", "waited", "newest", "expected"),
-    [
-        ((), 2, 9.0, None, None),
-        ((1,), 1, 0.1, None, None),  # never the first that answers
-        ((1,), 1, 1.0, None, 1),
-        ((1, 2), 0, 0.1, None, 2),
-        ((2,), 1, 0.1, 1, 2),  # promoted since
-        ((1,), 1, 0.1, 1, None),
-        ((1,), 0, 0.1, 1, 1),  # started again
-        ((1,), 0, 9.0, 2, None),  # left behind
-        ((1, 3), 0, 0.0, 2, 3),
-    ],
-)
-def test_rows_go_to_the_newest_timeline_once_it_is_known(
-    timelines: tuple[int, ...],
-    silent: int,
-    waited: float,
-    newest: int | None,
-    expected: int | None,
-) -> None:
-    found = [session(timeline) for timeline in timelines]
-    chosen = choose(found, silent=silent, waited=waited, newest=newest)
-    assert (chosen.timeline if chosen else None) == expected
-
-
-def test_an_endpoint_of_several_hosts_is_several_doors() -> None:
-    several = parse_dsn("postgresql://app@a:5432,b:5433/shop?target_session_attrs=primary")
-    found = doors(several, ())
-    assert [each.target.place for each in found] == ["a:5432", "b:5433"]
-    assert all(each.is_node and "target_session_attrs" not in each.target.words for each in found)
-    one_port = doors(Target(words={"host": "a,b", "port": "6432"}), ())
-    assert [each.target.place for each in one_port] == ["a:6432", "b:6432"]
-    assert [each.is_node for each in doors(parse_dsn("postgresql://app@a/shop"), ())] == [False]
-
-
-def written(folder: Path, number: int) -> LedgerFile:
-    file = LedgerFile.open(folder)
-    for index in range(number):
-        at = 1000.0 + index / 100
-        page = file.row(file.first + index, at, at + 0.001, "7", is_local=False)
-        if page:
-            fold(page)
-    return file
-
-
-def test_old_pages_are_folded_and_every_row_is_still_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_file, "PAGE_LINES", 100)
-    file = written(tmp_path, 2000)
-    file.row(file.first + 2000, 1030.0, None, "7", is_local=False)
-    file.close()
-    kept = read(tmp_path)
-    numbers = [seq for span in kept.spans for seq, _ in span.rows()]
-    assert numbers == list(range(file.first, file.first + 2000))
-    assert (kept.failed, kept.last) == (1, file.first + 2000)
-    lines = sum(len(path.read_text().splitlines()) for path in tmp_path.iterdir())
-    assert lines < 700  # of 2001; those of the newest pages are whole
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
-
-
-def test_folding_again_loses_nothing_that_is_no_row(tmp_path: Path) -> None:
-    file = written(tmp_path, 10)
-    file.row(file.first + 10, 1000.5, None, "7", is_local=False)
-    file.row(file.first + 11, 1000.6, 1000.7, "7", is_local=True)
-    file.name("7", "pg1")
-    file.alive(1009.0)
-    file.close()
-    before = read(tmp_path)
-    (page,) = tmp_path.iterdir()
-    fold(page)
-    fold(page)
-    after = read(tmp_path)
-    assert (after.failed, after.last, after.lives) == (before.failed, before.last, before.lives)
-    assert after.names == {"7": "pg1"}
-    assert [span.is_local for span in after.spans] == [False, True]
-
-
-def test_a_line_that_was_cut_short_is_no_line_and_a_damaged_one_is_said(tmp_path: Path) -> None:
-    written(tmp_path, 3).close()
-    (page,) = tmp_path.iterdir()
-    with page.open("a") as out:
-        out.write("[1000000004,1000.")
-    assert len(read(tmp_path).spans) == 3
-    with page.open("a") as out:
-        out.write("\n" + json.dumps({"alive": 1.0}) + "\n")
-    with pytest.raises(PostgresError, match=r"Line 4 of .* is damaged"):
-        read(tmp_path)
-
-
-def test_each_life_has_numbers_of_its_own(tmp_path: Path) -> None:
-    lives = [written(tmp_path, 1) for _ in range(3)]
-    for file in lives:
-        file.close()
-    assert [file.life for file in lives] == [1, 2, 3]
-    assert len({span.first for span in read(tmp_path).spans}) == 3
-
-
-@pytest.mark.timeout(120)
-async def test_what_a_killed_primary_had_not_sent_is_lost_and_is_measured(
-    pair: PairSandbox, tmp_path: Path
-) -> None:
-    old = await pair.primary()
-    (new,) = pair.others(old)
-    async with Ledger(None, pair.specs, "drill-1", tmp_path, clock=clock) as ledger:
-        assert await ledger.until(lambda now: now.server == old, limit=LIMIT)
-        ages: Any = {}
-        async with asyncio.timeout(30):
-            while not ages.get(new):
-                ages = await heartbeat_ages(pair.specs, "drill-1", clock=clock)
-        sender = await pair.query(old, "SELECT pid FROM pg_stat_replication")
-        os.kill(int(str(sender)), signal.SIGSTOP)
-        held = ledger.standing.acknowledged
-        assert await ledger.until(rows(held + 40), limit=LIMIT)
-        injected = clock()
-        pair.kill_server(old)
-        assert await pair.query(new, "SELECT pg_promote(true, 60)")
-        assert await ledger.until(lambda now: now.server == new, limit=LIMIT)
-        found = await ledger.measure(pair.spec(new).target, injected_at=injected)
-    assert 38 <= found.lost < found.acknowledged
-    assert found.rpo_seconds >= 0.3
-    assert found.heartbeat_seconds is not None
-    assert abs(found.heartbeat_seconds - found.rpo_seconds) < 5
-    assert found.server == new
-    assert 0 < (found.rto_seconds or 0) <= found.write_gap_seconds + 1
-    target = pair.spec(new).target
-    acked = {seq for span in read(tmp_path).spans for seq, _ in span.rows()}
-    async with connection(target) as conn:
-        query = f"SELECT array_agg(seq) FROM {DRILL_SCHEMA}.ledger"
-        there = set(await conn.fetchval(query))
-    assert found.lost == len(acked - there)
-    await remove(target, "drill-1")
-
-
-@pytest.mark.timeout(120)
-async def test_a_primary_that_was_left_behind_gets_no_row_when_it_comes_back(
-    pair: PairSandbox, tmp_path: Path
-) -> None:
-    old = await pair.primary()
-    (new,) = pair.others(old)
-    target = pair.spec(new).target
-    async with Ledger(None, pair.specs, "drill-2", tmp_path, clock=clock) as ledger:
-        assert await ledger.until(lambda now: now.server == old, limit=LIMIT)
-        injected = clock()
-        pair.freeze(old)
-        assert await pair.query(new, "SELECT pg_promote(true, 60)")
-        assert await ledger.until(lambda now: now.server == new, limit=LIMIT)
-        pair.thaw(old)
-        before = ledger.standing
-        async with connection(target) as conn:
-            await conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'twokey-ledger'"
-            )
-        # Both take writes now, and it has to look anew.
-        assert await ledger.until(
-            lambda now: (
-                now.searches > before.searches and now.acknowledged >= before.acknowledged + 20
-            ),
-            limit=LIMIT,
-        )
-        found = await ledger.measure(target, injected_at=injected)
-    assert ledger.standing.server == new
-    assert found.server == new
-    kept = read(tmp_path)
-    last_of_old = max(span.last for span in kept.spans if kept.names[span.server] == old)
-    first_of_new = min(span.first for span in kept.spans if kept.names[span.server] == new)
-    assert last_of_old < first_of_new
-    await remove(target, "drill-2")
-
-
-@pytest.mark.needs("pgbouncer")
-@pytest.mark.timeout(120)
-async def test_through_a_pooler_each_row_is_the_server_s_that_took_it(
-    pair: PairSandbox, pgbouncer: Pgbouncer, tmp_path: Path
-) -> None:
-    old = await pair.primary()
-    (new,) = pair.others(old)
-    login = f"{pair.app_user}:{pair.app_password}"
-    endpoint = parse_dsn(f"postgresql://{login}@{LOOPBACK}:{pgbouncer.port}/{pair.database}")
-    target = pair.spec(new).target
-    async with Ledger(endpoint, pair.specs, "drill-3", tmp_path, clock=clock) as ledger:
-        assert await ledger.until(lambda now: now.server == old, limit=LIMIT)
-        injected = clock()
-        pair.kill_server(old)
-        assert await pair.query(new, "SELECT pg_promote(true, 60)")
-        pgbouncer.point_to(pair.port(new))
-        pgbouncer.reload()
-        assert await ledger.until(lambda now: now.server == new, limit=LIMIT)
-        found = await ledger.measure(target, injected_at=injected)
-    kept = read(tmp_path)
-    mine = {span.first for span in kept.spans if kept.names[span.server] == new}
-    async with connection(target) as conn:
-        query = f"SELECT seq FROM {DRILL_SCHEMA}.ledger WHERE at > $1"
-        there = {row["seq"] for row in await conn.fetch(query, found.first_ack_at)}
-    assert there - {kept.last} <= mine
-    assert found.server == new
-    await remove(target, "drill-3")
 
 
 async def test_standing_of_one_that_never_began(tmp_path: Path) -> None:
