@@ -22,6 +22,7 @@ from bot.inventory import Inventory
 from jobs.alert_backups import backup_signals
 from jobs.alert_cluster import cluster_signals
 from jobs.alert_engine import Decision, Look, decide
+from jobs.alert_failover import FAILOVERS, SEEN_FOR, failover_signals
 from jobs.alert_machine import Memory, memory_of
 from jobs.alert_readings import metric_signals, servers_of
 from jobs.alert_signal import Key, Signal
@@ -33,6 +34,7 @@ from jobs.watching import NAME as WORSE_AFTER_CHANGE
 from jobs.watching import verdict, watch_signals
 from store.alert_states import load_states
 from store.alerts import forget_alerts, look_alone, our_firing_alerts
+from store.cluster_events import ClusterEvent, cluster_events_since, forget_cluster_events
 from store.connect import Store
 from store.incidents import AlertRow, IncidentRow, forget_incidents, lock_open_incidents
 from store.samples import NodeRow, nodes_of
@@ -83,6 +85,7 @@ class _World:
     nodes: Mapping[str, Sequence[NodeRow]]
     backups: Mapping[str, DatabaseState]
     watches: Mapping[str, Sequence[WatchRow]]
+    failovers: Mapping[str, Sequence[ClusterEvent]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +146,14 @@ class Watch:
         watched: dict[str, list[WatchRow]] = {}
         for watch in await open_watches(conn):
             watched.setdefault(watch.database, []).append(watch)
+        failovers: dict[str, list[ClusterEvent]] = {}
+        for event in await cluster_events_since(conn, now - SEEN_FOR):
+            failovers.setdefault(event.database, []).append(event)
         known = await states(conn, self.inventory.databases.values(), now)
         return _World(
             memories=memories, rows=rows, silences=silences, incidents=incidents, nodes=nodes,
             backups={state.database.name: state for state in known}, watches=watched,
+            failovers=failovers,
         )  # fmt: skip
 
     def _names(self, world: _World) -> Sequence[str]:
@@ -183,6 +190,7 @@ class Watch:
             for what, read in (
                 ("metrics", lambda: chain(metric_signals(servers), cluster_signals(servers))),
                 ("backups", lambda: backup_signals(state, servers.primary, now)),
+                ("failovers", lambda: failover_signals(world.failovers.get(name, ()), servers)),
                 ("changes", lambda: watch_signals(world.watches.get(name, ()), servers, now)),
             ):
                 found = self._read(f"{name}: {what}", read)
@@ -219,6 +227,8 @@ def _read_with(alert: str) -> str:
     """Which look an alert comes from."""
     if alert == WORSE_AFTER_CHANGE:
         return "changes"
+    if alert in FAILOVERS:
+        return "failovers"
     return "backups" if alert in NAMES else "metrics"
 
 
@@ -249,3 +259,4 @@ async def _forget(conn: AsyncConnection, now: datetime) -> None:
     await forget_incidents(conn, before=before, rows=FORGOTTEN_MAX)
     await forget_silences(conn, before=before, rows=FORGOTTEN_MAX)
     await forget_watches(conn, before=before)
+    await forget_cluster_events(conn, before=before)

@@ -7,16 +7,26 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs.away import is_away
 from jobs.capacity import CapacityReport, forecast_of
-from jobs.cluster_look import LookAt, cluster_name, cluster_row, cluster_watch
+from jobs.cluster_look import (
+    AskHistory,
+    LookAt,
+    cluster_name,
+    cluster_row,
+    cluster_watch,
+    history_asker,
+)
 from jobs.collect_node import NodePlace, NodeWatch, Opener, Silent, open_node
 from jobs.collect_pending import HourSums, Look, Tally, Waiting
 from jobs.collect_rows import Outlook, look_of
+from jobs.failover_seen import remember
+from jobs.failover_watch import remembered
 from jobs.growth import SPAN, growth_per_day
 from jobs.operation import Database
 from postgres.cluster.look import look_at
@@ -62,6 +72,7 @@ class Tools:
     pace: Pace = field(default_factory=Pace)
     opener: Opener = open_node
     looker: LookAt = look_at
+    historian: AskHistory | None = None  # None: the cluster itself is asked
     writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WRITES_MAX))
 
 
@@ -89,6 +100,8 @@ class DatabaseWatch:
         """
         now = self._tools.clock()
         try:
+            if not self._nodes:
+                await self._meet()
             found, together = await asyncio.gather(self._ask(now), self._look_at_cluster(now))
             self._keep(now, found, together)
             async with asyncio.timeout(self._tools.pace.store.total_seconds()), self._tools.writes:
@@ -109,8 +122,6 @@ class DatabaseWatch:
         await asyncio.gather(*(node.close() for node in nodes))
 
     async def _ask(self, now: datetime) -> Mapping[str, Collected | Silent]:
-        if not self._nodes:
-            await self._meet()
         every = self._database.monitoring.every
         limit = min(self._tools.pace.node, max(every / 2, timedelta(seconds=1)))
         answers = await asyncio.gather(
@@ -126,11 +137,16 @@ class DatabaseWatch:
         if self._cluster is None:
             return None
         nodes = await self._cluster.look()
-        return cluster_row(self._database, nodes, at=now, worker=self._tools.worker)
+        ask = self._tools.historian or history_asker(self._tools.clock)
+        history = await self._cluster.history(nodes, partial(ask, self._database))
+        return cluster_row(
+            self._database, nodes, at=now, worker=self._tools.worker, history=history
+        )
 
     async def _meet(self) -> None:
         """Have somebody to look at each node, who knows what was known of it before."""
         earlier: Mapping[str, Mapping[str, Any]] = {}
+        name = cluster_name(self._database)
         try:
             async with asyncio.timeout(self._tools.pace.store.total_seconds()):
                 async with self._tools.store.begin() as conn:
@@ -140,6 +156,8 @@ class DatabaseWatch:
             if not is_away(error):
                 raise
             self._note_away(error)
+        if self._cluster is not None and (last := remembered(earlier.get(name, {}))):
+            self._cluster.timeline = last.timeline
         self._nodes = [
             NodeWatch(place, self._tools.opener, earlier=earlier.get(place.name))
             for place in places_of(self._database)
@@ -173,6 +191,8 @@ class DatabaseWatch:
         looks = self._waiting.looks
         rows = [row for look in looks for row in look.rows]
         async with self._tools.store.begin() as conn:
+            if self._cluster is not None:
+                rows = await remember(conn, self._database, rows)
             stored = await record(conn, rows, gap=self._database.monitoring.every / 2)
             accepted = {(row.node, row.at) for row in stored}
             for look in looks:

@@ -722,3 +722,22 @@ change_phases = sa.Table(
         postgresql_where=sa.text("request_id IS NOT NULL"),
     ),
 )
+
+# Promotions that were seen in clusters. `request_id`: our run that did it; None: not ours.
+cluster_events = sa.Table(
+    "cluster_events",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("system", sa.Text, nullable=False),
+    sa.Column("timeline", sa.BigInteger, nullable=False),
+    sa.Column("old_node", sa.Text, nullable=False),
+    sa.Column("new_node", sa.Text, nullable=False),
+    _at("old_at"),
+    _at("silent_at", nullable=True),
+    _at("promoted_at", nullable=True),
+    _at("at"),
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id")),
+    sa.Index("cluster_events_once", "database", "system", "timeline", unique=True),
+    sa.Index("cluster_events_at", "at"),
+)
