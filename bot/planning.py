@@ -27,7 +27,8 @@ from store.last_runs import last_run_mark
 # Said of a request that waits for no other of its database: see `Operation.is_beside`.
 BESIDE: Final = "beside"
 # So long a look that takes its time is kept for who asks again, where nothing else is said.
-_BRIEFLY: Final = timedelta(seconds=30)
+# Who asks while a look is under way shares it; what has been looked at is looked at anew.
+_NOT_KEPT: Final = timedelta(0)
 
 
 class StillLookingError(JobError):
@@ -153,7 +154,7 @@ def _may_be_late(operation: Operation) -> bool:
 
 def _kept_for(operation: Operation, database: Database | None) -> timedelta:
     if not operation.is_cached:
-        return _BRIEFLY
+        return _NOT_KEPT
     return database.monitoring.cache_for if database else CACHE_FOR
 
 

@@ -28,10 +28,13 @@ class _Entry:
     flight: asyncio.Task[Answer]
 
     def is_usable(self, now: datetime, *, mark: str, age_max: timedelta) -> bool:
-        """Whether somebody who asks now may get this."""
-        flight = self.flight
-        failed = flight.done() and (flight.cancelled() or flight.exception() is not None)
-        return not failed and self.mark == mark and timedelta(0) <= now - self.at < age_max
+        """Whether somebody who asks now may get this: what is under way, or is young enough."""
+        if self.mark != mark:
+            return False
+        if not self.flight.done():
+            return True
+        failed = self.flight.cancelled() or self.flight.exception() is not None
+        return not failed and timedelta(0) <= now - self.at < age_max
 
 
 class Remembered:

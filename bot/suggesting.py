@@ -93,7 +93,8 @@ class Suggester:
         row = [actions(*buttons, block_id=ROW)] if buttons else []
         if answer.at is None:
             return tuple(row)
-        return (*row, context(f"As of {moment(answer.at)}; it is remembered for a while."))
+        kept = "; it is remembered for a while" if asked.operation.is_cached else ""
+        return (*row, context(f"As of {moment(answer.at)}{kept}."))
 
     def _again(self, asked: Asked) -> Block | None:
         """Asks the same anew; None where it is too long for a button."""

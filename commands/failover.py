@@ -36,6 +36,10 @@ from jobs.operation import (
 from postgres.cluster.checks import Check
 from postgres.cluster.words import ClusterKind
 
+# Who must agree reads the evidence of these; of the others that they hold.
+_SHOWN: Final = frozenset(
+    {"Candidate's lag in bytes", "Candidate's lag in time", "Verified backup", "Nobody is further"}
+)
 UNDO_WITHIN: Final = timedelta(days=7)
 TIME_LIMIT: Final = timedelta(hours=1)
 # What is left for looking, beside the limit of the change itself.
@@ -175,7 +179,10 @@ def _facts(outlook: Outlook, checks: tuple[Check, ...]) -> Iterator[tuple[str, s
             ),
         )
     for each in checks:
-        yield each.name, each.found
+        if each.name in _SHOWN:
+            yield each.name, each.found
+    others = [each.name for each in checks if each.is_met and each.name not in _SHOWN]
+    yield f"Checked, and well ({len(others)})", "; ".join(others)
 
 
 def _place(name: str, region: str) -> str:

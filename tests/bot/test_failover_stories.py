@@ -95,6 +95,8 @@ async def test_a_primary_hands_over_and_the_button_takes_it_back(
     assert f"{new} is the primary" in card["text"]
     assert await pair.primary() == new
     await pair.healthy()
+    seen = await slack.command("U0ANA", CHANNEL, "/db replication orders")
+    assert f"primary {new}" in texts(seen.ephemerals[0]["blocks"])  # looked at anew
 
     await slack.click("U0ANA", CHANNEL, card["ts"], "undo")
     view = await slack.wait_for(lambda: slack.views("U0ANA")[-1:] or None, seconds=30)

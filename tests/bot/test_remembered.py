@@ -39,8 +39,9 @@ def flight(
     now: datetime = NOW,
     mark: str = "m",
     anew: bool = False,
+    age_max: timedelta = FIVE,
 ) -> asyncio.Task[Answer]:
-    return memory.flight(key, looks, now=now, mark=mark, age_max=FIVE, anew=anew)
+    return memory.flight(key, looks, now=now, mark=mark, age_max=age_max, anew=anew)
 
 
 async def title(task: asyncio.Task[Answer]) -> str:
@@ -63,6 +64,15 @@ async def test_an_answer_is_remembered_until_it_is_too_old() -> None:
     again = await flight(memory, looks, now=NOW + FIVE - timedelta(seconds=1))
     assert (again.title, again.at) == ("look 1", NOW)
     assert await title(flight(memory, looks, now=NOW + FIVE)) == "look 2"
+
+
+async def test_what_is_not_kept_is_shared_while_it_is_looked_at_and_then_looked_at_anew() -> None:
+    memory, looks, none = Remembered(), Looks(), timedelta(0)
+    first = flight(memory, looks, age_max=none)
+    assert flight(memory, looks, age_max=none, now=NOW + FIVE) is first
+    looks.go.set()
+    assert await title(first) == "look 1"
+    assert await title(flight(memory, looks, age_max=none)) == "look 2"
 
 
 async def test_what_was_done_in_between_makes_a_look_necessary() -> None:

@@ -121,7 +121,11 @@ async def there_and_back(
     assert plan.title == f"Switch from {old} to {new}"
     assert plan.risk is Risk.DISRUPTIVE
     assert plan.attributes["kind"] == "planned"
-    assert facts(plan)["One primary"] == f"{old} alone takes writes."
+    shown = facts(plan)
+    assert shown["Candidate's lag in bytes"] == f"{new} is 0 B behind (limit 16 MB)."
+    assert shown["Verified backup"].startswith("The newest proven one is ")
+    [well] = [text for name, text in shown.items() if name.startswith("Checked, and well")]
+    assert "One primary; All nodes answer; " in well
     assert answer.title == f"{new} is the primary"
     assert "its own address alone" in facts(answer)["Applications"]
     assert answer.numbers["from"] == old
