@@ -16,7 +16,7 @@ from jobs.alert_readings import Servers, runbook
 from jobs.alert_rule import stale_after
 from jobs.alert_signal import Signal, Words
 from jobs.cluster_look import cluster_name
-from jobs.failover_watch import lost_time
+from jobs.failover_watch import lost_time, remembered
 from jobs.operation import Database, Suggestion
 from jobs.text import span_text
 from store.cluster_events import ClusterEvent
@@ -146,7 +146,7 @@ def _gone(servers: Servers, row: NodeRow | None) -> Signal:
         severity=Severity.CRITICAL,
         limits=_limits(database, lasting=lasting, repeat=timedelta(minutes=15)),
         reading=Reading(value=None if row is None else float(bool(told)), at=at),
-        say=partial(_gone_words, database, told),
+        say=partial(_gone_words, database, row, told),
         subject=PRIMARY_GONE,
         # A look during a run that stops the primary proposes nothing; other runs say nothing.
         is_of_server=False,
@@ -155,10 +155,14 @@ def _gone(servers: Servers, row: NodeRow | None) -> Signal:
     )
 
 
-def _gone_words(database: Database, told: Mapping[str, Any], memory: Memory) -> Words:
+def _gone_words(
+    database: Database, row: NodeRow | None, told: Mapping[str, Any], memory: Memory
+) -> Words:
+    del memory
+    last = remembered(row.detail) if row else None
     leader, candidate = str(told.get("leader", "")), str(told.get("candidate", ""))
     evidence = " ".join(str(each) for each in told.get("evidence") or ())
-    since = f" since {memory.since:%H:%M:%S} UTC" if memory.since else ""
+    since = f" since {last.silent_at or last.at:%H:%M:%S} UTC" if last else ""
     problem = (
         f"Nobody takes writes on {database.name}{since}: its primary {leader} is gone, and"
         f" {candidate} could take over."
