@@ -323,7 +323,7 @@ async def test_a_node_that_does_not_come_back_in_time_is_told_with_its_agents_wo
             await at.cluster.rejoin("pg2", primary="pg1", limit=LIMIT, tell=at.tell)
     assert caught.value.problem.startswith("pg2 does not follow pg1: it does not answer (")
     assert "Its Patroni says: start failed." in caught.value.problem
-    assert "patronictl reinit" in caught.value.next_step
+    assert "/db rejoin with rebuild=true" in caught.value.next_step
 
 
 async def quiet(text: str) -> None:
