@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import BaseModel, Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator
 
 from approvals.times import duration
 from jobs.backfill_keeping import (
@@ -25,6 +25,7 @@ from jobs.backfill_keeping import (
     way_back,
     with_kept,
 )
+from jobs.backfill_params import BackfillParams
 from jobs.backfill_words import (
     answer_of,
     facts_of,
@@ -44,7 +45,6 @@ from jobs.backfilling import (
     look_ahead,
     with_own_names,
 )
-from jobs.hints import Multiline
 from jobs.index_run import explained, free_bytes, telling
 from jobs.migration_settings import BackfillSettings
 from jobs.operation import (
@@ -65,8 +65,7 @@ from jobs.watch_after import ATTEMPTS, LIMIT, picture_of, watch_after
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from postgres.migrate.backfill.engine import run_backfill
-from postgres.migrate.backfill.spec import RANGES_MAX, BackfillLimits
-from postgres.migrate.backfill_terms import TEXT_CHARS_MAX
+from postgres.migrate.backfill.spec import BackfillLimits
 from postgres.sizes import pretty_bytes
 
 TIME_LIMIT_MAX: Final = timedelta(days=7)
@@ -80,34 +79,9 @@ KEEP_MAX: Final = timedelta(days=366)
 PATIENCE: Final = timedelta(seconds=20)
 
 
-class Params(BaseModel, extra="forbid"):
+class Params(BackfillParams):
     """Which rows get what, and how fast."""
 
-    database: str = Field(description="Database in the inventory", examples=["orders"])
-    table: str = Field(
-        min_length=1,
-        max_length=200,
-        description="The table with its schema",
-        examples=["public.users"],
-    )
-    set: Annotated[str, Multiline()] = Field(
-        min_length=1,
-        max_length=TEXT_CHARS_MAX,
-        description="What each row gets, as after SET",
-        examples=["first_name = split_part(name, ' ', 1)"],
-    )
-    where: Annotated[str, Multiline()] = Field(
-        default="",
-        max_length=TEXT_CHARS_MAX,
-        description="Only rows for which this holds; empty: all of them",
-        examples=["first_name IS NULL"],
-    )
-    ranges: int | None = Field(
-        default=None,
-        ge=1,
-        le=RANGES_MAX,
-        description="How many parts of the table are worked on side by side",
-    )
     rows: int | None = Field(
         default=None, ge=100, le=1_000_000, description="Rows of the first batch"
     )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import JsonValue
 
+from jobs.backfill_params import BackfillParams
 from jobs.backfill_trials import try_on_copy, work_bytes_of
 from jobs.backfilling import Ask, Wanted, look
-from jobs.hints import Multiline
 from jobs.index_run import explained
 from jobs.operation import (
     Answer,
@@ -31,41 +31,13 @@ from jobs.operation import (
 from jobs.rehearsing_choice import proven_backup
 from jobs.rehearsing_source import source_of
 from jobs.text import count_text, span_text
-from postgres.migrate.backfill.spec import RANGES_MAX
 from postgres.migrate.backfill.trial import TRIAL_LIMIT
-from postgres.migrate.backfill_terms import TEXT_CHARS_MAX
 
 TIME_LIMIT: Final = timedelta(hours=24)
 
 
-class Params(BaseModel, extra="forbid"):
+class Params(BackfillParams):
     """Which backfill: the same words as for the real one."""
-
-    database: str = Field(description="Database in the inventory", examples=["orders"])
-    table: str = Field(
-        min_length=1,
-        max_length=200,
-        description="The table with its schema",
-        examples=["public.users"],
-    )
-    set: Annotated[str, Multiline()] = Field(
-        min_length=1,
-        max_length=TEXT_CHARS_MAX,
-        description="What each row gets, as after SET",
-        examples=["first_name = split_part(name, ' ', 1)"],
-    )
-    where: Annotated[str, Multiline()] = Field(
-        default="",
-        max_length=TEXT_CHARS_MAX,
-        description="Only rows for which this holds; empty: all of them",
-        examples=["first_name IS NULL"],
-    )
-    ranges: int | None = Field(
-        default=None,
-        ge=1,
-        le=RANGES_MAX,
-        description="How many parts of the table are worked on side by side",
-    )
 
 
 async def plan(context: Context, params: Params) -> Plan:

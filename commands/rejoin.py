@@ -99,7 +99,6 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
 
 
 async def _look(context: Context) -> ClusterSeen:
-    settings_of(context)
     async with opened(context) as cluster:
         return await cluster.look()
 

@@ -112,15 +112,18 @@ async def look(context: Context, *, to: str, forced: bool) -> Outlook:
     Raises:
         JobError: there is no cluster, or nobody can tell who was the primary.
     """
-    settings = settings_of(context)
     async with opened(context) as cluster:
-        looks = 0
-        while True:
-            seen, looks = await cluster.look(), looks + 1
-            checked = _checked(seen, settings, to=to, forced=forced)
-            if looks == _LOOKS_MAX or not checked.is_worth_another_look:
-                return Outlook(settings=settings, seen=seen, preflight=checked)
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return await _look(cluster, settings_of(context), to=to, forced=forced)
+
+
+async def _look(cluster: Cluster, settings: ClusterSettings, *, to: str, forced: bool) -> Outlook:
+    looks = 0
+    while True:
+        seen, looks = await cluster.look(), looks + 1
+        checked = _checked(seen, settings, to=to, forced=forced)
+        if looks == _LOOKS_MAX or not checked.is_worth_another_look:
+            return Outlook(settings=settings, seen=seen, preflight=checked)
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 def _checked(seen: ClusterSeen, settings: ClusterSettings, *, to: str, forced: bool) -> Preflight:
@@ -216,7 +219,7 @@ async def change_primary(job: Job, attempt: Attempt, order: Order) -> JsonValue:
     settings = settings_of(job)
     async with opened(job) as cluster:
         if attempt.checkpoint is None:
-            outlook = await look(job, to=order.candidate, forced=order.forced)
+            outlook = await _look(cluster, settings, to=order.candidate, forced=order.forced)
             refuse_failed(outlook.preflight.checks)
             await attempt.save({"at": job.now.isoformat()})
         else:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from postgres.cluster.candidates import furthest, reach
 from postgres.cluster.checks import Check, Limits, Preflight, at_rest, replays
-from postgres.cluster.words import ClusterKind, ClusterSeen, NodeSeen, Role
+from postgres.cluster.judge_standbys import own_backlog
+from postgres.cluster.words import ClusterKind, ClusterSeen, Role
 from postgres.sizes import pretty_bytes
 
 
@@ -21,7 +22,7 @@ def forced_preflight(
     checks = (
         _is_gone(seen, leader),
         *_can_take_over(seen, chosen, limits),
-        _isfurthest(seen, leader, chosen),
+        _is_furthest(seen, leader, chosen),
         *_agent_agrees(seen, leader),
         _may_lose(chosen),
     )
@@ -63,7 +64,7 @@ def _can_take_over(seen: ClusterSeen, name: str, limits: Limits) -> Iterator[Che
     if node is None or not is_able:
         return
     yield replays(node)
-    backlog = None if None in (node.received, node.position) else _minus(node)
+    backlog = own_backlog(node)
     yield Check(
         name="Candidate has replayed what it has",
         is_met=backlog is not None and backlog <= limits.lag_bytes,
@@ -75,11 +76,7 @@ def _can_take_over(seen: ClusterSeen, name: str, limits: Limits) -> Iterator[Che
     )
 
 
-def _minus(node: NodeSeen) -> int:
-    return max((node.received or 0) - (node.position or 0), 0)
-
-
-def _isfurthest(seen: ClusterSeen, leader: str, candidate: str) -> Check:
+def _is_furthest(seen: ClusterSeen, leader: str, candidate: str) -> Check:
     best = furthest(seen, leader)
     node, other = seen.node(candidate), seen.node(best)
     ahead = reach(other) - reach(node) if node and other else 0

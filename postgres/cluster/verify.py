@@ -22,6 +22,7 @@ from postgres.cluster.words import NodeSeen, NodeSpec
 from postgres.connect import connection
 from postgres.dsn import Target
 from postgres.errors import PostgresError
+from postgres.health.connecting import FAILURES
 from postgres.migrate.own_schema import ensure_schema
 
 DRILL_SCHEMA: Final = "twokey_drill"
@@ -49,14 +50,6 @@ _READ: Final = f"""
 """  # noqa: S608 - a constant
 _SEEN: Final = f"SELECT EXISTS (SELECT FROM {DRILL_SCHEMA}.proofs WHERE id = $1)"  # noqa: S608
 _SWEEP: Final = f"DELETE FROM {DRILL_SCHEMA}.proofs WHERE starts_with(id, $1)"  # noqa: S608
-# Whatever a failover makes of a connection; the driver's own state errors are no PostgresError.
-_BROKEN: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +175,7 @@ async def _write_once(door: Target, primary: NodeSeen, row: str) -> str:
                     found = await conn.fetchrow(_READ, row)
             finally:
                 conn.terminate()
-    except _BROKEN as error:
+    except FAILURES as error:
         return str(error).strip().splitlines()[0] if str(error).strip() else "no answer in time"
     return _judged(found, primary)
 
@@ -212,7 +205,7 @@ async def _comes_up(target: Target, row: str, *, end: float) -> bool:
                         return False
                     await asyncio.sleep(_LOOK_SECONDS)
                 return True
-        except (*_BROKEN, PostgresError):
+        except (*FAILURES, PostgresError):
             if time.monotonic() > end:
                 return False
             await asyncio.sleep(_LOOK_SECONDS)
@@ -223,5 +216,5 @@ async def _sweep(target: Target, key: str) -> None:
     try:
         async with connection(target) as conn:
             await conn.execute(_SWEEP, key + "/")
-    except (*_BROKEN, PostgresError):
+    except (*FAILURES, PostgresError):
         return
