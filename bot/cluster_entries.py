@@ -53,6 +53,8 @@ class _Host(Strict):
     agent_pid: Path | None = None
     agent_start: _Command = ()
     start: _Command = ()
+    network_cut: _Command = ()
+    network_mend: _Command = ()
 
 
 class _Node(Strict):
@@ -88,6 +90,7 @@ class _Drills(Strict):
     rto: Span | None = None
     rpo: Annotated[Span, Field(le=timedelta(hours=24))] = DATA_LOSS_MAX
     hard_limit: Annotated[Span, Field(le=timedelta(hours=6))] = timedelta(minutes=30)
+    leaves: Annotated[int, Field(ge=1, le=_NODES_MAX)] | None = None
 
 
 class ClusterEntry(Strict):
@@ -171,6 +174,8 @@ def _node(each: _Node, secret: Callable[[SecretStr], SecretStr]) -> ClusterNode:
             agent_pid=host.agent_pid,
             agent_start=host.agent_start,
             start=host.start,
+            network_cut=host.network_cut,
+            network_mend=host.network_mend,
         )
         if host
         else None,
@@ -188,6 +193,7 @@ def _drills(entry: ClusterEntry) -> DrillSettings:
         rto=given.rto,
         rpo=timedelta(0) if entry.synchronous else given.rpo,
         hard_limit=given.hard_limit,
+        leaves=given.leaves,
     )
 
 

@@ -71,7 +71,8 @@ class DrillSettings:
     """Which disasters may be rehearsed here. `kinds` (): none.
 
     `rto` None: the tier's. `rpo`: the guide's, 0 for synchronous replication. `hard_limit`: a
-    drill that takes longer is aborted, whatever it does.
+    drill that takes longer is aborted, whatever it does. `leaves`: so many servers must be well
+    beside the one that is lost; None: two in production, else one.
     """
 
     kinds: tuple[DrillKind, ...] = ()
@@ -82,6 +83,7 @@ class DrillSettings:
     rto: timedelta | None = None
     rpo: timedelta = DATA_LOSS_MAX
     hard_limit: timedelta = timedelta(minutes=30)
+    leaves: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,8 @@ class HostSettings:
     the data folder and PostgreSQL's programs there. `agent_pid`: the file with the process id of
     the agent (Patroni); `agent_start`: the command that starts it again. `start`: what starts the
     server where `pg_ctl` must not, such as ("systemctl", "start", "postgresql@15-main").
+    `network_cut`, `network_mend`: commands, run as we are, that part the node from all others
+    and bring it back: for clusters that are there to be broken.
     """
 
     via: tuple[str, ...] = ()
@@ -49,6 +51,8 @@ class HostSettings:
     agent_pid: Path | None = None
     agent_start: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
+    network_cut: tuple[str, ...] = ()
+    network_mend: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
