@@ -741,3 +741,24 @@ cluster_events = sa.Table(
     sa.Index("cluster_events_once", "database", "system", "timeline", unique=True),
     sa.Index("cluster_events_at", "at"),
 )
+
+# Rehearsed disasters. `ended_at` is null while one runs; at most one does.
+drills = sa.Table(
+    "drills",
+    metadata,
+    sa.Column("request_id", sa.BigInteger, sa.ForeignKey("requests.id"), primary_key=True),
+    sa.Column("run_key", sa.Text, nullable=False),
+    sa.Column("database", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # jobs.cluster_settings.DrillKind
+    _at("started_at"),
+    _at("ended_at", nullable=True),
+    sa.Column("phase", sa.Text, nullable=False),  # jobs.drill_words.Phase
+    sa.Column("report", JSONB(none_as_null=True)),  # jobs.drill_words.DrillReport
+    sa.Column("sha256", sa.Text),  # of the report's canonical text
+    sa.Index(
+        "drills_one_open", sa.text("(true)"), unique=True,
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    sa.Index("drills_of_database", "database", sa.text("started_at DESC")),
+)  # fmt: skip
