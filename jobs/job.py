@@ -31,6 +31,20 @@ class LiveJob(LiveContext):
         """See `jobs.operation.Job.is_paused`."""
         return bool(self.leash.paused_by)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """See `jobs.operation.Job.is_cancelled`."""
+        return self.leash.cancelled.is_set()
+
+    @property
+    def cancelled_by(self) -> str:
+        """See `jobs.operation.Job.cancelled_by`."""
+        return self.leash.cancelled_by
+
+    async def until_cancelled(self) -> None:
+        """See `jobs.operation.Job.until_cancelled`."""
+        await self.leash.cancelled.wait()
+
     async def step(
         self, name: str, body: Body, *, mode: Mode, time_limit: timedelta, attempts: int = 1
     ) -> JsonValue:

@@ -201,6 +201,9 @@ class Answer:
     at: datetime | None = None
     # For a change: numbers worth keeping and showing, such as {"size_bytes": 1}.
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+    # For a change that `ends_in_order`: it did so because a person asked, before all was done.
+    # Without it the run is done, also where the asking came too late to change anything.
+    is_stopped: bool = False
 
 
 class JobError(ExplainedError):
@@ -341,6 +344,23 @@ class Job(Context, Protocol):
         """Whether a person has asked this run to wait, and nobody yet to go on."""
         ...
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a person has asked this run to stop; from then on it stays so, in every life."""
+        ...
+
+    @property
+    def cancelled_by(self) -> str:
+        """Who has asked it to stop; '' while nobody has."""
+        ...
+
+    async def until_cancelled(self) -> None:
+        """Return once a person has asked this run to stop: at once if so before, else maybe never.
+
+        To be waited for beside what is worked at; cancelling the wait changes nothing.
+        """
+        ...
+
     async def report(self, text: str, *, fraction: float | None = None) -> None:
         """Tell how it goes. Cheap: the runner limits the rate. `fraction` is 0 to 1."""
         ...
@@ -381,6 +401,11 @@ class Operation:
     The run of one that `is_pausable` looks at `Job.is_paused` between its parts; its card has a
     button for that.
 
+    The run of one that `ends_in_order` is not cut short when a person stops it: its body goes on,
+    sees `Job.is_cancelled`, and brings what it has begun to a safe end by itself, with an
+    `Answer` that `is_stopped`. Only its time limit and its worker's own reasons cancel it (see
+    `jobs.pulse.Interrupt`). `abort_words` say before the click what stopping it would mean.
+
     One that `is_beside` neither waits for another change of its database nor makes it wait: what
     ends a session must not queue behind the run that the session holds up.
 
@@ -414,6 +439,8 @@ class Operation:
     is_cached: bool = False
     reads: Callable[[Any], bool] | None = None
     is_pausable: bool = False
+    ends_in_order: bool = False
+    abort_words: str = ""
 
     def is_query(self, params: BaseModel) -> bool:
         """Whether these parameters ask for an answer, and not for a change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from pydantic import JsonValue, TypeAdapter
@@ -55,6 +55,22 @@ def answered(answer: Answer) -> Ended:
     )
 
 
+def stopped(answer: Answer, by: str) -> Ended:
+    """The end of a run that a person stopped, and that came to it in order."""
+    said = f"Cancelled by {by}."
+    shown = replace(answer, lines=(said, *answer.lines))
+    return Ended(
+        state=RunState.CANCELLED,
+        summary=f"{said} {answer.title}",
+        outcome={
+            "problem": said,
+            "next_step": "Read what it brought to an end; ask again when it is wanted.",
+            "answer": ANSWER.dump_python(shown, mode="json"),
+        },
+        numbers=answer.numbers,
+    )
+
+
 def conclude(
     result: Answer | BaseException, *, leash: Leash, in_doubt: frozenset[str], bug_id: str
 ) -> Conclusion:
@@ -64,7 +80,7 @@ def conclude(
     its `once` steps without an outcome; `bug_id` names the traceback in the log.
     """
     if isinstance(result, Answer):
-        return answered(result)
+        return stopped(result, leash.cancelled_by) if result.is_stopped else answered(result)
     if isinstance(result, FencedError) or leash.reason is Interrupt.FENCED:
         return Silence()
     if _can_resume(result, leash):
@@ -91,7 +107,7 @@ def _trouble(result: BaseException, leash: Leash, bug_id: str) -> Ended:
     if leash.reason is Interrupt.CANCELLED:
         return problem(
             RunState.CANCELLED,
-            f"Cancelled by {leash.by}.",
+            f"Cancelled by {leash.cancelled_by}.",
             "What was finished before stays; ask again when it is wanted.",
         )
     if said := texts(result):

@@ -28,20 +28,34 @@ class Interrupt(StrEnum):
 
 
 class Leash:
-    """What a running body is held by. The first reason to stop is the one that counts."""
+    """What a running body is held by. The first reason to stop is the one that counts.
 
-    def __init__(self, claim: Claim) -> None:
+    A body that ends in order is only told of a person who wants it to stop; it may still be
+    pulled for every other reason.
+    """
+
+    def __init__(self, claim: Claim, *, ends_in_order: bool = False) -> None:
         self.claim = claim
         self.reason: Interrupt | None = None
-        self.by = ""
+        self.cancelled_by = ""  # who asked it to stop; '' for nobody
+        self.cancelled = asyncio.Event()
+        self._ends_in_order = ends_in_order
         self.paused_by = claim.paused_by  # who asked the body to wait; '' for nobody
         self.pulled = asyncio.Event()
 
-    def pull(self, reason: Interrupt, *, by: str = "") -> None:
+    def pull(self, reason: Interrupt) -> None:
         """Have the body stop; does nothing when it was told so before."""
         if self.reason is None:
-            self.reason, self.by = reason, by
+            self.reason = reason
             self.pulled.set()
+
+    def cancel(self, by: str) -> None:
+        """A person wants the run to stop: `by` is not ''. The first who asked is remembered."""
+        if not self.cancelled_by:
+            self.cancelled_by = by
+            self.cancelled.set()
+        if not self._ends_in_order:
+            self.pull(Interrupt.CANCELLED)
 
 
 class Pulse:
@@ -106,4 +120,4 @@ class Pulse:
                 continue
             leash.paused_by = run.paused_by
             if run.cancel_by:
-                leash.pull(Interrupt.CANCELLED, by=run.cancel_by)
+                leash.cancel(run.cancel_by)

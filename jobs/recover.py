@@ -80,10 +80,12 @@ LOOK_AT_STEPS: Final = sa.text("""
      WHERE run_id = :run_id AND mode = 'once' AND state = 'started'
 """)
 
+# Whoever looked goes on with a run that was stopped amid a step. One that ends in order goes on
+# to that end: to say what became of a step is not to want the rest of it.
 TAKE_UP: Final = sa.text("""
     UPDATE runs
        SET state = 'queued', epoch = epoch + 1, worker = '', ended_at = NULL, outcome = '{}',
-           cancel_by = ''
+           cancel_by = CASE WHEN operation = ANY(:orderly) THEN cancel_by ELSE '' END
      WHERE id = :run_id AND state = 'needs_attention'
     RETURNING request_id
 """)
@@ -166,7 +168,8 @@ async def resolve(given: Surroundings, run_id: RunId, finding: Finding, *, by: s
         match finding:
             case Finding.HAPPENED | Finding.DID_NOT_HAPPEN:
                 state = "done" if finding is Finding.HAPPENED else "failed"
-                found = await conn.execute(TAKE_UP, {"run_id": run_id})
+                orderly = [name for name, each in given.operations.items() if each.ends_in_order]
+                found = await conn.execute(TAKE_UP, {"run_id": run_id, "orderly": orderly})
                 request_id = found.scalar_one_or_none()
                 if request_id is None:
                     return False

@@ -106,9 +106,9 @@ class Runner:
         self, run: Run, grant: Grant, call: Call, mine: Claim, lock: TargetLock
     ) -> None:
         """One life of a run: its body, and the storing of its end."""
-        leash = Leash(mine)
+        leash = Leash(mine, ends_in_order=call.operation.ends_in_order)
         if run.cancel_by:
-            leash.pull(Interrupt.CANCELLED, by=run.cancel_by)
+            leash.cancel(run.cancel_by)
         with self._pulse.holding(leash):
             async with _guarded(lock, leash, self._given.limits, needed=_needs_lock(run)):
                 conclusion = await self._perform(run, grant, call, leash)
@@ -194,7 +194,10 @@ class Runner:
             )
         if task.cancelled() and leash.reason is None:
             raise claims.too_long(call.operation.time_limit)
-        return task.result()
+        answer = task.result()
+        if answer.is_stopped and not leash.cancelled_by:
+            raise RuntimeError("The operation says that it was stopped, and nobody asked for that.")
+        return answer
 
     async def _conclude(self, run: Run, grant: Grant, leash: Leash, conclusion: Conclusion) -> None:
         limits = self._given.limits

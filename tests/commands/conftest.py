@@ -68,6 +68,7 @@ class DirectJob:
     databases: Mapping[str, Database] = field(default_factory=dict)
     now: datetime = NOW
     is_paused: bool = False
+    cancelled_by: str = ""
     said: list[str] = field(default_factory=list)
     steps: list[tuple[str, Mode]] = field(default_factory=list)
 
@@ -83,6 +84,14 @@ class DirectJob:
         self.steps.append((name, mode))
         async with asyncio.timeout(time_limit.total_seconds()):
             return await body(Attempt())
+
+    @property
+    def is_cancelled(self) -> bool:
+        return bool(self.cancelled_by)
+
+    async def until_cancelled(self) -> None:
+        while not self.is_cancelled:  # noqa: ASYNC110 - a test sets it
+            await asyncio.sleep(0.01)
 
     async def report(self, text: str, *, fraction: float | None = None) -> None:
         self.said.append(text)

@@ -232,6 +232,7 @@ STOPPED = asyncio.CancelledError()
         (ASKS, None, "promote", "needs_attention"),
         (STOPPED, Interrupt.CANCELLED, "", "cancelled"),
         (SAID, Interrupt.CANCELLED, "", "cancelled"),
+        (Answer(title="Ended in order", is_stopped=True), Interrupt.CANCELLED, "", "cancelled"),
         (STOPPED, Interrupt.CANCELLED, "promote", "needs_attention"),
         (STUCK, Interrupt.CANCELLED, "", "needs_attention"),
         (STOPPED, Interrupt.STOPPING, "promote", GiveBack()),
@@ -250,8 +251,13 @@ def test_how_a_run_ends(
     expected: str | Conclusion,
 ) -> None:
     leash = Leash(Claim(run_id=RunId(7), epoch=1, worker="me"))
-    if reason is not None:
-        leash.pull(reason, by="Ana")
+    match reason:
+        case None:
+            pass
+        case Interrupt.CANCELLED:
+            leash.cancel("Ana")
+        case _:
+            leash.pull(reason)
     ended = conclude(result, leash=leash, in_doubt=frozenset({in_doubt} - {""}), bug_id="7f3a")
     assert (str(ended.state) if isinstance(ended, Ended) else ended) == expected
     if isinstance(ended, Ended) and ended.state != "done":

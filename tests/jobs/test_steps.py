@@ -15,7 +15,7 @@ from approvals.words import RunId
 from jobs import runs
 from jobs.limits import Limits
 from jobs.operation import Attempt, JobError, Mode
-from jobs.pulse import Interrupt, Leash
+from jobs.pulse import Leash
 from jobs.runs import Claim, FencedError
 from jobs.steps import Ask, AttentionError, Begin, Fail, Return, Steps, Stored, StuckError, decide
 from tests.jobs.support import QUICK, Bench, Step, clock
@@ -264,7 +264,7 @@ async def test_no_step_begins_once_the_run_was_told_to_stop(bench: Bench) -> Non
         raise AssertionError
 
     leash = await claimed(bench)
-    leash.pull(Interrupt.CANCELLED, by="Ana")
+    leash.cancel("Ana")
     with pytest.raises(asyncio.CancelledError):
         await steps_of(bench, leash).step("a", body, mode=Mode.ONCE, time_limit=MINUTE)
     assert await bench.fetch("SELECT * FROM run_steps") == []
