@@ -117,13 +117,20 @@ def _settings(limit: timedelta) -> dict[str, str]:
 
 
 def _quick(database: Database, limit: timedelta) -> Quick:
+    settings = _settings(limit)
+
+    async def new_connection() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            database.dsn.get_secret_value(),
+            timeout=int(CONNECT_SECONDS_MAX),
+            server_settings=settings,
+        )
+
     return Quick(
-        database.dsn,
+        new_connection,
         size=CONNECTIONS_MAX,
         # The server's own limit comes first; this one is for a server that says nothing.
         seconds_max=limit.total_seconds() + 2 * CONNECT_SECONDS_MAX,
-        timeout=CONNECT_SECONDS_MAX,
-        server_settings=_settings(limit),
     )
 
 

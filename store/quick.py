@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
 import sqlalchemy as sa
-from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
@@ -53,12 +52,20 @@ class Quick:
     """
 
     def __init__(
-        self, dsn: SecretStr, *, size: int, seconds_max: float, **connect_args: Any
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        *,
+        size: int,
+        seconds_max: float,
+        is_good: Callable[[asyncpg.Connection], bool] = lambda conn: not conn.is_closed(),
     ) -> None:
-        """Connects when first used. `seconds_max` is for all: waiting, connecting, the answer."""
-        self._dsn = dsn
+        """Connects when first used. `seconds_max` is for all: waiting, connecting, the answer.
+
+        `is_good`: whether a connection may be used again, as far as is known without asking.
+        """
+        self._connect = connect
         self._seconds_max = seconds_max
-        self._connect_args = connect_args
+        self._is_good = is_good
         self._turns = asyncio.Semaphore(size)
         self._free: list[asyncpg.Connection] = []
         self._used_at = 0.0
@@ -70,6 +77,9 @@ class Quick:
             conn = await self._connection()
             try:
                 found: Rows = await conn.fetch(sql, *arguments)
+            except asyncpg.ReadOnlySQLTransactionError:
+                conn.terminate()  # to a server that takes writes no more
+                raise
             except asyncpg.PostgresError:
                 self._give_back(conn)
                 raise
@@ -89,9 +99,10 @@ class Quick:
     async def _connection(self) -> asyncpg.Connection:
         # A socket that the server closed is known without asking the server.
         while self._free:
-            if not (conn := self._free.pop()).is_closed():
+            if self._is_good(conn := self._free.pop()):
                 return conn
-        return await asyncpg.connect(self._dsn.get_secret_value(), **self._connect_args)
+            conn.terminate()
+        return await self._connect()
 
     def _give_back(self, conn: asyncpg.Connection) -> None:
         self._free.append(conn)

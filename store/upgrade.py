@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from store.connect import CONNECT_SECONDS_MAX, Store
+from store.reach import Reach
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 SchemaState = Literal["current", "behind", "ahead", "empty"]
@@ -31,9 +32,7 @@ async def upgrade(owner_dsn: SecretStr | str) -> None:
     secret = owner_dsn if isinstance(owner_dsn, SecretStr) else SecretStr(owner_dsn)
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(
-            secret.get_secret_value(), timeout=CONNECT_SECONDS_MAX
-        ),
+        async_creator=Reach(secret).connect,
     )
     try:
         async with engine.begin() as conn:
