@@ -137,6 +137,7 @@ class RequestRecord:
     ordered: bool = False
     paused_by: str = ""  # who asked its run to wait; '' for nobody
     paused_at: datetime | None = None
+    stopped_by: str = ""  # who asked its run to stop; '' for nobody
 
     @property
     def who_must_agree(self) -> str:

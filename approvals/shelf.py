@@ -50,6 +50,8 @@ class Shelf:
             if row["paused_by"]:
                 by, at = row["paused_by"], row["paused_at"]
                 record = replace(record, paused_by=by, paused_at=at)
+            if row["stopped_by"]:
+                record = replace(record, stopped_by=row["stopped_by"])
             found.append(record)
         return found
 

@@ -225,7 +225,7 @@ ANSWERED: Final = sa.text("SELECT request_id, answer FROM deliveries WHERE id = 
 
 READ_REQUESTS: Final = sa.text("""
     SELECT r.*, u.id AS run_id, u.state AS run_state, u.paused_by, u.paused_at,
-           p.body AS policy_body,
+           u.cancel_by AS stopped_by, p.body AS policy_body,
            (SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.id), '[]')
               FROM votes v
              WHERE v.request_id = r.id AND v.plan_hash = r.plan_hash

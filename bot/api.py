@@ -263,13 +263,9 @@ async def _cancel(desk: Desk, call: Call) -> Answer:
     await _once(desk, call, body)
     if record.state is not State.EXECUTING:
         return answers.decided(await desk.decider.cancel(call.caller, record.id))
-    stopping = await desk.decider.stop_run(call.caller, record)
-    told = "is told to stop" if stopping else "has ended, or is being stopped already"
+    done = await desk.stopping.stop(call.caller, record)
     return answers.told(
-        record,
-        noop=not stopping,
-        problem=f"The run of request {record.id} {told}.",
-        next_step="It stops at its next safe point.",
+        record, noop=not done.changed, problem=done.problem, next_step=f"{done.next_step}."
     )
 
 

@@ -104,6 +104,7 @@ def brief(record: RequestRecord) -> Json:
         "missing": record.what_is_missing,
         "run_state": record.run_state,
         "paused_by": record.paused_by or None,
+        "stopped_by": record.stopped_by or None,
     }
 
 

@@ -19,7 +19,7 @@ from approvals.words import BadInputError, PersonId, RequestId, State, Verdict
 from bot.blocks import Message
 from bot.buttons import Purpose, Seal, Shown
 from bot.digest import DIGEST
-from bot.menus import Menus, is_pausable
+from bot.menus import Menus, abort_words, ends_in_order, is_pausable
 from bot.outbox_rows import Row
 from bot.suggesting import Suggester
 from bot.views.anchor import anchor_message
@@ -78,6 +78,7 @@ def card_of(record: RequestRecord) -> Card:
         run_state=record.run_state or "",
         paused_by=slack_of.get(PersonId(record.paused_by), record.paused_by),
         paused_at=record.paused_at,
+        stopped_by=slack_of.get(PersonId(record.stopped_by), record.stopped_by),
         params=_params(record.plan),
         care=record.care,
     )
@@ -152,6 +153,8 @@ class Cards:
             card_of(record),
             menu=self.menus.of(record),
             is_pausable=is_pausable(record, self.menus.operations),
+            ends_in_order=ends_in_order(record, self.menus.operations),
+            abort_words=abort_words(record, self.menus.operations),
         )
         return request_message(card, tokens=partial(self.token, record))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from approvals import audit
 from approvals.bookkeeping import gone
 from approvals.calls import Ballot, Decision, Seen
 from approvals.directory import Directory
@@ -31,7 +30,6 @@ from approvals.words import (
 )
 from bot.cards import Cards
 from bot.metrics import Metrics
-from jobs.runs import request_cancel
 from store import outbox
 from store.connect import Store
 
@@ -138,28 +136,6 @@ class Decider:
             delivery=caller.delivery,
         )  # fmt: skip
         return await self.counted("review", caller.door, request_id, deciding)
-
-    async def stop_run(self, caller: Caller, record: RequestRecord) -> bool:
-        """Have a running change stopped; False when it has ended or is being stopped already.
-
-        Raises:
-            RefusedError: it is neither the caller's own, nor theirs to agree to.
-        """
-        if record.run_id is None or not may_stop(record, caller.person):
-            raise RefusedError(
-                f"Request {record.id} runs, and is not yours to stop.",
-                next_step="Ask who asked for it, or somebody who may approve it.",
-                why=Why.NOT_REQUESTER,
-            )
-        async with self.store.begin() as conn:
-            asked = await request_cancel(conn, record.run_id, caller.person.id)
-            if asked:
-                await audit.append(
-                    conn, chain=record.database, at=self.clock(), actor=caller.person.id,
-                    action="stop_run", request_id=record.id, detail={"run_id": record.run_id},
-                )  # fmt: skip
-        self.metrics.decided("stop_run", "ok" if asked else "noop", caller.door)
-        return asked
 
     async def counted(
         self,

@@ -44,6 +44,7 @@ from bot.patience import Later, soon_or_later
 from bot.pausing import Pausing
 from bot.people import People
 from bot.planning import Planner, attributes, params_as_json
+from bot.stopping import Stopping
 from bot.suggesting import Suggester
 from bot.views.answer import answer_message, looking_message, planning_message
 from bot.views.decision import asked_message, decision_message
@@ -266,14 +267,9 @@ class Desk:
         record = await self.cards.record(request_id)
         if record.state is not State.EXECUTING:
             return told(await self.decider.cancel(caller, request_id))
-        stopping = await self.decider.stop_run(caller, record)
-        return decision_message(
-            ok=True,
-            problem=f"The run of request {record.id} is told to stop."
-            if stopping
-            else f"The run of request {record.id} has ended, or is being stopped already.",
-            next_step="It stops at its next safe point; the thread says what became of it.",
-        )
+        done = await self.stopping.stop(caller, record)
+        next_step = f"{done.next_step}; the thread says what became of it."
+        return decision_message(ok=True, problem=done.problem, next_step=next_step)
 
     async def pause(self, pressed: Pressed, *, go_on: bool = False) -> Message:
         """Have a run wait, or go on again.
@@ -352,6 +348,11 @@ class Desk:
             metrics=self.metrics,
             clock=self.clock,
         )
+
+    @property
+    def stopping(self) -> Stopping:
+        """What has runs stop."""
+        return Stopping(decider=self.decider, operations=self.operations)
 
     @property
     def pausing(self) -> Pausing:

@@ -103,6 +103,18 @@ def is_pausable(record: RequestRecord, operations: Mapping[str, Operation]) -> b
     return running and operation is not None and operation.is_pausable
 
 
+def ends_in_order(record: RequestRecord, operations: Mapping[str, Operation]) -> bool:
+    """Whether stopping this request's run is to have it come to a safe end by itself."""
+    operation = operations.get(record.operation)
+    return operation is not None and operation.ends_in_order
+
+
+def abort_words(record: RequestRecord, operations: Mapping[str, Operation]) -> str:
+    """What stopping its run would mean, as its operation says; '' where it says nothing."""
+    operation = operations.get(record.operation)
+    return "" if operation is None else operation.abort_words
+
+
 def was_sent_back(record: RequestRecord) -> bool:
     """Whether a worker turned a grant back, so that it waits for votes again."""
     ending = record.detail.ending

@@ -67,5 +67,8 @@ class Card:
     is_pausable: bool = False  # its run can be asked to wait
     paused_by: str = ""  # who has asked it to: TEAM/USER or a name; "" for nobody
     paused_at: datetime | None = None
+    ends_in_order: bool = False  # its run brings itself to a safe end when it is stopped
+    abort_words: str = ""  # what stopping it would mean
+    stopped_by: str = ""  # who has asked it to stop: TEAM/USER or a name; "" for nobody
     params: tuple[tuple[str, str], ...] = ()  # what was asked for, as the plan's hash covers it
     care: frozenset[Care] = frozenset()  # what an approval demands besides the decision

@@ -35,7 +35,7 @@ def paused_status(card: Card) -> str:
 
 def pause_buttons(card: Card, tokens: Callable[[Purpose], str]) -> list[Block]:
     """The button that has a run wait or go on; none where the run could not."""
-    if not card.is_pausable:
+    if not card.is_pausable or (card.ends_in_order and card.stopped_by):
         return []
     if is_paused(card):
         purpose, text, style = Purpose.RESUME, "Resume", "primary"

@@ -34,6 +34,13 @@ from bot.blocks import (
     titled,
 )
 from bot.buttons import Purpose
+from bot.views.abort import (
+    ENDING_HEADING,
+    ENDING_MARK,
+    abort_button,
+    ending_status,
+    is_ending,
+)
 from bot.views.approve import asks_more
 from bot.views.card import Card, GateLine
 from bot.views.details import care_lines
@@ -124,11 +131,7 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
         case State.APPROVED:
             return _approved(card)
         case State.EXECUTING:
-            return (
-                paused_status(card)
-                if is_paused(card)
-                else "A worker is at it. Progress is in this message's thread."
-            )
+            return _running(card)
         case State.DONE | State.CLOSED | State.FAILED:
             return _note(card) or "The thread says what happened."
         case State.DENIED:
@@ -145,11 +148,23 @@ def status(card: Card) -> str:  # noqa: PLR0911 - a line per state
             assert_never(card.state)
 
 
+def _running(card: Card) -> str:
+    if is_ending(card):
+        return ending_status(card)
+    if is_paused(card):
+        return paused_status(card)
+    return "A worker is at it. Progress is in this message's thread."
+
+
 def _mark(card: Card) -> str:
+    if is_ending(card):
+        return ENDING_MARK
     return PAUSED_MARK if is_paused(card) else _MARKS[card.state]
 
 
 def _heading(card: Card) -> str:
+    if is_ending(card):
+        return ENDING_HEADING
     return PAUSED_HEADING if is_paused(card) else _HEADINGS[card.state]
 
 
@@ -316,7 +331,7 @@ def _buttons(card: Card, tokens: Tokens) -> list[Block]:
         case State.APPROVED:
             row = [details, _cancel(card, tokens)]
         case State.EXECUTING:
-            row = [details, _cancel(card, tokens), *pause_buttons(card, tokens)]
+            row = [details, *_stop(card, tokens), *pause_buttons(card, tokens)]
         case _:
             row = [details]
     row += menu_elements(card.menu, card.request_id)
@@ -334,6 +349,10 @@ def _approve_dialog(card: Card) -> Block:
         no="Not yet",
         danger=False,
     )
+
+
+def _stop(card: Card, tokens: Tokens) -> list[Block]:
+    return abort_button(card, tokens) if card.ends_in_order else [_cancel(card, tokens)]
 
 
 def _cancel(card: Card, tokens: Tokens) -> Block:

@@ -219,6 +219,27 @@ async def test_a_run_that_works_in_parts_waits_and_goes_on(
     assert (await ana("GET", path))[1]["paused_by"] is None
 
 
+async def test_a_run_that_ends_in_order_is_aborted(
+    world: ApiWorld, ana: Caller, bo: Caller, store: Store
+) -> None:
+    request = await ana.ask()
+    path = f"/api/requests/{request['id']}"
+    await bo.decide(request, "break-glass", reason="the site is down")
+    assert world.desk
+    operations = dict(world.desk.operations)
+    operations["backup"] = replace(operations["backup"], ends_in_order=True)
+    world.desk = replace(world.desk, operations=operations)
+    await world.open()
+    async with store.begin() as conn:
+        await conn.execute(sa.text("UPDATE runs SET state = 'running', started_at = now()"))
+    assert (await ana("GET", path))[1]["stopped_by"] is None
+    status, said = await bo("POST", f"{path}/cancel", {})
+    assert (status, said["noop"]) == (200, False)
+    assert said["next_step"] == "It brings what it has begun to a safe end by itself."
+    assert (await ana("GET", path))[1]["stopped_by"] == "bo"
+    assert (await ana("POST", f"{path}/cancel", {}))[1]["noop"] is True
+
+
 async def test_lists_say_what_waits_for_whom(ana: Caller, bo: Caller, cy: Caller) -> None:
     first, second = await ana.ask(), await bo.ask()
     await cy.decide(second)
