@@ -19,6 +19,7 @@ class _Commands(LazyGroup):
     groups = {  # noqa: RUF012 - a ClassVar of the base
         "approvals": "bot.cli.approvals:approvals_app",
         "audit": "bot.cli.audit:audit_app",
+        "drills": "bot.cli.drills:drills_app",
         "mfa": "bot.cli.mfa:mfa_app",
         "policy": "bot.cli.policy:policy_app",
         "runs": "bot.cli.runs:runs_app",
