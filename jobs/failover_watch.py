@@ -67,6 +67,8 @@ def newest_primary(nodes: Iterable[NodeSeen]) -> NodeSeen | None:
 def begun(history: Sequence[Promotion], current: int) -> tuple[Begun, ...]:
     """The timelines that began, by a history that tells which ended. `current`: the newest."""
     ended = sorted((each for each in history if each.timeline < current), key=_ended)
+    if not ended:
+        return ()  # who was just promoted may not have written its history yet
     following = [*(each.timeline for each in ended[1:]), current]
     return tuple(
         Begun(timeline=began, at=each.at, node=each.leader)

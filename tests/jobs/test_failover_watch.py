@@ -139,6 +139,10 @@ def test_what_cannot_be_read_was_not_seen() -> None:
     assert remembered({"last_primary": {"name": "east"}}) is None
 
 
+def test_a_history_that_is_not_written_yet_tells_nothing() -> None:
+    assert begun([], 2) == ()
+
+
 def test_a_history_says_which_timelines_ended_and_so_which_began() -> None:
     ended = (
         Promotion(timeline=2, lsn=9, at=at(9), leader="east"),
