@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 
@@ -68,6 +68,16 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 )
 # The team's own folders, as they would be in its repository.
 TEAM: Final = Path(__file__).parent / "shop"
+
+
+class DemoDatabase(Protocol):
+    """A database of the demo, wherever it runs: its name, and where a superuser finds it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dsn(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

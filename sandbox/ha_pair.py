@@ -64,6 +64,7 @@ _SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 _HBA: Final = """\
 host all         all        127.0.0.1/32 scram-sha-256
 host replication replicator 127.0.0.1/32 scram-sha-256
+host replication postgres   127.0.0.1/32 scram-sha-256
 """
 _ROLES: Final = """
     CREATE ROLE {replicator} LOGIN REPLICATION PASSWORD '{password}';

@@ -367,6 +367,10 @@ class PatroniSandbox(Servers):
         config: dict[str, Any] = yaml.safe_load(text)
         config["bootstrap"]["dcs"] |= dcs
         config["bootstrap"]["initdb"].append("no-sync")
+        # Whoever takes backups.
+        config["postgresql"]["pg_hba"].append(
+            f"host replication {SUPERUSER} {LOOPBACK}/32 scram-sha-256"
+        )
         config["postgresql"]["parameters"] |= {**SMALL, **settings}
         config["postgresql"]["basebackup"] = ["no-sync", {"checkpoint": "fast"}]
         return config

@@ -27,6 +27,11 @@ _TTY_FIELD: Final = 4  # of /proc/PID/stat, counted after the name
 _ENDED: Final = ("Z", "X")
 
 
+def can_tell_hosts() -> bool:
+    """Whether this machine says where its processes work."""
+    return (_PROC / "self" / "cwd").exists()
+
+
 def working_in(folders: Sequence[Path]) -> list[int]:
     """Living processes whose working folder is one of these, without those of a terminal.
 

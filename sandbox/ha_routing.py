@@ -222,8 +222,13 @@ class Pgbouncer(Router):
         home.write(f"{self.name}/{self.config.name}", text)
 
 
+def find_program(name: str) -> str | None:
+    """Where a program is, also where only administrators look; None: it is not installed."""
+    return which(name) or which(name, path=_NOT_IN_PATH)
+
+
 def _program(name: str) -> str:
-    found = which(name) or which(name, path=_NOT_IN_PATH)
+    found = find_program(name)
     if found is None:
         raise PostgresError(
             f"{name} is not installed on this machine.",

@@ -43,6 +43,9 @@ OF_A_MOMENT: Final = "SELECT id, customer_id FROM orders WHERE placed_at = $1::t
 # For each of these orders its customer is asked for.
 NEWEST: Final = "SELECT customer_id FROM orders WHERE id > $1 AND id <= $1 + 20"
 CUSTOMER: Final = "SELECT email FROM customers WHERE id = $1"
+CHARGE: Final = "INSERT INTO charges (card, cents) VALUES (format('card %s', $1::int), $2)"
+FORGET_CHARGES: Final = "DELETE FROM charges WHERE id <= (SELECT max(id) FROM charges) - $1"
+CHARGES_KEPT: Final = 30_000
 SALES: Final = "SELECT sum(cents) FROM daily_sales WHERE day >= $1::text::date"
 
 Visitor = Callable[[Any, random.Random], Any]
@@ -65,7 +68,15 @@ async def _reports(conn: Any, chance: random.Random) -> None:
     await conn.fetch(SALES, f"2024-{chance.randint(1, 12):02}-01")
 
 
-_VISITORS: Final[Mapping[str, Visitor]] = MappingProxyType({"orders": _shop, "reports": _reports})
+async def _payments(conn: Any, chance: random.Random) -> None:
+    await conn.execute(CHARGE, chance.randint(0, 499), chance.randint(100, 90_000))
+    if chance.random() < 1 / 100:
+        await conn.execute(FORGET_CHARGES, CHARGES_KEPT)
+
+
+_VISITORS: Final[Mapping[str, Visitor]] = MappingProxyType(
+    {"orders": _shop, "reports": _reports, "payments": _payments}
+)
 
 
 @asynccontextmanager

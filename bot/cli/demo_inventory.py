@@ -11,13 +11,23 @@ from typing import Any, Final
 import yaml
 
 from bot.inventory import Inventory, load_inventory
+from jobs.cluster_settings import DRILL_CRON
+from postgres.cluster.words import NodeSpec
 from sandbox.clusters import TEAM, DemoCluster
+from sandbox.ha import PatroniSandbox
+from sandbox.payments import Payments
 
 ROOT: Final = Path(__file__).parents[2]
 CHANNEL: Final = "C0ORDERS"
+DESK: Final = "C0DBOPS"
+_NEVER: Final[Mapping[str, object]] = dict.fromkeys(
+    ("daily", "weekly", "monthly", "verify", "prune"), False
+)
 
 
-def demo_inventory(home: Path, clusters: tuple[DemoCluster, ...], *, by_clock: bool) -> Inventory:
+def demo_inventory(
+    home: Path, clusters: tuple[DemoCluster, ...], payments: Payments | None, *, by_clock: bool
+) -> Inventory:
     """Write it with its policy under `home`, and the team's folders beside it; then read it."""
     (home / "policy.yml").write_text((ROOT / "policy.example.yml").read_text(encoding="utf-8"))
     shutil.copytree(TEAM, home / "shop", dirs_exist_ok=True)
@@ -54,10 +64,11 @@ def demo_inventory(home: Path, clusters: tuple[DemoCluster, ...], *, by_clock: b
             "environment": "development",
             "migrations": _migrations(),
         },
+        **({payments.name: _clustered(home, payments, by_clock=by_clock)} if payments else {}),
     }
     content = {
         "policy": "policy.yml",
-        "anchors": {"channel": "C0DBOPS", "file": "anchors.jsonl"},
+        "anchors": {"channel": DESK, "file": "anchors.jsonl"},
         "databases": databases,
     }
     (home / "twokey.yml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -76,14 +87,65 @@ def _watched(home: Path, cluster: DemoCluster, *, by_clock: bool) -> Mapping[str
 
 def _trial(home: Path, cluster: DemoCluster, database: str) -> Mapping[str, Any]:
     """Nobody loses anything here, and nobody is woken for it."""
-    never = dict.fromkeys(("daily", "weekly", "monthly", "verify", "prune"), False)
     return {
         "dsn": cluster.server.dsn(database),
         "tier": "archive",
         "channel": CHANNEL,
         "backup_folder": str(home / "backups" / database),
-        "backups": {"archive": {"method": "none"}, **never},
+        "backups": {"archive": {"method": "none"}, **_NEVER},
         "monitoring": False,
+    }
+
+
+def _clustered(home: Path, payments: Payments, *, by_clock: bool) -> Mapping[str, Any]:
+    """Two servers that may be broken on purpose, and what leads to whichever is the primary."""
+    return {
+        "dsn": payments.dsn,
+        "environment": "staging",
+        "tier": "standard",
+        "channel": DESK,
+        "backup_folder": str(home / "backups" / payments.name),
+        "backups": {"archive": {"method": "none"}, **_schedules(by_clock=by_clock)},
+        "monitoring": {
+            "every": "2s",
+            "volume": {"total": "4GB"},
+            "digest": {"channel": DESK} if by_clock else False,
+        },
+        "cluster": {
+            "kind": str(payments.kind),
+            "sandbox": True,
+            "endpoint": payments.endpoint,
+            **_patroni(payments),
+            "nodes": [_node(each, payments) for each in payments.sandbox.specs],
+            "drills": {
+                "kinds": ["switchover", "primary-crash", "host-loss", "replica-loss", "restore"],
+                "schedule": DRILL_CRON if by_clock else None,
+            },
+        },
+    }
+
+
+def _patroni(payments: Payments) -> Mapping[str, str]:
+    sandbox = payments.sandbox
+    if not isinstance(sandbox, PatroniSandbox):
+        return {}
+    return {"user": sandbox.rest_user, "password": sandbox.rest_password}
+
+
+def _node(spec: NodeSpec, payments: Payments) -> Mapping[str, Any]:
+    host = spec.host
+    assert host is not None  # noqa: S101 - a sandbox knows where it runs
+    return {
+        "name": spec.name,
+        "region": spec.region,
+        "dsn": payments.node_dsn(spec.name),
+        **({"rest": spec.rest} if spec.rest else {}),
+        "host": {
+            "data": str(host.data),
+            "programs": str(host.programs),
+            **({"agent_pid": str(host.agent_pid)} if host.agent_pid else {}),
+            "agent_start": list(host.agent_start),
+        },
     }
 
 
@@ -93,14 +155,16 @@ def _migrations(*before: str) -> Mapping[str, Any]:
 
 def _backups(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
     """WAL comes continuously, and the server may be replaced by a restored one."""
-    never = (
-        {} if by_clock else dict.fromkeys(("daily", "weekly", "monthly", "verify", "prune"), False)
-    )
     return {
         "archive": {"method": "receive", "slot_max": "1GB"},
         "place": {"data": str(cluster.server.data)},
-        **never,
+        **_schedules(by_clock=by_clock),
     }
+
+
+def _schedules(*, by_clock: bool) -> Mapping[str, object]:
+    """The tier's schedules, or none at all."""
+    return {} if by_clock else _NEVER
 
 
 def _monitoring(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
@@ -113,6 +177,6 @@ def _monitoring(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]
         "pools": [{"name": "shop", "instances": 2, "size": 10}],
         "rules": {"LockWait": {"fire": 3, "clear": 1, "hold": "2s"}},
         "sensitive_tables": sensitive,
-        "digest": {"channel": "C0DBOPS"} if by_clock else False,
+        "digest": {"channel": DESK} if by_clock else False,
         "cache": "1m",
     }

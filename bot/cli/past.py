@@ -14,7 +14,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from bot.process import utc_now
-from sandbox.clusters import DemoCluster
+from sandbox.clusters import DemoDatabase
 from store.connect import Store
 from store.sizes import DATABASE, TABLE, VOLUME_TOTAL, WAL, Size, record_sizes
 
@@ -38,7 +38,7 @@ TABLES: Final = """
 """
 
 
-async def remember_growth(store: Store, clusters: Sequence[DemoCluster]) -> None:
+async def remember_growth(store: Store, clusters: Sequence[DemoDatabase]) -> None:
     """Write a past for each database that has none, up to yesterday."""
     today = utc_now().date()
     for cluster in clusters:
@@ -72,7 +72,7 @@ def _pace(day: date) -> float:
     return usual * (1 + 0.2 * math.sin(day.toordinal()))
 
 
-async def _sizes(cluster: DemoCluster) -> dict[str, int]:
+async def _sizes(cluster: DemoDatabase) -> dict[str, int]:
     conn = await asyncpg.connect(cluster.dsn, timeout=SECONDS_MAX)
     try:
         await conn.execute("CHECKPOINT", timeout=SECONDS_MAX)  # lets go of WAL of the filling

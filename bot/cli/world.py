@@ -1,4 +1,4 @@
-"""The demo's world: three clusters, a Slack to talk to, and Twokey between them."""
+"""The demo's world: three servers and a pair, a Slack to talk to, and Twokey between them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ from bot.process import Twokey, utc_now
 from bot.settings import Settings
 from bot.storage import open_store
 from jobs.scratches import end_all
+from postgres.binaries import Binaries
 from postgres.restore.lasting import remove_all
 from postgres.server import find_binaries, remove_server
-from sandbox.clusters import DemoCluster, start_cluster
+from postgres.together import together
+from sandbox.clusters import DemoCluster, DemoDatabase, start_cluster
+from sandbox.payments import Payments, remove_payments, start_payments
 from sandbox.slack.server import PortTakenError, SlackStandIn, start_slack
 from sandbox.traffic import visitors
 from store.connect import Store
@@ -53,6 +56,7 @@ class World:
     settings: Settings
     inventory: Inventory
     clusters: tuple[DemoCluster, ...]
+    payments: Payments | None  # None: this machine cannot have it
     twokey: Twokey
     url: str  # where Twokey listens, for its API
     _stop: asyncio.Event
@@ -89,20 +93,29 @@ async def demo_world(home: Path, *, port: int, by_clock: bool = True) -> AsyncIt
     await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_alone(home))
-        clusters = await _clusters(home, stack)
         slack = await _slack(port, stack)
         settings = _settings(home, slack)
-        inventory = demo_inventory(home, clusters, by_clock=by_clock)
-        store = await stack.enter_async_context(open_store(settings, os.environ))
+        binaries = await asyncio.to_thread(find_binaries, os.environ)
+        async with together() as starting:
+            # Most of what a cluster's start takes is waiting: the others start meanwhile.
+            beside = starting.create_task(_payments(home, binaries, stack))
+            clusters = await _clusters(home, binaries, stack)
+            store = await stack.enter_async_context(open_store(settings, os.environ))
+        payments = beside.result()
+        inventory = demo_inventory(home, clusters, payments, by_clock=by_clock)
         await _forget_posts(store)
         # Nobody visits where changes are tried.
-        visited = tuple(one for one in clusters if one.name != "trials")
+        visited: list[DemoDatabase] = [one for one in clusters if one.name != "trials"]
+        doors = {one.name: one.dsn for one in visited}
+        if payments:
+            visited.append(payments)
+            doors[payments.name] = payments.endpoint
         await remember_growth(store, visited)
-        await stack.enter_async_context(visitors({one.name: one.dsn for one in visited}))
+        await stack.enter_async_context(visitors(doors))
         twokey, url, stop, task = await _running(settings, inventory, store, slack)
         world = World(
             slack=slack, store=store, settings=settings, inventory=inventory,
-            clusters=clusters, twokey=twokey, url=url, _stop=stop, _task=task,
+            clusters=clusters, payments=payments, twokey=twokey, url=url, _stop=stop, _task=task,
         )  # fmt: skip
         try:
             yield world
@@ -120,6 +133,7 @@ async def clear(home: Path) -> None:
     for name in CLUSTERS:
         await remove_server(home / "clusters" / name)
     await remove_server(home / "store")
+    await asyncio.to_thread(remove_payments, home / "clusters")
     await remove_all(home)
     await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
@@ -164,14 +178,24 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-async def _clusters(home: Path, stack: contextlib.AsyncExitStack) -> tuple[DemoCluster, ...]:
-    binaries = await asyncio.to_thread(find_binaries, os.environ)
+async def _clusters(
+    home: Path, binaries: Binaries, stack: contextlib.AsyncExitStack
+) -> tuple[DemoCluster, ...]:
     made = []
     for name in CLUSTERS:
         cluster = await start_cluster(binaries, home / "clusters", name)
         stack.push_async_callback(cluster.server.stop, "fast")
         made.append(cluster)
     return tuple(made)
+
+
+async def _payments(
+    home: Path, binaries: Binaries, stack: contextlib.AsyncExitStack
+) -> Payments | None:
+    payments = await start_payments(home / "clusters", binaries)
+    if payments:
+        stack.push_async_callback(payments.close)
+    return payments
 
 
 async def _slack(port: int, stack: contextlib.AsyncExitStack) -> SlackStandIn:
