@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,6 +22,9 @@ from jobs.health_settings import CACHE_FOR
 from jobs.operation import Answer, Database, JobError, Operation, Plan
 from jobs.pinned import planned
 from jobs.reader import LiveContext, Readers
+from jobs.routes import Routes
+from postgres.cluster.look import LIMIT as LOOK_LIMIT
+from postgres.errors import PostgresError
 from store.connect import Store
 from store.last_runs import last_run_mark
 
@@ -29,6 +33,8 @@ BESIDE: Final = "beside"
 # So long a look that takes its time is kept for who asks again, where nothing else is said.
 # Who asks while a look is under way shares it; what has been looked at is looked at anew.
 _NOT_KEPT: Final = timedelta(0)
+# Of a plan's limit, what finding the primary may take: a server that hangs costs all of it.
+_ROUTE_SHARE: Final = 0.6
 
 
 class StillLookingError(JobError):
@@ -47,6 +53,7 @@ class Planner:
     patience: timedelta = timedelta(seconds=20)  # where somebody sees that it is being planned
     policies: Policies | None = None
     remembered: Remembered = field(default_factory=Remembered)
+    routes: Routes = field(default_factory=Routes)
 
     async def plan(self, asked: Asked) -> Plan:
         """What a change would do.
@@ -58,8 +65,8 @@ class Planner:
         operation = asked.operation
         database = self._database(asked)
         try:
-            async with asyncio.timeout(self.limit.total_seconds()):
-                return await planned(operation, self._context(database), asked.params)
+            async with asyncio.timeout(self.limit.total_seconds()), self._led(asked) as context:
+                return await planned(operation, context, asked.params)
         except TimeoutError:
             raise self._too_slow(operation, database) from None
 
@@ -82,7 +89,7 @@ class Planner:
         database = self._database(asked)
         try:
             async with asyncio.timeout(self.limit.total_seconds()):
-                return await self._answered(asked, database)
+                return await self._answered(asked)
         except TimeoutError:
             raise self._too_slow(asked.operation, database) from None
 
@@ -99,7 +106,7 @@ class Planner:
         async def look() -> Answer:
             try:
                 async with asyncio.timeout(limit.total_seconds()):
-                    return await self._answered(asked, database)
+                    return await self._answered(asked)
             except TimeoutError:
                 raise self._too_slow(operation, database, limit) from None
 
@@ -112,10 +119,33 @@ class Planner:
             anew=anew,
         )
 
-    async def _answered(self, asked: Asked, database: Database | None) -> Answer:
+    async def _answered(self, asked: Asked) -> Answer:
         if asked.operation.answer is None:
             raise TypeError(f"{asked.operation.name} answers nothing")
-        return await asked.operation.answer(self._context(database), asked.params)
+        async with self._led(asked) as context:
+            return await asked.operation.answer(context, asked.params)
+
+    @asynccontextmanager
+    async def _led(self, asked: Asked) -> AsyncIterator[LiveContext]:
+        """The target at its one writable server. Where something goes wrong it is looked for anew.
+
+        Raises:
+            JobError: also for what would be a `PostgresError`: it must reach people here.
+        """
+        database = self._database(asked)
+        if database is None or not asked.operation.is_routed:
+            yield self._context(database)
+            return
+        # Something is left for the plan itself, should a server hang.
+        limit = min(LOOK_LIMIT, self.limit * _ROUTE_SHARE)
+        try:
+            yield self._context(await self.routes.of(database, limit=limit))
+        except PostgresError as error:
+            self.routes.forget(database.name)
+            raise JobError(error.problem, next_step=error.next_step) from error
+        except BaseException:
+            self.routes.forget(database.name)
+            raise
 
     async def _mark(self, database: str) -> str:
         """Changes with what is done to the database, so that no answer outlives a change."""

@@ -236,4 +236,5 @@ OPERATION = Operation(
     pinned=frozenset(),
     undo=undo,
     time_limit=TIME_LIMIT,
+    is_routed=False,  # it looks at each node itself
 )

@@ -157,4 +157,5 @@ OPERATION = Operation(
     pins=pins,
     pinned=frozenset(),
     time_limit=TIME_LIMIT,
+    is_routed=False,  # it looks at each node itself
 )

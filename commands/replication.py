@@ -99,4 +99,5 @@ OPERATION = Operation(
     example="/db replication orders",
     answer=answer,
     patience=PATIENCE,
+    is_routed=False,  # it looks at each node itself
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from jobs.operation import Database, JobError, Operation, Plan, Runner
 from jobs.pinned import what_moved
 from jobs.progress import tell
 from jobs.reader import LiveContext
+from jobs.routing import refusal_of
 from jobs.runs import Claim, Run, RunState
 from jobs.steps import texts
 from jobs.surroundings import Surroundings
@@ -101,6 +102,21 @@ def call_of(given: Surroundings, run: Run, grant: Grant) -> Call:
         first = error.errors()[0]["msg"]
         raise UnfitError(f"What was asked for is no longer understood: {first}.") from error
     return Call(operation=operation, run=operation.run, params=params, plan=plan, database=database)
+
+
+async def led(given: Surroundings, call: Call) -> Call:
+    """The call with its database where that takes writes now; a run that goes on looks anew too.
+
+    Raises:
+        PutOffError: nobody can tell where, and the run relies on its target.
+    """
+    if call.database is None or not call.operation.is_routed:
+        return call
+    there = await given.routes.of(call.database, anew=True)
+    refusal = refusal_of(there)
+    if refusal is not None and call.operation.pinned:
+        raise PutOffError(f"Waiting: {refusal.problem} {refusal.next_step}", TARGET_AGAIN)
+    return replace(call, database=there)
 
 
 async def claim(given: Surroundings, run: Run, grant: Grant, call: Call) -> Claim | None:

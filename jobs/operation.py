@@ -413,6 +413,10 @@ class Operation:
     at. One with `is_cached` is answered from memory for as long as its database's inventory
     entry says (`monitoring.cache_for`), with its age and a button to look anew.
 
+    One that `is_routed` gets a database that leads to its one writable server, whichever node of
+    `cluster:` that is. One that looks at the nodes itself, or at our own store alone, is not: its
+    database is as the inventory says, and nothing is asked before it.
+
     `pinned` are the facts of the target that must not move between the plan and the run.
     Nobody writes code for them: they are read when it is planned, shown with the plan, and
     read again under the target's lock. A change that does not touch its target says
@@ -439,6 +443,7 @@ class Operation:
     is_cached: bool = False
     reads: Callable[[Any], bool] | None = None
     is_pausable: bool = False
+    is_routed: bool = True
     ends_in_order: bool = False
     abort_words: str = ""
 

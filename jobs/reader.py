@@ -10,10 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
+from pydantic import SecretStr
 
 from approvals.in_force import Policies
 from jobs.operation import Database, JobError, Reader, Session
+from jobs.routing import refusal_of
 from postgres.connect import close
+from postgres.errors import PostgresError
 from store.connect import Store
 from store.quick import Quick
 
@@ -40,17 +43,26 @@ class LiveReader:
         self._limit = statement_timeout
         self._quick = _quick(database, statement_timeout)
         self._recent: dict[str, tuple[float, asyncio.Task[Sequence[Mapping[str, Any]]]]] = {}
+        self._asked = 0
+        self._is_retired = False
 
     async def rows(self, query: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """See `jobs.operation.Reader.rows`."""
+        self._asked += 1
         try:
             try:
                 return await self._rows(query, args)
             except _CUT:
                 # The server was restarted since the connection was last used.
                 return await self._rows(query, args)
+        except PostgresError as error:  # it leads nowhere now: see `jobs.routing.ClosedDsn`
+            raise JobError(error.problem, next_step=error.next_step) from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _explained(self._database.name, error, self._limit) from error
+        finally:
+            self._asked -= 1
+            if self._is_retired:
+                await self.retire()
 
     async def recent_rows(self, query: str, *, age_max: timedelta) -> Sequence[Mapping[str, Any]]:
         """See `jobs.operation.Reader.recent_rows`. Many who ask at once share one query."""
@@ -90,6 +102,8 @@ class LiveReader:
                 f"{self._database.name} did not answer within {seconds:g} s.",
                 next_step="Look for load and locks there, then try again.",
             ) from error
+        except PostgresError as error:
+            raise JobError(error.problem, next_step=error.next_step) from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise _explained(self._database.name, error, limit) from error
 
@@ -99,6 +113,12 @@ class LiveReader:
             asking.cancel()
         self._recent.clear()
         await self._quick.close()
+
+    async def retire(self) -> None:
+        """Close the connections as soon as nobody waits for rows, now and whenever it is asked."""
+        self._is_retired = True
+        if not self._asked:
+            await self._quick.close()
 
     async def _rows(self, query: str, args: tuple[object, ...]) -> list[Mapping[str, Any]]:
         # No transaction of our own: one statement in a session that only reads.
@@ -135,19 +155,31 @@ def _quick(database: Database, limit: timedelta) -> Quick:
 
 
 class Readers:
-    """One reader per database, closed together."""
+    """One reader per database, closed together.
+
+    Where a database leads to may change: then it gets a new reader, and the old one is closed as
+    soon as nobody waits for its rows. A run that began at the old place gets one of that again.
+    """
 
     def __init__(self, *, statement_timeout: timedelta = timedelta(seconds=5)) -> None:
         self._limit = statement_timeout
-        self._readers: dict[str, LiveReader] = {}
+        self._readers: dict[str, tuple[SecretStr, LiveReader]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def of(self, database: Database) -> LiveReader:
         """The reader of a database; connects when first used."""
-        known = self._readers.get(database.name)
-        if known is None:
-            known = LiveReader(database, statement_timeout=self._limit)
-            self._readers[database.name] = known
-        return known
+        if refusal_of(database) is not None:
+            return LiveReader(database, statement_timeout=self._limit)  # it never connects
+        dsn, known = self._readers.get(database.name, (None, None))
+        if known is not None and dsn == database.dsn:
+            return known
+        if known is not None:
+            task = asyncio.get_running_loop().create_task(known.retire())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        made = LiveReader(database, statement_timeout=self._limit)
+        self._readers[database.name] = database.dsn, made
+        return made
 
     def anew(self) -> Readers:
         """The same with no connection yet: it looks where the addresses lead today."""
@@ -156,8 +188,9 @@ class Readers:
     async def close(self) -> None:
         """Close all connections."""
         readers, self._readers = self._readers, {}
-        for reader in readers.values():
+        for _, reader in readers.values():
             await reader.close()
+        await asyncio.gather(*self._closing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ class Runner:
                 await asyncio.gather(acquiring, return_exceptions=True)
 
     async def _claim(self, run: Run, grant: Grant, lock: TargetLock) -> Verdict:
-        call = claims.call_of(self._given, run, grant)
+        call = await claims.led(self._given, claims.call_of(self._given, run, grant))
         mine = await claims.claim(self._given, run, grant, call)
         if mine is None:
             return Drop()

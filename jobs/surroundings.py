@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from jobs.grants import Grants
 from jobs.limits import Limits
 from jobs.operation import Database, Operation
 from jobs.reader import Readers
+from jobs.routes import Routes
 from store.connect import Store
 
 
@@ -33,3 +34,4 @@ class Surroundings:
     worker: str
     limits: Limits
     policies: Policies | None = None
+    routes: Routes = field(default_factory=Routes)

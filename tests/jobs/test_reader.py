@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from jobs.operation import JobError
 from jobs.reader import LiveContext, Readers
+from jobs.routing import NoRouteError, closed
 from store.connect import Store
 from tests.jobs.support import clock, database
 
@@ -16,6 +20,13 @@ from tests.jobs.support import clock, database
 @pytest.fixture
 async def readers() -> AsyncIterator[Readers]:
     made = Readers(statement_timeout=timedelta(seconds=0.3))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[Readers]:
+    made = Readers()
     yield made
     await made.close()
 
@@ -70,3 +81,42 @@ async def test_an_operation_without_a_database_says_so(readers: Readers, store: 
     context = LiveContext(target=None, readers=readers, store=store, clock=clock)
     with pytest.raises(JobError, match="without a database"):
         _ = context.database
+
+
+async def test_a_changed_place_gets_a_new_reader_and_the_old_one_is_closed(
+    patient: Readers, work_target: str
+) -> None:
+    here = database("orders", work_target)
+    there = replace(here, dsn=SecretStr(f"{work_target}&application_name=there"))
+    old = patient.of(here)
+    assert patient.of(here) is old
+    [[pid]] = [row.values() for row in await old.rows("SELECT pg_backend_pid()")]
+    asking = asyncio.create_task(old.rows("SELECT pg_sleep(0.2), 1 AS one"))
+    await asyncio.sleep(0)
+    new = patient.of(there)
+    assert new is not old
+    assert (await asking)[0]["one"] == 1  # what was asked is answered
+    gone = "SELECT count(*) AS left FROM pg_stat_activity WHERE pid = $1"
+    async with asyncio.timeout(30):
+        while (await new.rows(gone, pid))[0]["left"]:
+            await asyncio.sleep(0.02)
+    # Whoever held on to the old one is still answered, and leaves nothing behind.
+    [[pid]] = [row.values() for row in await old.rows("SELECT pg_backend_pid()")]
+    async with asyncio.timeout(30):
+        while (await new.rows(gone, pid))[0]["left"]:
+            await asyncio.sleep(0.02)
+
+
+async def test_what_leads_nowhere_says_why_and_changes_no_reader(
+    readers: Readers, work_target: str
+) -> None:
+    here = database("orders", work_target)
+    known = readers.of(here)
+    nowhere = closed(here, NoRouteError("Nobody takes writes.", next_step="Look there."))
+    with pytest.raises(JobError, match="Nobody takes writes") as refusal:
+        await readers.of(nowhere).rows("SELECT 1")
+    assert refusal.value.next_step == "Look there."
+    with pytest.raises(JobError, match="Nobody takes writes"):
+        async with readers.of(nowhere).session(limit=timedelta(seconds=1)):
+            pass
+    assert readers.of(here) is known
