@@ -36,7 +36,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a host says of itself. `timeline` 0: it takes no writes."""
+    """What a host says of itself. `timeline` 0: it takes no writes; `system` '': it is not told."""
 
     host: Host
     timeline: int
@@ -53,7 +53,7 @@ def hosts_of(dsn: str) -> tuple[Host, ...]:
     words = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     _, _, listed = parts.netloc.rpartition("@")
     ports = words.get("port", "").split(",")
-    names = [unquote(name) for name in listed.split(",")] if listed else []
+    names = listed.split(",") if listed else []
     names = names or [name for name in words.get("host", "").split(",") if name]
     if len(ports) == 1:
         ports = ports * len(names)
@@ -96,7 +96,7 @@ def choose(
         SplitStoreError: two of them are equally new, or of different clusters.
     """
     primaries = [each for each in found if each.timeline]
-    systems = {each.system for each in primaries} | ({system} if system else set())
+    systems = {each.system for each in primaries if each.system} | ({system} if system else set())
     places = " and ".join(str(each.host) for each in primaries)
     if len(systems) > 1:
         raise SplitStoreError(
@@ -112,12 +112,11 @@ def choose(
     return chosen[0]
 
 
-def _host(name: str, port: str) -> Host:
-    if name.startswith("/"):
-        return Host(name=name, port=int(port or PORT))
-    if name.startswith("["):
-        name, _, after = name[1:].partition("]")
-        own = after.removeprefix(":")
-    else:
-        name, _, own = name.partition(":")
-    return Host(name=name or "localhost", port=int(port or own or PORT))
+def _host(text: str, port: str) -> Host:
+    name, own = text, ""
+    if text.startswith("["):
+        name, _, own = text[1:].partition("]")
+        own = own.removeprefix(":")
+    elif not text.startswith("/"):
+        name, _, own = text.partition(":")
+    return Host(name=unquote(name) or "localhost", port=int(port or own or PORT))

@@ -31,13 +31,15 @@ HANG_UP_SECONDS_MAX: Final = 0.5
 SILENT_SECONDS_MAX: Final = 20
 
 # Not pg_control_checkpoint(): it has the old timeline until the first checkpoint.
-HELLO: Final = """
+_TIMELINE: Final = """
     SELECT CASE WHEN pg_is_in_recovery()
                   OR current_setting('transaction_read_only') = 'on' THEN 0
                 ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
            END AS timeline,
-           (SELECT system_identifier::text FROM pg_control_system()) AS system
 """
+HELLO: Final = _TIMELINE + "(SELECT system_identifier::text FROM pg_control_system()) AS system"  # noqa: S608 - two constants
+# Where our login may not look into the control file: some clouds keep it to themselves.
+HELLO_WITHOUT_SYSTEM: Final = _TIMELINE + "'' AS system"
 
 # The last one is what asyncpg says when a server's farewell crosses our statement.
 FAILURES: Final = (
@@ -122,8 +124,8 @@ class Reach:
         if not self.hosts:
             await conn.fetchval("SELECT 1", timeout=seconds_max)
             return
-        row = await conn.fetchrow(HELLO, timeout=seconds_max)
-        if row is None or not row["timeline"] or not self.is_good(conn):
+        timeline, _ = await _hello(conn, seconds_max)
+        if not timeline or not self.is_good(conn):
             raise StoreMovedError("the store is on another host now")
 
     async def close(self) -> None:
@@ -187,14 +189,14 @@ class Reach:
                     **args,
                 )
                 try:
-                    row = await conn.fetchrow(HELLO)
+                    timeline, system = await _hello(conn, CONNECT_SECONDS_MAX)
                 except BaseException:
                     conn.terminate()
                     raise
         except TimeoutError:
             raise TimeoutError(f"no answer within {CONNECT_SECONDS_MAX} s") from None
         _notice_silence(conn)
-        return _Answer(Seen(host=host, timeline=row["timeline"], system=row["system"]), conn)
+        return _Answer(Seen(host=host, timeline=timeline, system=system), conn)
 
     def _note(self, seen: Seen) -> None:
         if self._newest and (seen.timeline, seen.host) != (self._newest, self._known):
@@ -215,6 +217,15 @@ class Reach:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+async def _hello(conn: asyncpg.Connection, seconds_max: float) -> tuple[int, str]:
+    """The timeline on which a server writes, 0 for none; and which cluster it is of, if it says."""
+    try:
+        row = await conn.fetchrow(HELLO, timeout=seconds_max)
+    except asyncpg.InsufficientPrivilegeError:
+        row = await conn.fetchrow(HELLO_WITHOUT_SYSTEM, timeout=seconds_max)
+    return (row["timeline"], row["system"]) if row else (0, "")
 
 
 def _answers(tasks: list[asyncio.Task[_Answer]]) -> list[_Answer]:
