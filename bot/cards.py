@@ -26,6 +26,7 @@ from bot.views.anchor import anchor_message
 from bot.views.answer import answer_message, note_message, progress_message
 from bot.views.card import Card, GateLine, VoteLine
 from bot.views.digest import digest_message
+from bot.views.drill_notice import drill_notice_message
 from bot.views.errors import problem_message
 from bot.views.request import request_message
 from jobs.operation import Answer, Plan
@@ -204,4 +205,5 @@ def _digest(payload: Mapping[str, Any]) -> Message:
 _DRAWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "anchor": anchor_message,
     "digest": _digest,
+    "drill": drill_notice_message,
 }

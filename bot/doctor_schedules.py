@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from approvals.by_the_clock import SCHEDULED, YES
 from approvals.counting import count_text
-from approvals.rules import Policy, Rule
+from approvals.rules import Policy
 from bot.finding import Finding
+from bot.scheduled_rules import is_by_accident, rule_of
 from jobs.operation import Database, Operation
-from jobs.timetable import Timed, timetable
+from jobs.timetable import timetable
 
 NAME: Final = "by the clock"
 _SHOWN_MAX: Final = 5
@@ -21,7 +21,7 @@ def standing_grants(
 ) -> Finding:
     """Which schedules the policy grants, which need somebody each time, and which nobody can."""
     ruled = [
-        (timed, _rule(timed, database, policy, operations))
+        (timed, rule_of(timed, database, policy, operations))
         for database in databases
         for timed in timetable(database)
     ]
@@ -31,6 +31,13 @@ def standing_grants(
             says=f"no rule of the policy lets these run, so they never will: {_names(refused)}",
             fix="Give them a rule, such as the one for scheduled work in policy.example.yml.",
         )  # fmt: skip
+    if accidents := [timed.name for timed, rule in ruled if is_by_accident(timed, rule)]:
+        return Finding(
+            name=NAME, ok=False,
+            says="a rule that asks nobody and does not name drills matches, so these are never"
+            f" asked for: {_names(accidents)}",
+            fix="Put a rule for drills before it, such as those of policy.example.yml.",
+        )  # fmt: skip
     if not ruled:
         return Finding(name=NAME, ok=True, says="nothing is scheduled (`backups:` of a database)")
     asking = [timed.name for timed, rule in ruled if rule is not None and rule.gates]
@@ -38,22 +45,6 @@ def standing_grants(
     if asking:
         says += f"; somebody has to agree each time to {_names(asking)}"
     return Finding(name=NAME, ok=True, says=says)
-
-
-def _rule(
-    timed: Timed, database: Database, policy: Policy, operations: Mapping[str, Operation]
-) -> Rule | None:
-    operation = operations.get(timed.operation)
-    return policy.rule_for(
-        {
-            "operation": timed.operation,
-            "database": database.name,
-            "environment": database.environment,
-            "tier": str(database.tier),
-            "risk": str(operation.risk) if operation else "",
-            SCHEDULED: YES,
-        }
-    )
 
 
 def _names(names: Sequence[str]) -> str:

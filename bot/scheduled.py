@@ -19,17 +19,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.by_the_clock import CLOCK
 from approvals.calls import Decision
+from approvals.rules import Rule
 from approvals.words import BadInputError, Door, ExplainedError
+from bot import scheduled_rules
 from bot.command_text import Asked
 from bot.deciding import Caller
 from bot.desk import Desk
+from bot.scheduled_rules import refuse_accident
 from jobs import firings
 from jobs.away import in_rounds, is_away
 from jobs.firings import Asking, ToAsk
 from jobs.operation import JobError
 from jobs.retention import NothingDueError, serves
 from jobs.schedules import Firing, Schedule
-from jobs.timetable import GRACE_MAX, Timed, timetables
+from jobs.timetable import DRILL, GRACE_MAX, Timed, timetables
 from postgres.errors import PostgresError
 from store.backups import add_tier, all_backups
 
@@ -64,6 +67,12 @@ class ScheduledRequests:
 
     def __post_init__(self) -> None:
         self.timed = timetables(self.desk.inventory.databases.values())
+
+    def rule_of(self, timed: Timed) -> Rule | None:
+        """By which rule of the policy in force people agree to it; None: it is refused."""
+        database = self.desk.inventory.database(timed.database)
+        policy = self.desk.approvals.policy.values
+        return scheduled_rules.rule_of(timed, database, policy, self.desk.operations)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop` is set; while the store is away, wait for it."""
@@ -125,15 +134,16 @@ class ScheduledRequests:
         if operation is None:
             raise BadInputError(
                 f"There is no operation {timed.operation}.",
-                next_step=f"Take it out of the inventory: {timed.database}.backups.",
+                next_step=f"Take it out of the inventory: {_where(timed)}.",
             )
+        refuse_accident(timed, self.rule_of(timed))
         try:
             params = operation.params.model_validate(timed.params)
         except ValidationError as error:
             said = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise BadInputError(
                 f"{timed.operation} does not take what the schedule asks for: {said}.",
-                next_step=f"Correct {timed.database}.backups in the inventory.",
+                next_step=f"Correct {_where(timed)} in the inventory.",
             ) from None
         asked = Asked(
             operation=operation,
@@ -210,3 +220,9 @@ class ScheduledRequests:
             await firings.settle(
                 conn, firing, Asking.FAILED, problem=problem, next_step=firing.next_step
             )
+
+
+def _where(timed: Timed) -> str:
+    """What of the inventory wants this."""
+    part = "cluster.drills" if timed.operation == DRILL else "backups"
+    return f"{timed.database}.{part}"

@@ -12,8 +12,10 @@ from typing import Final
 from bot.anchoring import AnchorKeeper
 from bot.audit_metrics import AuditMetrics
 from bot.digest import planned
+from bot.drill_notices import RuleOf, notice_schedule
 from bot.inventory import Inventory
 from bot.scheduled import ScheduledRequests, schedule_of
+from jobs.drill_notices import announcements
 from jobs.schedules import Schedule, Scheduler
 from jobs.timetable import timetables
 from store.connect import Store
@@ -21,12 +23,22 @@ from store.connect import Store
 HOST: Final = socket.gethostname()
 
 
-def schedules_of(inventory: Inventory, clock: Callable[[], datetime]) -> Sequence[Schedule]:
-    """Everything that the inventory wants done at given times."""
-    timed = timetables(inventory.databases.values()).values()
+def schedules_of(
+    inventory: Inventory, clock: Callable[[], datetime], rule_of: RuleOf
+) -> Sequence[Schedule]:
+    """Everything that the inventory wants done at given times.
+
+    `rule_of`: by which rule of the policy people agree to what a schedule asks for.
+    """
+    databases = inventory.databases
+    timed = timetables(databases.values()).values()
     anchors = [inventory.anchors.schedule(clock=clock)] if inventory.anchors else []
-    digests = [each.schedule(clock) for each in planned(inventory.databases.values())]
-    return [*anchors, *digests, *(schedule_of(each) for each in timed)]
+    digests = [each.schedule(clock) for each in planned(databases.values())]
+    notices = [
+        notice_schedule(each, databases[each.timed.database], rule_of=rule_of, clock=clock)
+        for each in announcements(databases.values())
+    ]
+    return [*anchors, *digests, *notices, *(schedule_of(each) for each in timed)]
 
 
 async def run_schedules(
@@ -39,7 +51,7 @@ async def run_schedules(
     requests: ScheduledRequests,
 ) -> None:
     """Fire what is due, ask for it, and keep this host's file of anchors, until `stop` is set."""
-    schedules = schedules_of(inventory, clock)
+    schedules = schedules_of(inventory, clock, requests.rule_of)
     if not schedules:
         return
     scheduler = Scheduler(

@@ -19,7 +19,7 @@ from jobs.firings import Asking, Standing
 from jobs.operation import RTO, Database
 from jobs.restore_times import Sample, estimate
 from jobs.text import span_text
-from jobs.timetable import Timed, timetable
+from jobs.timetable import DRILL, Timed, timetable
 from postgres.sizes import pretty_bytes
 
 # All that `findings` can name: what is not found of these is well.
@@ -35,6 +35,10 @@ _SLOT_WARNING: Final = 0.5
 _SLOT_CRITICAL: Final = 0.9
 _SAMPLES: Final = 20
 _SHOWN: Final = 3
+# Not for a drill: somebody should be there when it begins.
+_GRANT: Final = (
+    ' A standing grant in the policy (scheduled: "yes") lets it run without being asked.'
+)
 # What a request can end as without having been agreed to.
 _NOT_AGREED: Final = frozenset({"denied", "expired", "cancelled", "refused"})
 
@@ -214,13 +218,14 @@ def restore_estimate(state: DatabaseState, newest: Line) -> timedelta | None:
 def _schedules(state: DatabaseState, now: datetime) -> Alert | None:
     """What the clock wanted and did not get, the last time it was due."""
     graces = {timed.name: timed.grace for timed in timetable(state.database)}
-    said = [
-        text
+    unmet = {
+        name: text
         for name, each in state.schedules.items()
         if (text := _unmet(each, late=_is_late(each, graces[name], now)))
-    ]
-    if not said:
+    }
+    if not unmet:
         return None
+    said = list(unmet.values())
     more = f" And {count_text(len(said) - _SHOWN, 'more schedule')}." if len(said) > _SHOWN else ""
     name = state.database.name
     return Alert(
@@ -228,8 +233,8 @@ def _schedules(state: DatabaseState, now: datetime) -> Alert | None:
         name="ScheduledRequestFailed",
         severity=Severity.WARNING,
         problem=" ".join(said[:_SHOWN]) + more,
-        next_step=f"See what became of it: /db requests {name}. A standing grant in the policy"
-        ' (scheduled: "yes") lets it run without being asked.',
+        next_step=f"See what became of it: /db requests {name}."
+        + ("" if set(unmet) == {f"{DRILL} {name}"} else _GRANT),
     )
 
 

@@ -135,6 +135,7 @@ class Schedule:
     `action` works in the firing's transaction: what it stores is stored exactly once, with
     the firing, and what it returns is kept in the firing's row. Long work is queued there,
     not done there. A failed action leaves no firing and is tried again within `misfire`.
+    `ahead`: each moment comes so long before the one that the cron text says.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Schedule:
     trigger: CronTrigger
     misfire: timedelta
     action: Action
+    ahead: timedelta = timedelta(0)
 
     @staticmethod
     def of(name: str, cron: str, *, zone: str, misfire: timedelta, action: Action) -> Schedule:
@@ -169,7 +171,7 @@ def next_due(schedule: Schedule, after: datetime) -> datetime | None:
     goes on through both hours. When they go forward, a fixed time that does not exist comes
     as much later as the clocks jump.
     """
-    at = after
+    at = after + schedule.ahead
     while True:
         zone = schedule.trigger.timezone
         found: datetime | None = schedule.trigger.get_next_fire_time(
@@ -179,7 +181,7 @@ def next_due(schedule: Schedule, after: datetime) -> datetime | None:
             return None
         at = found.astimezone(UTC)
         if runs_by_the_hour(schedule.cron) or not _is_repeated(found):
-            return at
+            return at - schedule.ahead
 
 
 def due(schedule: Schedule, *, last: datetime, now: datetime) -> Due:

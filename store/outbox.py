@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.redact import redact_json
 
 Topic = Literal[
-    "card", "note", "progress", "result", "direct", "anchor", "incident", "digest"
+    "card", "note", "progress", "result", "direct", "anchor", "incident", "digest", "drill"
 ]  # fmt: skip
 CHANNEL: Final = "twokey_outbox"
 
@@ -45,7 +45,8 @@ async def post(
     message in the thread, edited in place. `result`: an answer or a problem, in the
     thread. `direct` ({"text", "kind"}): `channel` is a person's id. `incident` ({"incident",
     "kind"}): `card` draws the incident from stored state, `note` ({"text", "mark"}) goes into
-    its thread, `escalation` to whom the channel is of. Nothing that is or looks
+    its thread, `escalation` to whom the channel is of. `anchor`, `digest` and `drill` are drawn
+    of their payload alone. Nothing that is or looks
     like a secret is stored of it, also nothing that we issue to a person.
     """
     row = await conn.execute(

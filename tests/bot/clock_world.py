@@ -109,7 +109,7 @@ class ClockWorld:
     def scheduler(self, by: str = "a") -> Scheduler:
         return Scheduler(
             store=self.desk.store,
-            schedules=schedules_of(self.desk.inventory, self.clock),
+            schedules=schedules_of(self.desk.inventory, self.clock, self.asker().rule_of),
             clock=self.clock,
             by=by,
             meter=self.desk.metrics.audit,

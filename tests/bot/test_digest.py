@@ -83,7 +83,7 @@ def inventory(home: Path) -> Inventory:
 
 def a_scheduler(store: Store, found: Inventory, clock: Clock, by: str) -> Scheduler:
     return Scheduler(
-        store=store, schedules=schedules_of(found, clock), clock=clock, by=by,
+        store=store, schedules=schedules_of(found, clock, lambda timed: None), clock=clock, by=by,
         meter=Metrics().audit,
     )  # fmt: skip
 
