@@ -10,6 +10,7 @@ from typing import Final
 
 from approvals import audit
 from approvals.audit import Entry, Head
+from bot.cli.tour_failover import FAILOVER
 from bot.cli.tour_health import HEALTH
 from bot.cli.tour_migrations import MIGRATIONS
 from bot.cli.tour_play import (
@@ -38,7 +39,7 @@ async def play(world: World, say: Say) -> int:
     """Play the story; 0 when each step did what it should, else 1."""
     tour = Tour(world=world, say=say)
     started = time.monotonic()
-    for told, step in STORY:
+    for told, step in story(world):
         tour.steps += 1
         began = time.monotonic()
         say(f"\n{tour.steps:2}. {told}")
@@ -159,7 +160,8 @@ async def _audit(tour: Tour) -> list[str]:
     return lines + [f"{what}: entry {f[0].seq}: {f[0].problem}" for what, f in found]
 
 
-STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] = (
+Step = tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]
+STORY: Final[Sequence[Step]] = (
     ("Ana asks in #db-ops for a backup of orders; the card appears in #orders.", _ask_backup),
     ("She tries to approve it herself, also with a second account: refused.", _self_approval),
     ("A guest and somebody of another company, both in the group, try: refused.", _strangers),
@@ -176,6 +178,11 @@ STORY: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] =
     *HEALTH,
     *MIGRATIONS,
 )
+
+
+def story(world: World) -> Sequence[Step]:
+    """What is played in this world: the last act needs a database with two servers."""
+    return (*STORY, *FAILOVER) if world.payments else STORY
 
 
 async def _chain(world: World) -> tuple[list[Entry], list[Head]]:
