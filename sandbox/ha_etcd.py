@@ -24,8 +24,11 @@ _END_SECONDS_MAX: Final = 10
 class Etcd:
     """A single member: enough to be lost, and no example for production."""
 
-    def __init__(self, home: Home, program: Path, *, port: int, peer_port: int) -> None:
+    def __init__(
+        self, home: Home, program: Path, *, port: int, peer_port: int, host: str = LOOPBACK
+    ) -> None:
         self.port = port
+        self.host = host
         self._home = home
         self._program = program
         self._peer = f"http://{LOOPBACK}:{peer_port}"
@@ -34,7 +37,7 @@ class Etcd:
     @property
     def url(self) -> str:
         """Where clients ask."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def folder(self) -> Path:

@@ -139,17 +139,23 @@ class Home:
 
 
 async def run(
-    program: Path, *words: str | Path, limit: timedelta, environ: Mapping[str, str] | None = None
+    program: str | Path,
+    *words: str | Path,
+    limit: timedelta,
+    environ: Mapping[str, str] | None = None,
+    as_server: bool = True,
 ) -> str:
-    """What one of PostgreSQL's programs says, run as the server account.
+    """What one of PostgreSQL's programs says, run as the server account unless told otherwise.
 
     Raises:
         PostgresError: it failed or took too long.
     """
-    done = await run_program([program, *words], time_limit=limit, environ=environ)
+    done = await run_program(
+        [program, *words], time_limit=limit, environ=environ, as_server=as_server
+    )
     if done.code:
         raise PostgresError(
-            f"{program.name} failed in the sandbox: {done.last_words}",
+            f"{Path(program).name} failed in the sandbox: {done.last_words}",
             next_step="Read the logs in the sandbox's folder, or remove it and start anew.",
         )
     return done.stdout

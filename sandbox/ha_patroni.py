@@ -36,6 +36,7 @@ from postgres.ports import LOOPBACK
 from postgres.process import clean_environment
 from sandbox.ha_etcd import Etcd
 from sandbox.ha_home import Home, run, until
+from sandbox.ha_network import Network
 from sandbox.ha_patroni_rest import PatroniRest, is_healthy, members_of
 from sandbox.ha_processes import end_all, is_alive, thaw_all
 from sandbox.ha_servers import (
@@ -110,7 +111,7 @@ class PatroniSandbox(Servers):
     """A Patroni cluster on this machine, and the ways to break it.
 
     `etcd`: start, stop, kill, freeze and thaw it. `rest_user`, `rest_password`: what the agents
-    want to hear before they change anything.
+    want to hear before they change anything. `network`: where each has one of its own.
     """
 
     def __init__(
@@ -120,13 +121,19 @@ class PatroniSandbox(Servers):
         programs: PatroniPrograms,
         names: tuple[str, ...],
         kept: Mapping[str, str],
+        network: Network | None = None,
     ) -> None:
         super().__init__(home, binaries, names, kept)
         self.programs = programs
+        self.network = network
         self.rest_user = REST_USER
         self.rest_password = kept[REST_USER]
         self.etcd = Etcd(
-            home, programs.etcd, port=int(kept["etcd"]), peer_port=int(kept["etcd-peer"])
+            home,
+            programs.etcd,
+            port=int(kept["etcd"]),
+            peer_port=int(kept["etcd-peer"]),
+            host=network.ours if network else LOOPBACK,
         )
         self.specs = tuple(self._spec(number, name) for number, name in enumerate(names))
         self._dcs: Mapping[str, object] = {}
@@ -141,15 +148,18 @@ class PatroniSandbox(Servers):
         dcs: Mapping[str, object] = _NO_DCS,
         binaries: Binaries | None = None,
         programs: PatroniPrograms | None = None,
+        namespaces: bool = False,
     ) -> PatroniSandbox:
         """Make the cluster in a folder, or start the one there, and wait until all stream.
 
         `settings`: more of postgresql.conf, for all. `dcs`: more of Patroni's dynamic
         configuration, such as `synchronous_mode`; `healthy` brings it back to that.
+        `namespaces`: each server in a network of its own, from which it can be cut off: its
+        `HostSettings` say how. We, etcd and all that routes stay on the other side.
 
         Raises:
-            PostgresError: Patroni or etcd is missing, or the cluster did not come up. Nothing is
-                left running.
+            PostgresError: Patroni or etcd is missing, this machine gives nobody a network of
+                their own, or the cluster did not come up. Nothing is left running.
         """
         found = programs or await asyncio.to_thread(find_patroni)
         if found is None:
@@ -163,7 +173,8 @@ class PatroniSandbox(Servers):
         ports = (*names, *(f"{name}-rest" for name in names), "etcd", "etcd-peer")
         words = (APP_USER, SUPERUSER, REPLICATOR, _REWINDER, REST_USER)
         kept = keep(place, ports, words)
-        made = cls(place, binaries or find_binaries(os.environ), found, names, kept)
+        network = await Network.start(names, place.account) if namespaces else None
+        made = cls(place, binaries or find_binaries(os.environ), found, names, kept, network)
         made._keep([folder for name in names for folder in made.folders(name)])
         try:
             await made._come_up(settings, dcs)
@@ -176,6 +187,10 @@ class PatroniSandbox(Servers):
     def dcs(self) -> Mapping[str, object]:
         """The dynamic configuration in health, as `healthy` brings it back."""
         return self._dcs
+
+    def address(self, name: str) -> str:
+        """Where a node listens, its agent too."""
+        return self.network.address(name) if self.network else LOOPBACK
 
     def agent_folder(self, name: str) -> Path:
         """The folder in which a node's agent works."""
@@ -212,7 +227,8 @@ class PatroniSandbox(Servers):
         """
         thaw_all(self.folders(name))
         if self.agent_pid(name) is None:
-            await run(self._start_script(name), limit=_START_LIMIT)
+            via = self.network.via(name) if self.network else ()
+            await run(*via, self._start_script(name), limit=_START_LIMIT, as_server=not via)
 
     async def stop_agent(self, name: str) -> None:
         """End the agent as a host that shuts down does: it stops its server, and hands over."""
@@ -238,6 +254,8 @@ class PatroniSandbox(Servers):
         Raises:
             PostgresError: it took longer than `limit`.
         """
+        if self.network:
+            await self.network.mend_all()
         await self.etcd.start()
         for name in self.names:
             await self.start_agent(name)
@@ -265,11 +283,15 @@ class PatroniSandbox(Servers):
                 await asyncio.gather(*(self.stop_agent(name) for name in self.names))
         await asyncio.to_thread(self._dismiss_keeper)
         await self.etcd.stop()
+        if self.network:
+            self.network.close()
 
     async def remove(self) -> None:
         """End all at once and remove the data."""
         await asyncio.to_thread(self._dismiss_keeper)
         await asyncio.to_thread(self.etcd.kill)
+        if self.network:
+            self.network.close()
         await asyncio.to_thread(self.home.remove)
 
     async def _come_up(self, settings: Mapping[str, str], dcs: Mapping[str, object]) -> None:
@@ -348,12 +370,12 @@ class PatroniSandbox(Servers):
         text = Template((EXAMPLES / "patroni.yml").read_text()).substitute(
             SCOPE=SCOPE,
             NAME=name,
-            HOST=LOOPBACK,
+            HOST=self.address(name),
             PORT=self.port(name),
             REST_PORT=self._kept[f"{name}-rest"],
             REST_USER=REST_USER,
             REST_PASSWORD=self.rest_password,
-            ETCD_HOSTS=f"{LOOPBACK}:{self.etcd.port}",
+            ETCD_HOSTS=f"{self.etcd.host}:{self.etcd.port}",
             DATA=self.data(name),
             PROGRAMS=self.binaries.folder,
             PGPASS=self.home.folder / f"{name}.pgpass",
@@ -361,7 +383,7 @@ class PatroniSandbox(Servers):
             REPLICATION_PASSWORD=self._kept[REPLICATOR],
             REWIND_PASSWORD=self._kept[_REWINDER],
             SOCKETS="",
-            CLIENTS=f"{LOOPBACK}/32",
+            CLIENTS=self._clients(),
             WATCHDOG="off",
         )
         config: dict[str, Any] = yaml.safe_load(text)
@@ -369,11 +391,14 @@ class PatroniSandbox(Servers):
         config["bootstrap"]["initdb"].append("no-sync")
         # Whoever takes backups.
         config["postgresql"]["pg_hba"].append(
-            f"host replication {SUPERUSER} {LOOPBACK}/32 scram-sha-256"
+            f"host replication {SUPERUSER} {self._clients()} scram-sha-256"
         )
         config["postgresql"]["parameters"] |= {**SMALL, **settings}
         config["postgresql"]["basebackup"] = ["no-sync", {"checkpoint": "fast"}]
         return config
+
+    def _clients(self) -> str:
+        return self.network.range if self.network else f"{LOOPBACK}/32"
 
     def _script(self, name: str) -> str:
         account = self.home.account
@@ -406,12 +431,15 @@ class PatroniSandbox(Servers):
             name=name,
             target=parse_dsn(self.dsn(name)),
             region=region(number),
-            rest=f"http://{LOOPBACK}:{self._kept[f'{name}-rest']}",
+            rest=f"http://{self.address(name)}:{self._kept[f'{name}-rest']}",
             host=HostSettings(
+                via=self.network.via(name) if self.network else (),
                 data=self.data(name),
                 programs=self.binaries.folder,
                 agent_pid=self._pid_file(name),
                 agent_start=(str(self._start_script(name)),),
+                network_cut=self.network.cut(name) if self.network else (),
+                network_mend=self.network.mend(name) if self.network else (),
             ),
         )
 

@@ -150,7 +150,7 @@ class Haproxy(Router):
             PORT=self.port,
             STANDBY_PORT=self.standby_port,
             SOCKET=self.socket,
-            SERVER_HOST=LOOPBACK,
+            SERVER_HOST=self.servers.address(name),
             SERVER_PORT=self.servers.port(name),
             REST_PORT=urlsplit(self.servers.spec(name).rest).port,
         )

@@ -81,13 +81,17 @@ class Servers:
         return (self.data(name),)
 
     def port(self, name: str) -> int:
-        """A node's port on 127.0.0.1."""
+        """A node's port."""
         return int(self._kept[name])
+
+    def address(self, name: str) -> str:  # noqa: ARG002 - each may have its own
+        """Where a node listens."""
+        return LOOPBACK
 
     def dsn(self, name: str, database: str = DATABASE, user: str = SUPERUSER) -> str:
         """Where to connect to this very node, the password in the text."""
         password = {SUPERUSER: self.password, APP_USER: self.app_password}[user]
-        place = f"{LOOPBACK}:{self.port(name)}"
+        place = f"{self.address(name)}:{self.port(name)}"
         return f"postgresql://{user}:{password}@{place}/{quote(database, safe='')}"
 
     def server_pid(self, name: str) -> int | None:
