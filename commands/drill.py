@@ -1,0 +1,114 @@
+"""`/db drill orders primary-crash`: a disaster is rehearsed, measured, and put back as it was.
+
+It says how many acknowledged rows were lost, how long writes were impossible, which part took how
+long, and whether the configuration is back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from jobs.cluster_settings import DrillKind
+from jobs.drill_beginning import begin
+from jobs.drill_hands import DrillOrder
+from jobs.drill_planning import drill_plan, kind_of, look_ahead, risks
+from jobs.drill_report import answer_of
+from jobs.drill_reporting import earlier_reports, keep, report_of
+from jobs.drilling import Drill
+from jobs.failing_over import settings_of
+from jobs.operation import Answer, Context, Job, Kind, Operation, Plan, Risk
+
+# The hard limit of a drill is the inventory's, six hours at most; what brings it to a safe end
+# comes after that.
+TIME_LIMIT: Final = timedelta(hours=8)
+
+
+class Params(BaseModel, extra="forbid"):
+    """Which disaster, and whether the old primary is the primary again afterwards."""
+
+    database: str = Field(description="Database in the inventory", examples=["orders"])
+    kind: DrillKind | None = Field(
+        default=None,
+        description="Which disaster; left out, the inventory's usual one",
+        examples=["primary-crash"],
+    )
+    back: bool = Field(
+        default=True, description="Switch back at the end: one more short time without writes"
+    )
+
+
+async def plan(context: Context, params: Params) -> Plan:
+    """Look at every server, check what must hold, and say what will be broken.
+
+    Raises:
+        JobError: it may not be done here, or not now; says what to do.
+    """
+    kind = kind_of(context.database, params.kind)
+    return await drill_plan(context, kind=kind, back=params.back)
+
+
+async def pins(context: Context, params: Params, plan: Plan) -> Mapping[str, str]:
+    """Who is the primary now, and whether the same ones would be hit and take over."""
+    kind = DrillKind(plan.pins["kind"])
+    seen = await look_ahead(context, kind=kind, to=plan.pins["candidate"], back=params.back)
+    return seen.pins
+
+
+async def run(job: Job, params: Params, plan: Plan) -> Answer:
+    """Rehearse it, and bring it to a safe end whatever happens.
+
+    Raises:
+        JobError: nothing was broken, or what was could not be brought to a safe end.
+        PostgresError: the same.
+    """
+    started_at = await begin(job, DrillKind(plan.pins["kind"]))
+    return await _rehearse(job, params, plan, started_at)
+
+
+async def _rehearse(job: Job, params: Params, plan: Plan, started_at: datetime) -> Answer:
+    order = DrillOrder(
+        kind=DrillKind(plan.pins["kind"]),
+        leader=plan.pins["leader"],
+        candidate=plan.pins["candidate"],
+        victim=plan.pins["victim"],
+        back=params.back,
+    )
+    drill = Drill(job=job, order=order, settings=settings_of(job), started_at=started_at)
+    await drill.perform()
+    report = await keep(job, report_of(drill))
+    if drill.unsafe is not None:
+        raise drill.unsafe
+    if drill.error is not None and not drill.may_be_broken:
+        raise drill.error
+    await drill.ledger.clear(drill.spec(drill.primary).target)
+    answer = answer_of(report, await earlier_reports(job, report))
+    return replace(answer, is_stopped=drill.is_cut_short)
+
+
+OPERATION = Operation(
+    name="drill",
+    summary="A disaster is rehearsed: rows lost, time without writes, and everything put back",
+    kind=Kind.CHANGE,
+    risk=Risk.DESTRUCTIVE,
+    lesser_risks=risks(),
+    params=Params,
+    example="/db drill orders primary-crash",
+    plan=plan,
+    run=run,
+    pins=pins,
+    # Its own, read from every node.
+    pinned=frozenset(),
+    is_routed=False,
+    time_limit=TIME_LIMIT,
+    ends_in_order=True,
+    abort_words=(
+        "Before anything is broken, nothing happens. After that, the old primary is brought back"
+        " only if nobody else takes writes. Once another server was promoted, it goes forward: all"
+        " servers follow the new primary, and it is not switched back."
+    ),
+)
