@@ -177,7 +177,7 @@ def _unreported(drill: StoredDrill) -> Answer:
             title=f"Drill aborted: {title}",
             lines=(
                 "Its run had ended without a report, so the next drill closed it.",
-                f"Nobody has measured anything. See how it stands: /db replication {drill.database}",
+                f"Nobody has measured anything. See: /db replication {drill.database}",
             ),
             facts=(began, reached),
         )
