@@ -29,6 +29,7 @@ NAMES = (
     "fleet",
     "backfill",
     "ledger",
+    "switchover",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks
