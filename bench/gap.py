@@ -22,7 +22,7 @@ import asyncpg
 from postgres.health.connecting import FAILURES
 
 EVERY_SECONDS: Final = 0.01
-ANSWER_SECONDS_MAX: Final = 2.0
+ANSWER_SECONDS_MAX: Final = 2
 WAIT_SECONDS_MAX: Final = 60.0
 MAKE: Final = "CREATE TABLE IF NOT EXISTS bench_gap (at timestamptz DEFAULT clock_timestamp())"
 _ROW: Final = "INSERT INTO bench_gap DEFAULT VALUES"
