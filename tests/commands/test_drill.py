@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from commands import drill
 from commands.drill import Params
@@ -31,7 +32,7 @@ JobMaker = Callable[..., Awaitable[DirectJob]]
 class LiveClockJob(DirectJob):
     """A run whose time goes on: a drill measures it."""
 
-    @property  # type: ignore[override]
+    @property
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -117,3 +118,25 @@ async def test_a_pair_goes_through_a_disaster_and_is_as_it_was(
     assert facts(plan)["Passes when"] == (
         "applications connect, RTO within 15 min, RPO below 1 min"
     )
+
+
+@pytest.mark.needs("patroni", "etcd", "haproxy")
+@pytest.mark.parametrize("kind", [DrillKind.PRIMARY_CRASH, DrillKind.HOST_LOSS])
+async def test_patroni_promotes_another_and_is_as_it_was(
+    patroni: PatroniSandbox, haproxy: Haproxy, made: JobMaker, store: Store, kind: DrillKind
+) -> None:
+    cluster = replace(settings(patroni, ClusterKind.PATRONI), endpoint=SecretStr(haproxy.dsn()))
+    job = await made(drilled(cluster))
+    await prove_backup(store, job.now)
+    old = await patroni.primary()
+    _, answer, report = await ask(job, kind)
+    assert report.end is DrillEnd.PASSED, report.missed
+    assert await patroni.primary() == old
+    assert report.settings["ttl"] == "20"
+    assert "the application's endpoint" in report.connectivity
+    assert report.cost is not None
+    assert report.cost.rto_seconds is not None
+    assert report.cost_back is not None
+    assert report.is_switched_back
+    assert "Killed" in next(each.text for each in report.moments if each.phase is Phase.INJECTED)
+    assert answer.charts
