@@ -31,6 +31,7 @@ from bot.settings import Settings, load_settings
 from bot.storage import reachable_dsn, vote_keys
 from jobs.operation import Database
 from jobs.reader import Readers
+from jobs.routes import Routes
 from postgres.binaries import find_binaries
 from postgres.errors import PostgresError
 from store.connect import connect
@@ -138,9 +139,10 @@ async def _examined(dsn: SecretStr, settings: Settings, inventory: Inventory) ->
 
 
 async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    readers = Readers(statement_timeout=LIMIT)
+    readers, routes = Readers(statement_timeout=LIMIT), Routes(clock=utc_now)
     try:
-        for _, database in sorted(inventory.databases.items()):
+        for _, named in sorted(inventory.databases.items()):
+            database = await routes.of(named)
             yield await _database(database, readers)
             yield _folder(database)
             for finding in await examine_engine(database, environ):

@@ -31,6 +31,7 @@ from jobs.away import is_away
 from jobs.backup_settings import ArchiveMethod, BackupTier
 from jobs.engines import engine_of
 from jobs.operation import Database, JobError, Reader
+from jobs.routes import Route, Routes
 from postgres.backup.native_engine import WAL_FOLDER
 from postgres.backup.receiver import Receiver, application_name, drop_slot
 from postgres.backup.wal_archive import WalArchive
@@ -66,7 +67,8 @@ class Tools:
     """What a keeper works with. `worker` names it in the archive's row."""
 
     store: Store
-    reader: Reader
+    reader: Callable[[Database], Reader]
+    routes: Routes
     worker: str
     clock: Callable[[], datetime]
     environ: Mapping[str, str]
@@ -96,7 +98,8 @@ class Keeper:
         settings = database.backups
         receives = settings.archive.method is ArchiveMethod.RECEIVE
         self._tools = tools
-        self._database = database
+        self._wanted = database
+        self._database = database  # at the server whose WAL is received
         self._memory = _Memory()
         self._receiver: Receiver | Trouble | None = None
         self._receiving: asyncio.Task[None] | None = None
@@ -122,9 +125,7 @@ class Keeper:
         While the store is away nothing is told, and all else is done.
         """
         wishes = self._wishes
-        stand = await look_at_server(
-            self._tools.reader, slot=wishes.slot, receiver=application_name(wishes.slot)
-        )
+        stand = await self._stand(await self._tools.routes.route(self._wanted))
         if isinstance(stand, Stand):
             self._remember(stand)
             if endangers(wishes, stand):
@@ -137,6 +138,23 @@ class Keeper:
             if not is_away(error):
                 raise
             self._log(f"the store is away ({type(error).__name__})")
+
+    async def _stand(self, route: Route) -> Stand | Trouble:
+        """How the server stands that takes writes now; the receiver of another one is ended.
+
+        While nobody can tell which that is, nothing new is followed, and what comes still comes.
+        """
+        if refusal := route.refusal:
+            return Trouble(problem=refusal.problem, next_step=refusal.next_step)
+        if route.database.dsn != self._database.dsn:
+            await self._stop()
+        self._database = route.database
+        wishes = self._wishes
+        return await look_at_server(
+            self._tools.reader(self._database),
+            slot=wishes.slot,
+            receiver=application_name(wishes.slot),
+        )
 
     async def _judge_and_tell(self, stand: Stand | Trouble) -> None:
         now, memory = self._tools.clock(), self._memory

@@ -13,6 +13,7 @@ from jobs.away import is_away
 from jobs.backup_settings import ArchiveMethod
 from jobs.operation import Database
 from jobs.reader import Readers
+from jobs.routes import Routes
 from store.archives import forget_archive
 from store.connect import Store
 
@@ -30,6 +31,7 @@ class ArchiveKeeper:
         clock: Callable[[], datetime],
         environ: Mapping[str, str] = os.environ,
         pace: Pace | None = None,
+        routes: Routes | None = None,
     ) -> None:
         """`worker` names this process in the rows of its archives."""
         self._store = store
@@ -39,6 +41,7 @@ class ArchiveKeeper:
         self._clock = clock
         self._environ = environ
         self._pace = pace or Pace()
+        self._routes = routes or Routes(clock=clock)
         self._leases = Leases(store, name=worker)
 
     async def run(self) -> None:
@@ -70,7 +73,8 @@ class ArchiveKeeper:
         """Wait until the archive is ours to look after; then do so until it is not."""
         tools = Tools(
             store=self._store,
-            reader=self._readers.of(database),
+            reader=self._readers.of,
+            routes=self._routes,
             worker=self._worker,
             clock=self._clock,
             environ=self._environ,

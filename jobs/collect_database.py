@@ -29,7 +29,10 @@ from jobs.failover_seen import remember
 from jobs.failover_watch import remembered
 from jobs.growth import SPAN, growth_per_day
 from jobs.operation import Database
+from jobs.routing import choose, measured
 from postgres.cluster.look import look_at
+from postgres.cluster.words import NodeSeen
+from postgres.errors import PostgresError
 from postgres.health.collect import Collected
 from store.connect import Store
 from store.samples import NodeRow, nodes_of, record
@@ -82,6 +85,7 @@ class DatabaseWatch:
     def __init__(self, tools: Tools, database: Database) -> None:
         self._tools = tools
         self._database = database
+        self._there = database  # at the server that is measured as its own
         self._name = database.name
         self._nodes: list[NodeWatch] = []
         self._cluster = cluster_watch(database, clock=tools.clock, look=tools.looker)
@@ -100,9 +104,10 @@ class DatabaseWatch:
         """
         now = self._tools.clock()
         try:
+            together = await self._look_at_cluster(now)
             if not self._nodes:
                 await self._meet()
-            found, together = await asyncio.gather(self._ask(now), self._look_at_cluster(now))
+            found = await self._ask(now)
             self._keep(now, found, together)
             async with asyncio.timeout(self._tools.pace.store.total_seconds()), self._tools.writes:
                 await self._write()
@@ -137,11 +142,29 @@ class DatabaseWatch:
         if self._cluster is None:
             return None
         nodes = await self._cluster.look()
+        await self._follow(nodes)
         ask = self._tools.historian or history_asker(self._tools.clock)
         history = await self._cluster.history(nodes, partial(ask, self._database))
         return cluster_row(
             self._database, nodes, at=now, worker=self._tools.worker, history=history
         )
+
+    async def _follow(self, nodes: Sequence[NodeSeen]) -> None:
+        """Measure the server that takes writes now. While that cannot be told, what it was."""
+        settings = self._database.cluster
+        if settings is None:
+            return
+        try:
+            primary = choose(self._name, nodes, kind=settings.kind, newest={})
+            self._there = measured(self._database, primary.name)
+        except PostgresError:
+            return  # who looks at the cluster itself tells that
+        wanted = {place.name: place for place in places_of(self._there)}
+        for at, node in enumerate(self._nodes):
+            if (place := wanted[node.place.name]) != node.place:
+                await node.close()
+                # Nothing that is known of one server is true of another.
+                self._nodes[at] = NodeWatch(place, self._tools.opener, earlier=None)
 
     async def _meet(self) -> None:
         """Have somebody to look at each node, who knows what was known of it before."""
@@ -160,7 +183,7 @@ class DatabaseWatch:
             self._cluster.timeline = last.timeline
         self._nodes = [
             NodeWatch(place, self._tools.opener, earlier=earlier.get(place.name))
-            for place in places_of(self._database)
+            for place in places_of(self._there)
         ]
 
     def _keep(
@@ -179,7 +202,7 @@ class DatabaseWatch:
             hours, texts = self._tally.take()
             self._tally_taken_at = now
         look = look_of(
-            self._database, now, found, worker=self._tools.worker, outlook=self._outlook,
+            self._there, now, found, worker=self._tools.worker, outlook=self._outlook,
             hours=hours, texts=texts,
         )  # fmt: skip
         if together is not None:

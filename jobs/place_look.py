@@ -91,9 +91,19 @@ def place_settings(context: Context) -> PlaceSettings:
     """What the inventory says about the place, whether anything stands there or not.
 
     Raises:
-        JobError: nothing.
+        JobError: nothing, or one folder for a database of several servers: it is that of one of
+            them, and another may be the primary now.
     """
     database = context.database
+    cluster = database.cluster
+    if cluster is not None and len(cluster.nodes) > 1:
+        raise JobError(
+            f"{database.name} has {len(cluster.nodes)} servers, and a restore into place replaces"
+            " one: the others would go on with what it is to get rid of, and may take over.",
+            next_step="Restore --into scratch, and bring back from there what is missing"
+            f" (/db recover-table {database.name}). To replace all of it, stop all servers,"
+            " restore one by hand, and build the others anew from it.",
+        )
     settings = database.backups.place
     if settings is None:
         raise JobError(

@@ -119,6 +119,24 @@ def routed(database: Database, node: str) -> Database:
     )
 
 
+def measured(database: Database, primary: str) -> Database:
+    """The database as the collector looks at it: each server under one name for ever.
+
+    Who is named as a replica is that also while it is the primary: its numbers say so. The
+    database's own row is then about the server that nobody named; where only one is measured, it
+    is the primary.
+    """
+    if database.cluster is None:
+        return database
+    nodes = database.cluster.nodes
+    named = {node.name for node in nodes if any(_is_of(each, node) for each in database.replicas)}
+    home = _home(nodes, parse_dsn(database.dsn.get_secret_value()))
+    unnamed = [node.name for node in nodes if node.name not in named]
+    own = home.name if home and home.name in unnamed else next(iter(unnamed), primary)
+    there = routed(database, own if primary in named else primary)
+    return replace(there, replicas=database.replicas)
+
+
 def _nobody(name: str, nodes: Sequence[NodeSeen], kind: ClusterKind) -> NoRouteError:
     away = [f"{each.name} does not answer ({each.problem})" for each in nodes if each.problem]
     shut = [

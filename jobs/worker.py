@@ -116,6 +116,7 @@ class Worker:
             readers=given.readers,
             worker=given.worker,
             clock=given.clock,
+            routes=given.routes,
         ).run()
 
     async def _take_stock(self) -> None:
