@@ -41,8 +41,7 @@ class RestorePlan:
     def steps(self) -> tuple[str, ...]:
         """What is done, in order."""
         return (
-            "Write rows into the live primary, and declare one moment the disaster; nothing is"
-            " harmed",
+            "Write rows into the live primary and declare one moment the disaster: no harm is done",
             f"Restore {self.backup.id} elsewhere, with what had reached the archive by then",
             "Write a row there, read it back, and ask the critical queries",
             "Count which acknowledged rows are missing there",
