@@ -21,6 +21,7 @@ from bot.alert_storing import store_decision
 from bot.inventory import Inventory
 from jobs.alert_backups import backup_signals
 from jobs.alert_cluster import cluster_signals
+from jobs.alert_drills import DRILL_OVERDUE, drill_signals
 from jobs.alert_engine import Decision, Look, decide
 from jobs.alert_failover import FAILOVERS, SEEN_FOR, failover_signals
 from jobs.alert_machine import Memory, memory_of
@@ -30,12 +31,14 @@ from jobs.alerts import NAMES
 from jobs.away import in_rounds, is_away
 from jobs.backup_state import DatabaseState, states
 from jobs.operation import Database
+from jobs.timetable import DRILL
 from jobs.watching import NAME as WORSE_AFTER_CHANGE
 from jobs.watching import verdict, watch_signals
 from store.alert_states import load_states
 from store.alerts import forget_alerts, look_alone, our_firing_alerts
 from store.cluster_events import ClusterEvent, cluster_events_since, forget_cluster_events
 from store.connect import Store
+from store.drills import last_passed
 from store.incidents import AlertRow, IncidentRow, forget_incidents, lock_open_incidents
 from store.samples import NodeRow, nodes_of
 from store.silences import (
@@ -86,6 +89,7 @@ class _World:
     backups: Mapping[str, DatabaseState]
     watches: Mapping[str, Sequence[WatchRow]]
     failovers: Mapping[str, Sequence[ClusterEvent]]
+    drills: Mapping[str, datetime]  # when one passed last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +153,14 @@ class Watch:
         failovers: dict[str, list[ClusterEvent]] = {}
         for event in await cluster_events_since(conn, now - SEEN_FOR):
             failovers.setdefault(event.database, []).append(event)
+        drills: dict[str, datetime] = {}
+        for (name, _), passed_at in (await last_passed(conn)).items():
+            drills[name] = max(passed_at, drills.get(name, passed_at))
         known = await states(conn, self.inventory.databases.values(), now)
         return _World(
             memories=memories, rows=rows, silences=silences, incidents=incidents, nodes=nodes,
             backups={state.database.name: state for state in known}, watches=watched,
-            failovers=failovers,
+            failovers=failovers, drills=drills,
         )  # fmt: skip
 
     def _names(self, world: _World) -> Sequence[str]:
@@ -191,6 +198,7 @@ class Watch:
                 ("metrics", lambda: chain(metric_signals(servers), cluster_signals(servers))),
                 ("backups", lambda: backup_signals(state, servers.primary, now)),
                 ("failovers", lambda: failover_signals(world.failovers.get(name, ()), servers)),
+                ("drills", lambda: _drills(state, servers.primary, world, now)),
                 ("changes", lambda: watch_signals(world.watches.get(name, ()), servers, now)),
             ):
                 found = self._read(f"{name}: {what}", read)
@@ -223,12 +231,23 @@ class Watch:
             log.error("Alerts cannot be looked at (%s); the others are.", what, exc_info=error)
 
 
+def _drills(state: DatabaseState, node: str, world: _World, now: datetime) -> Iterator[Signal]:
+    database = state.database
+    schedule = state.schedules.get(f"{DRILL} {database.name}")
+    return drill_signals(
+        database, node, passed_at=world.drills.get(database.name),
+        begun_at=schedule.begun_at if schedule else None, now=now,
+    )  # fmt: skip
+
+
 def _read_with(alert: str) -> str:
     """Which look an alert comes from."""
     if alert == WORSE_AFTER_CHANGE:
         return "changes"
     if alert in FAILOVERS:
         return "failovers"
+    if alert == DRILL_OVERDUE:
+        return "drills"
     return "backups" if alert in NAMES else "metrics"
 
 

@@ -17,11 +17,13 @@ from approvals.words import ExplainedError
 from bot.doctor_anchors import examine_anchors
 from bot.doctor_archive import examine_archive
 from bot.doctor_backups import examine_engine
+from bot.doctor_drills import examine_drills
 from bot.doctor_migrations import examine_migrations
 from bot.doctor_monitoring import examine_monitoring
 from bot.doctor_policy import examine_policies
 from bot.doctor_secrets import examine_secrets
 from bot.doctor_slack import examine_slack
+from bot.doctor_store import examine_store_place
 from bot.finding import Finding
 from bot.http import readiness
 from bot.inventory import Inventory, load_inventory
@@ -124,6 +126,7 @@ async def _examined(dsn: SecretStr, settings: Settings, inventory: Inventory) ->
     try:
         checks = await readiness(store, now=utc_now())
         policies = await examine_policies(settings, inventory, store)
+        place = await examine_store_place(store, inventory.databases, clock=utc_now)
     finally:
         await store.close()
     fixes = {
@@ -135,7 +138,7 @@ async def _examined(dsn: SecretStr, settings: Settings, inventory: Inventory) ->
         Finding(name=check.name, ok=check.ok, says=check.says, fix=fixes[check.name])
         for check in checks
     ]
-    return [*said, *policies]
+    return [*said, *place, *policies]
 
 
 async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
@@ -152,6 +155,8 @@ async def _databases(inventory: Inventory, environ: Mapping[str, str]) -> AsyncI
             async for finding in examine_monitoring(database, readers):
                 yield finding
             async for finding in examine_migrations(database, readers):
+                yield finding
+            for finding in examine_drills(database):
                 yield finding
     finally:
         await readers.close()

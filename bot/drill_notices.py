@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals.rules import Rule
+from bot.explain import window_text
 from bot.scheduled_rules import agreement, is_by_accident
 from jobs.cluster_settings import DATA_LOSS_MAX, DrillKind
 from jobs.drill_notices import NOTICE, Ahead, DrillNotice
@@ -71,6 +72,7 @@ def notice(
         left=max(at - now, _NOW),
         agree=agreement(rule) if rule else "",
         rule=rule.name if rule else "",
+        hours=" or ".join(window_text(each) for each in rule.windows) if rule else "",
         waits=rule.expires_after if rule else _NOW,
         rto=(drills.rto if drills else None) or RTO[database.tier],
         rpo=drills.rpo if drills else DATA_LOSS_MAX,

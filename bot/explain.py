@@ -140,9 +140,9 @@ def _times(rule: Rule) -> Iterator[str]:
     if rule.not_before is not None:
         yield f"It starts at {rule.not_before:%Y-%m-%d %H:%M} UTC or later."
     if rule.windows:
-        yield f"It runs only {' or '.join(_window(window) for window in rule.windows)}."
+        yield f"It runs only {' or '.join(window_text(window) for window in rule.windows)}."
     if rule.freeze:
-        yield f"It never runs {' or '.join(_window(window) for window in rule.freeze)}."
+        yield f"It never runs {' or '.join(window_text(window) for window in rule.freeze)}."
     if rule.break_glass is not None:
         yield from _glass(rule.break_glass)
 
@@ -157,8 +157,8 @@ def _glass(glass: BreakGlass) -> Iterator[str]:
         yield "One person may do that alone, on purpose."
 
 
-def _window(window: Window) -> str:
-    """`Mon-Fri 09:00-17:00 Europe/Berlin`, or `from … to … UTC (Christmas)`."""
+def window_text(window: Window) -> str:
+    """As people write it: `Mon-Fri 09:00-17:00 Europe/Berlin`, or `from … to … UTC (Christmas)`."""
     match window:
         case Span():
             name = f" ({window.name})" if window.name else ""

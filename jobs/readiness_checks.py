@@ -11,12 +11,13 @@ from typing import Final
 from jobs.alerts import Alert
 from jobs.backup_settings import BackupTier
 from jobs.backup_state import DatabaseState
+from jobs.drill_verdict import seconds_text
 from jobs.forecast import HISTORY_LEAST
 from jobs.health_state import HealthState, is_stale
 from jobs.metric_text import metric_text, number_text
 from jobs.operation import Tier
 from jobs.readiness_backups import BACKED_UP, RESTORED, Item
-from jobs.readiness_facts import PEAK_OVER, Facts
+from jobs.readiness_facts import PEAK_OVER, Facts, PassedDrill
 from jobs.text import count_text, span_text
 from jobs.timetable import timetable
 
@@ -250,12 +251,43 @@ def _procedures(known: _Known) -> Check:
 
 
 def _drilled(known: _Known) -> Check:
-    age = known.since(known.facts.drilled_at)
-    evidence = "never" if age is None else "done"
-    is_met = age is not None and age <= DRILL_AGE_MAX
-    restore = f"/db restore {known.name} --to latest --into scratch"
-    mend = f"Rehearse by hand until drills are built in: {restore}"
-    return _check(8, "Quarterly drill", is_met, evidence, mend, age)
+    """One that passed, of any kind that is allowed here; a restore elsewhere always is."""
+    cluster, passed = known.state.database.cluster, known.facts.drill
+    every = cluster.drills.every if cluster else DRILL_AGE_MAX
+    age = known.since(passed.at if passed else None)
+    if passed is None:
+        evidence = "none has ever passed"
+    elif not passed.is_intact:
+        evidence = f"the report of request {passed.request_id} is not the one that was stored"
+    else:
+        evidence = f"{passed.kind} passed, {_cost(passed)}, request {passed.request_id}"
+    is_recent = age is not None and age <= every
+    is_met = is_recent and passed is not None and passed.is_intact
+    if not is_recent:
+        evidence += f"; one is due every {span_text(every)}"
+    return _check(8, "Quarterly drill", is_met, evidence, _drill_mend(known), age)
+
+
+def _cost(passed: PassedDrill) -> str:
+    known = (("RPO", passed.rpo_seconds), ("RTO", passed.rto_seconds))
+    return ", ".join(
+        f"{name} {'not known' if seconds is None else seconds_text(seconds)}"
+        for name, seconds in known
+    )
+
+
+def _drill_mend(known: _Known) -> str:
+    """What to rehearse; without a second server, the loss of all of them."""
+    cluster, name = known.state.database.cluster, known.name
+    if cluster is not None and cluster.drills.kinds:
+        return f"/db drill {name} {cluster.drills.kind}"
+    has_backup = any(line.is_usable for line in known.state.backups)
+    restore = f"/db drill {name} restore" if has_backup else (
+        f"/db backup {name}, then /db drill {name} restore"
+    )  # fmt: skip
+    if cluster is None:
+        return f"{restore}: that needs no second server"
+    return f"{restore}; for failovers name `cluster.drills.kinds` in the inventory"
 
 
 def _audited(known: _Known) -> Check:

@@ -15,7 +15,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approvals import anchoring
+from jobs.drill_stored import report_of
 from jobs.health_state import HealthState
+from store.drills import StoredDrill, newest_drills
 
 PEAK_OVER: Final = timedelta(days=7)
 SLOW_OVER: Final = timedelta(days=1)
@@ -59,7 +61,7 @@ DONE: Final = sa.text("""
     SELECT database, operation, max(ended_at) AS at
       FROM requests
      WHERE database = ANY(:names)
-       AND operation IN ('restore', 'drill')
+       AND operation = 'restore'
        AND state IN ('done', 'closed')
      GROUP BY database, operation
 """).bindparams(sa.bindparam("names", type_=_NAMES))
@@ -89,6 +91,21 @@ SIZES: Final = sa.text("""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassedDrill:
+    """The newest drill that passed. Seconds are None where its report cannot be read.
+
+    `is_intact`: its report is the one whose hash was stored with it.
+    """
+
+    request_id: int
+    kind: str
+    at: datetime
+    rpo_seconds: float | None = None
+    rto_seconds: float | None = None
+    is_intact: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Of one database. Percent, per minute, days; None: nobody knows.
 
@@ -101,7 +118,7 @@ class Facts:
     slow_statements: int | None = None
     measured_since: datetime | None = None
     restored_at: datetime | None = None
-    drilled_at: datetime | None = None
+    drill: PassedDrill | None = None
     audited: Mapping[str, datetime] = field(default_factory=dict)
     anchored_at: datetime | None = None
     size_days: int = 0
@@ -123,12 +140,13 @@ async def facts_of(
         audited.setdefault(row["database"], {})[row["name"]] = row["at"]
     sizes = await _by_name(conn, SIZES, names=names, day=(now - SIZES_OVER).date())
     anchored_at = await _anchored_at(conn)
+    drills = await newest_drills(conn)
     return {
         name: Facts(
             **loads.get(name, {}),
             slow_statements=slow[name]["slow"] if name in slow else 0,
             restored_at=ended.get((name, "restore")),
-            drilled_at=ended.get((name, "drill")),
+            drill=_passed(drills.get(name)),
             audited=audited.get(name, {}),
             anchored_at=anchored_at,
             size_days=sizes[name]["days"] if name in sizes else 0,
@@ -136,6 +154,21 @@ async def facts_of(
         )
         for name in names
     }
+
+
+def _passed(drill: StoredDrill | None) -> PassedDrill | None:
+    if drill is None or drill.ended_at is None:
+        return None
+    report = report_of(drill)
+    cost = report.cost if report else None
+    return PassedDrill(
+        request_id=drill.request_id,
+        kind=drill.kind,
+        at=drill.ended_at,
+        rpo_seconds=cost.rpo_seconds if cost else None,
+        rto_seconds=cost.rto_seconds if cost else None,
+        is_intact=drill.is_intact,
+    )
 
 
 async def _loads(

@@ -53,7 +53,8 @@ def _lines(told: DrillNotice) -> list[str]:
 def _begins(told: DrillNotice) -> str:
     if told.problem or not told.agree:
         return ""
-    return "It is asked for then, and begins when people have agreed, not before."
+    hours = f", {one_line(told.hours)}" if told.hours else ""
+    return f"It is asked for then, and begins when people have agreed{hours}, not before."
 
 
 def _who(told: DrillNotice) -> list[str]:

@@ -10,11 +10,13 @@ import pytest
 from pydantic import SecretStr
 
 from jobs.backup_settings import TIERS, BackupSettings, BackupTier
+from jobs.cluster_settings import ClusterSettings, DrillKind, DrillSettings
 from jobs.health_settings import AppPool, MonitoringSettings, Node
 from jobs.health_state import HealthState
 from jobs.operation import CriticalQuery, Tier
 from jobs.readiness import Readiness, readiness, worst_first
-from jobs.readiness_facts import Facts
+from jobs.readiness_facts import Facts, PassedDrill
+from postgres.cluster.words import ClusterKind
 from store.samples import NodeRow
 from tests.jobs.health import NUMBERS, a_node
 from tests.jobs.test_alerts import DAY, HOUR, NOW, RECEIVING, a_line, a_state, an_archive
@@ -24,12 +26,21 @@ SETTINGS = MonitoringSettings(
     runbooks="https://wiki.example/{alert}", sensitive_tables=("public.users",),
     pools=(AppPool(name="web", instances=4, size=10),),
 )  # fmt: skip
+DRILL = PassedDrill(
+    request_id=12, kind="primary-crash", at=NOW - 60 * DAY, rpo_seconds=0.0, rto_seconds=12.3
+)
 FACTS = Facts(
     pool_peak=61.0, slow_average=0.2, slow_statements=0, measured_since=NOW - 7 * DAY,
-    restored_at=NOW - 30 * DAY, drilled_at=NOW - 60 * DAY,
+    restored_at=NOW - 30 * DAY, drill=DRILL,
     audited={"public.users": NOW - 9 * DAY}, anchored_at=NOW - 10 * HOUR, size_days=60,
     sized_on=NOW.date(),
 )  # fmt: skip
+
+
+def drilled(*kinds: DrillKind, **more: Any) -> ClusterSettings:
+    """A cluster whose inventory allows these kinds of drills, the first by the clock."""
+    drills = DrillSettings(kinds=kinds, kind=kinds[0] if kinds else DrillKind.SWITCHOVER, **more)
+    return ClusterSettings(kind=ClusterKind.PAIR, nodes=(), drills=drills)
 
 
 def world(
@@ -122,8 +133,14 @@ ONE_TIER = {BackupTier.DAILY: TIERS[BackupTier.DAILY]}
          "nobody has asked for a restore for a year"),
         ({"facts": {"restored_at": NOW - 367 * DAY}}, 7, "NO",
          "nobody has asked for a restore for a year"),
-        ({"facts": {"drilled_at": None}}, 8, "NO", "never"),
-        ({"facts": {"drilled_at": NOW - 93 * DAY}}, 8, "NO", "done"),
+        ({"facts": {"drill": None}}, 8, "NO", "none has ever passed; one is due every 92 d"),
+        ({"facts": {"drill": replace(DRILL, at=NOW - 93 * DAY)}}, 8, "NO",
+         "primary-crash passed, RPO 0 s, RTO 12.3 s, request 12; one is due every 92 d"),
+        ({"facts": {"drill": replace(DRILL, is_intact=False)}}, 8, "NO",
+         "the report of request 12 is not the one that was stored"),
+        ({"facts": {"drill": replace(DRILL, at=NOW - 31 * DAY, rto_seconds=None)},
+          "database": {"cluster": drilled(every=30 * DAY)}}, 8, "NO",
+         "primary-crash passed, RPO 0 s, RTO not known, request 12; one is due every 30 d"),
         ({"settings": {"sensitive_tables": ()}}, 9, "NO", "no sensitive tables are named"),
         ({"facts": {"audited": {}}}, 9, "NO", "no audit trigger known on public.users"),
         ({"facts": {"anchored_at": NOW - 3 * DAY}}, 9, "NO",
@@ -140,6 +157,24 @@ def test_what_is_missing_is_named_with_its_evidence_and_what_would_mend_it(
     found = world(**change)
     assert missing(found)[number] == (verdict, evidence)
     assert next(check.mend for check in found.checks if check.number == number)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "backups", "mend"),
+    [
+        (None, {}, "/db drill orders restore: that needs no second server"),
+        (None, {"backups": ()},
+         "/db backup orders, then /db drill orders restore: that needs no second server"),
+        (drilled(), {},
+         "/db drill orders restore; for failovers name `cluster.drills.kinds` in the inventory"),
+        (drilled(DrillKind.HOST_LOSS, DrillKind.SWITCHOVER), {}, "/db drill orders host-loss"),
+    ],
+)  # fmt: skip
+def test_whoever_has_rehearsed_nothing_reads_what_can_be_rehearsed_here(
+    cluster: ClusterSettings | None, backups: dict[str, Any], mend: str
+) -> None:
+    found = world(facts={"drill": None}, database={"cluster": cluster}, backups=backups)
+    assert next(check.mend for check in found.checks if check.number == 8) == mend
 
 
 def test_a_tier_that_no_schedule_takes_backups_for_is_named() -> None:
