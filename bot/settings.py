@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from approvals.words import BadInputError
 from bot.redact import remember_secrets
 from bot.references import secret_of
+from store.hosts import objection
 
 _UNITS: Final[Mapping[str, timedelta]] = {
     "ms": timedelta(milliseconds=1),
@@ -203,6 +204,13 @@ class Settings(BaseSettings):
             return value
         given = value if isinstance(value, SecretStr) else SecretStr(value)
         return secret_of(given, folder=Path.cwd(), environ=os.environ)
+
+    @field_validator("store", "store_owner")
+    @classmethod
+    def _leads_to_the_primary(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None and (why := objection(dsn.get_secret_value())):
+            raise ValueError(why)
+        return dsn
 
     @field_validator("vote_key", "vote_key_previous")
     @classmethod

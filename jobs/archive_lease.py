@@ -27,7 +27,6 @@ KEEP_ALIVE: Final = """
            set_config('tcp_keepalives_interval', '5', false),
            set_config('tcp_keepalives_count', '3', false)
 """
-PING: Final = "SELECT 1"
 
 
 class Lease(StrEnum):
@@ -64,8 +63,7 @@ class Leases:
                 async with asyncio.timeout(2 * PING_SECONDS_MAX):
                     lease = await self._take(database)
             except Exception as error:
-                # The second is what asyncpg says when the server's farewell crosses our statement.
-                if not is_away(error) and not isinstance(error, asyncpg.InternalClientError):
+                if not is_away(error):
                     raise
                 self._drop()
                 self._failed_at = asyncio.get_running_loop().time()
@@ -82,7 +80,7 @@ class Leases:
             await self._conn.execute(KEEP_ALIVE, timeout=PING_SECONDS_MAX)
         if database in self._ours:
             if not self._is_recent(self._answered_at) or self._conn.is_closed():
-                await self._conn.fetchval(PING, timeout=PING_SECONDS_MAX)
+                await self._store.reach.check(self._conn, seconds_max=PING_SECONDS_MAX)
                 self._answered_at = asyncio.get_running_loop().time()
             return Lease.OURS
         is_free = await self._conn.fetchval(TRY_LEASE, database, timeout=PING_SECONDS_MAX)

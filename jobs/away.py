@@ -23,7 +23,10 @@ _AWAY: Final = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What asyncpg says when the server's farewell crosses our statement, or a standby answers.
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement cancelled
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or an old primary that was fenced
     asyncpg.TooManyConnectionsError,
     asyncpg.DeadlockDetectedError,
     sa_exc.TimeoutError,

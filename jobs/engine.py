@@ -263,7 +263,7 @@ class PgQueue:
                 failures = 0
                 while True:
                     await asyncio.sleep(LISTEN_CHECK_SECONDS)
-                    await conn.fetchval("SELECT 1", timeout=LISTEN_CHECK_SECONDS)
+                    await self._store.reach.check(conn, seconds_max=LISTEN_CHECK_SECONDS)
             except Exception as error:
                 if not is_away(error):
                     raise

@@ -27,9 +27,10 @@ NAME_CHARS_MAX: Final = 63  # of an application name in PostgreSQL
 REFILL_SECONDS: Final = 0.05
 
 # The first key is this lock's own namespace. Keepalives: the server must not keep the lock
-# of a worker whose host has gone without a word.
+# of a worker whose host has gone without a word. A standby has advisory locks of its own.
 TRY_LOCK: Final = """
-    SELECT pg_try_advisory_lock(hashtext('twokey target'), hashtext($1)),
+    SELECT CASE WHEN pg_is_in_recovery() THEN false
+                ELSE pg_try_advisory_lock(hashtext('twokey target'), hashtext($1)) END,
            set_config('tcp_keepalives_idle', '10', false),
            set_config('tcp_keepalives_interval', '5', false),
            set_config('tcp_keepalives_count', '3', false),
@@ -72,7 +73,10 @@ class SpareSession:
         """The open session, now the caller's to close; None when there is none."""
         session, self._session = self._session, None
         self._missing.set()
-        return None if session is None or session.conn.is_closed() else session
+        if session is None or self._store.reach.is_good(session.conn):
+            return session
+        session.conn.terminate()
+        return None
 
     async def keep(self) -> None:
         """Have a session ready, soon after each was taken; never returns."""
@@ -168,10 +172,13 @@ class TargetLock:
                 failures += 1
 
     async def _still_held(self) -> bool:
-        """Ping the session that holds the lock, or take the lock with a new one."""
+        """Ping the session that holds the lock, or take the lock with a new one.
+
+        A lock on a server that the store has left is held against nobody.
+        """
         if self._conn is None:
             return await self.acquire()
-        await self._conn.fetchval(PING)
+        await self._store.reach.check(self._conn, seconds_max=PING_SECONDS_MAX)
         return True
 
     def _drop(self, error: Exception) -> None:

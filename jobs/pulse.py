@@ -67,18 +67,21 @@ class Pulse:
         self._limits = limits
         self._held: dict[int, Leash] = {}
         self._beaten = 0.0
+        self._heard: dict[int, float] = {}  # when what the store has acknowledged was sent
         self._reason: Interrupt | None = None
 
     @contextmanager
     def holding(self, leash: Leash) -> Iterator[None]:
         """Beat for this run within the block, and only there: a dead body has no pulse."""
         self._held[leash.claim.run_id] = leash
+        self._heard[leash.claim.run_id] = asyncio.get_running_loop().time()
         if self._reason is not None:
             leash.pull(self._reason)
         try:
             yield
         finally:
             del self._held[leash.claim.run_id]
+            del self._heard[leash.claim.run_id]
 
     def held(self) -> frozenset[tuple[int, int]]:
         """Run and epoch of each body of this worker."""
@@ -91,28 +94,47 @@ class Pulse:
             leash.pull(reason)
 
     async def keep(self) -> None:
-        """Never returns. While the store is away nothing is known and nothing is done."""
+        """Never returns. While the store is away nothing is known and nothing is done.
+
+        But a body whose pulse nobody has heard for long is stopped while it is still ours: soon
+        another worker may take it over. An old primary that was parted from its synchronous
+        standby answers, and acknowledges nothing.
+        """
         while True:
             await asyncio.sleep(self._limits.pulse.total_seconds())
             if not self._held:
                 continue
             try:
-                async with asyncio.timeout(self._limits.stale.total_seconds() / 2):
+                async with asyncio.timeout(self._let_go_unheard()):
                     await self._once()
             except Exception as error:
                 if not is_away(error):
                     raise
                 log.warning("No pulse: the store is away (%s).", error)
 
+    def _let_go_unheard(self) -> float:
+        """Stop who was not heard of for too long; how many seconds the next try may take."""
+        limits, now = self._limits, asyncio.get_running_loop().time()
+        longest = (limits.stale - limits.cleanup).total_seconds()
+        for run_id, leash in self._held.items():
+            if now - self._heard[run_id] >= longest:
+                leash.pull(Interrupt.LOCK_LOST)
+        left = [longest - (now - heard) for heard in self._heard.values()]
+        soonest = min((each for each in left if each > 0), default=longest)
+        return min(limits.stale.total_seconds() / 2, soonest)
+
     async def _once(self) -> None:
         leashes = dict(self._held)
         ids = [leash.claim.run_id for leash in leashes.values()]
         now = asyncio.get_running_loop().time()
+        is_due = now - self._beaten >= self._limits.heartbeat.total_seconds()
         async with self._store.begin() as conn:
-            if now - self._beaten >= self._limits.heartbeat.total_seconds():
+            if is_due:
                 await runs.beat(conn, ids, worker=self._worker)
-                self._beaten = now
             seen = await runs.look(conn, ids, worker=self._worker)
+        if is_due:  # acknowledged, not only sent
+            self._beaten = now
+            self._heard.update({run_id: now for run_id in ids if run_id in self._held})
         for leash in leashes.values():
             run = seen.get(leash.claim.run_id)
             if run is None or run.epoch != leash.claim.epoch:

@@ -137,6 +137,8 @@ INTENT: Final = Statement(
 """).bindparams(sa.bindparam("checkpoint", type_=JSONB))
 )
 
+# Also written where there is no intent: a failover of the store to a standby that is not
+# synchronous may have lost it, and what has happened must not seem never to have begun.
 OUTCOME: Final = Statement(
     sa.text("""
     WITH mine AS (
@@ -144,17 +146,21 @@ OUTCOME: Final = Statement(
          WHERE id = :run_id AND epoch = :epoch AND worker = :worker AND state = 'running'
            FOR SHARE
     ), written AS (
-        UPDATE run_steps s
-           SET state = :state, ended_at = :now, result = :result, error = :error
+        INSERT INTO run_steps AS s
+               (run_id, name, position, mode, state, attempt, epoch, started_at, ended_at,
+                checkpoint, result, error)
+        SELECT id, :name, :position, :mode, :state, :attempt, :epoch, :now, :now,
+               :checkpoint, :result, :error
           FROM mine
-         WHERE s.run_id = mine.id AND s.name = :name AND s.attempt = :attempt
-           AND s.epoch = :epoch
-        RETURNING s.run_id
+        ON CONFLICT (run_id, name) DO UPDATE
+           SET state = :state, ended_at = :now, result = :result, error = :error
+         WHERE s.attempt = :attempt AND s.epoch = :epoch
+        RETURNING run_id
     ), logged AS (
         INSERT INTO run_log (run_id, at, line) SELECT run_id, :now, :line FROM written
     )
     SELECT run_id FROM written
-""").bindparams(sa.bindparam("result", type_=JSONB))
+""").bindparams(sa.bindparam("result", type_=JSONB), sa.bindparam("checkpoint", type_=JSONB))
 )
 
 CHECKPOINT: Final = Statement(
@@ -177,11 +183,13 @@ CHECKPOINT: Final = Statement(
 class LiveAttempt:
     """One attempt at one step; implements `jobs.operation.Attempt`."""
 
-    def __init__(self, steps: Steps, name: str, number: int, checkpoint: JsonValue) -> None:
+    def __init__(self, steps: Steps, name: str, begin: Begin, mode: Mode, position: int) -> None:
         self._steps = steps
         self.name = name
-        self.number = number
-        self.checkpoint = checkpoint
+        self.number = begin.number
+        self.checkpoint = begin.checkpoint
+        self.mode = mode
+        self.position = position
 
     async def save(self, checkpoint: JsonValue) -> None:
         """Store how far the step is.
@@ -242,21 +250,25 @@ class Steps:
                     raise _stored_error(error)
                 case Ask():
                     raise self._unknown(name)
-                case Begin(number, checkpoint):
-                    attempt = LiveAttempt(self, name, number, checkpoint)
-            await self._intend(attempt, mode)
+                case Begin() as begin:
+                    attempt = LiveAttempt(self, name, begin, mode, len(self._names))
+            await self._intend(attempt)
             try:
                 return await self._attempt(attempt, body, mode=mode, time_limit=time_limit)
             except (FencedError, AttentionError, StoreAwayError):
                 raise
             except Exception as error:
                 await self._settle(attempt, "failed", error=_error_text(error))
-                if mode is Mode.ONCE or number >= attempts:
+                if mode is Mode.ONCE or attempt.number >= attempts:
                     raise
                 log.info("Step %s of run %d failed: %s", name, self._leash.claim.run_id, error)
-                await asyncio.sleep(_backoff_seconds(number, self._limits))
+                await asyncio.sleep(_backoff_seconds(attempt.number, self._limits))
             stored = Stored(
-                state="failed", attempt=number, checkpoint=attempt.checkpoint, result=None, error=""
+                state="failed",
+                attempt=attempt.number,
+                checkpoint=attempt.checkpoint,
+                result=None,
+                error="",
             )
 
     async def write(
@@ -274,7 +286,9 @@ class Steps:
     ) -> None:
         claim = self._leash.claim
         fixed = {"name": attempt.name, "attempt": attempt.number, **claim.params()}
+        fixed["checkpoint"] = attempt.checkpoint
         if statement is not CHECKPOINT:
+            fixed |= {"mode": str(attempt.mode), "position": attempt.position}
             state = values.get("state", "started")
             line = f"{attempt.name}: {state}, attempt {attempt.number} {values.get('error', '')}"
             fixed |= {"now": self._clock(), "line": line.strip()[: runs.LINE_CHARS_MAX]}
@@ -311,17 +325,12 @@ class Steps:
                 next_step="Restart this worker, and look at what the step was doing.",
             )
 
-    async def _intend(self, attempt: LiveAttempt, mode: Mode) -> None:
+    async def _intend(self, attempt: LiveAttempt) -> None:
         if self._leash.pulled.is_set():
             raise asyncio.CancelledError
-        if mode is Mode.ONCE:
+        if attempt.mode is Mode.ONCE:
             self.in_doubt.add(attempt.name)
-        values = {
-            "mode": str(mode),
-            "position": len(self._names),
-            "checkpoint": attempt.checkpoint,
-        }
-        await self.write(INTENT, attempt, values, what=f"begin step {attempt.name}")
+        await self.write(INTENT, attempt, {}, what=f"begin step {attempt.name}")
 
     async def _settle(
         self, attempt: LiveAttempt, state: str, *, result: JsonValue = None, error: str = ""

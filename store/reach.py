@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,9 +65,12 @@ class Reach:
     """The ways to one store. With a single host (or none named) it is asyncpg's own way."""
 
     def __init__(self, dsn: SecretStr) -> None:
-        """Raises ValueError when the DSN's hosts cannot be understood."""
+        """Connects to nothing. A DSN that cannot be understood is asyncpg's to refuse."""
         self._dsn = dsn
-        hosts = hosts_of(dsn.get_secret_value())
+        try:
+            hosts = hosts_of(dsn.get_secret_value())
+        except ValueError:
+            hosts = ()
         self.hosts: Final = hosts if len(hosts) > 1 else ()
         self._newest = 0
         self._system = ""
@@ -127,6 +131,19 @@ class Reach:
         timeline, _ = await _hello(conn, seconds_max)
         if not timeline or not self.is_good(conn):
             raise StoreMovedError("the store is on another host now")
+
+    async def survey(self) -> Sequence[tuple[Host, int, str]]:
+        """Each of several hosts with its timeline, 0 for a standby; and why it does not answer."""
+
+        async def one(host: Host) -> tuple[Host, int, str]:
+            try:
+                answer = await self._knock(host, {})
+            except FAILURES as error:
+                return host, 0, str(error) or type(error).__name__
+            answer.conn.terminate()
+            return host, answer.seen.timeline, ""
+
+        return await asyncio.gather(*(one(host) for host in self.hosts))
 
     async def close(self) -> None:
         """End what looks around."""
