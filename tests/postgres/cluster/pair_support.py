@@ -17,6 +17,7 @@ import pytest
 from postgres.cluster.pair import PairCluster
 from postgres.errors import PostgresError
 from sandbox.ha import PairSandbox
+from sandbox.ha_servers import Servers
 
 LIMIT = timedelta(seconds=30)
 
@@ -39,10 +40,10 @@ def cluster_of(pair: PairSandbox) -> PairCluster:
     return PairCluster(pair.specs, clock=lambda: datetime.now(UTC))
 
 
-async def roles(pair: PairSandbox) -> tuple[str, str]:
+async def roles(sandbox: Servers) -> tuple[str, str]:
     """The primary, and the other."""
-    primary = await pair.primary()
-    return primary, pair.others(primary)[0]
+    primary = await sandbox.primary()
+    return primary, sandbox.others(primary)[0]
 
 
 async def ask(pair: PairSandbox, name: str, query: str, *args: object) -> object:
