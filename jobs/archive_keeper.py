@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from jobs.archive_health import (
+    ArchiveStanding,
     Health,
     Held,
     Receiving,
@@ -32,10 +33,12 @@ from jobs.backup_settings import ArchiveMethod, BackupTier
 from jobs.engines import engine_of
 from jobs.operation import Database, JobError, Reader
 from jobs.routes import Route, Routes
+from jobs.routing import routed
 from postgres.backup.native_engine import WAL_FOLDER
 from postgres.backup.receiver import Receiver, application_name, drop_slot
 from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import Binaries, find_binaries
+from postgres.cluster.words import ClusterKind, Role
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 from store.archives import ArchiveState, save_archive
@@ -89,6 +92,7 @@ class _Memory:
     dropped: Trouble | None = None
     dropped_at: datetime | None = None
     told: str = ""
+    left: str = ""
 
 
 class Keeper:
@@ -125,7 +129,8 @@ class Keeper:
         While the store is away nothing is told, and all else is done.
         """
         wishes = self._wishes
-        stand = await self._stand(await self._tools.routes.route(self._wanted))
+        route = await self._tools.routes.route(self._wanted)
+        stand = await self._stand(route)
         if isinstance(stand, Stand):
             self._remember(stand)
             if endangers(wishes, stand):
@@ -133,11 +138,14 @@ class Keeper:
             elif wishes.method is ArchiveMethod.RECEIVE:
                 await self._have_receiver(stand.major)
         try:
-            await self._judge_and_tell(stand)
+            health = await self._judge_and_tell(stand)
         except Exception as error:
             if not is_away(error):
                 raise
             self._log(f"the store is away ({type(error).__name__})")
+        else:
+            if health.standing is ArchiveStanding.STREAMING:
+                await self._let_go(route)
 
     async def _stand(self, route: Route) -> Stand | Trouble:
         """How the server stands that takes writes now; the receiver of another one is ended.
@@ -156,7 +164,23 @@ class Keeper:
             receiver=application_name(wishes.slot),
         )
 
-    async def _judge_and_tell(self, stand: Stand | Trouble) -> None:
+    async def _let_go(self, route: Route) -> None:
+        """Drop our slot where a pair's primary was before: nobody reads it, and it keeps WAL.
+
+        Only while all that it kept is in the archive. Patroni looks after slots itself.
+        """
+        for node in left_behind(self._wanted, route, self._wishes.slot):
+            try:
+                there = routed(self._wanted, node)
+                await drop_slot(parse_dsn(there.dsn.get_secret_value()), self._wishes.slot)
+                said = f"{node}: our slot is dropped, as another server is the primary"
+            except PostgresError as error:
+                said = f"{node}: {error.problem}"
+            if said != self._memory.left:
+                log.info("WAL archive of %s: %s", self._database.name, said)
+                self._memory.left = said
+
+    async def _judge_and_tell(self, stand: Stand | Trouble) -> Health:
         now, memory = self._tools.clock(), self._memory
         if isinstance(stand, Stand):
             await self._list(stand, now)
@@ -172,6 +196,7 @@ class Keeper:
         )
         self._log(f"{health.standing} {health.problem}")
         await self._tell(stand, health, now)
+        return health
 
     async def _have_receiver(self, server_major: int) -> None:
         if self._receiving is not None:
@@ -304,6 +329,19 @@ class Keeper:
         if words != self._memory.told:
             log.info("WAL archive of %s: %s", self._database.name, words)
             self._memory.told = words
+
+
+def left_behind(database: Database, route: Route, slot: str) -> tuple[str, ...]:
+    """The standbys of a pair on which our slot is, and nobody uses it. Pure."""
+    cluster = database.cluster
+    if cluster is None or cluster.kind is not ClusterKind.PAIR or route.refusal or not slot:
+        return ()
+    return tuple(
+        node.name
+        for node in route.nodes
+        if node.role is Role.STANDBY
+        and any(each.name == slot and not each.is_active for each in node.slots)
+    )
 
 
 def archive_of(database: Database) -> WalArchive:
