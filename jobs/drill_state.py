@@ -22,6 +22,8 @@ from postgres.errors import PostgresError
 from store.drills import note_phase
 
 STEP_LIMIT: Final = timedelta(minutes=5)
+# The ledger goes on while a drill whose time is up is brought to a safe end.
+_MORE: Final = timedelta(hours=1)
 
 Body = Callable[[Attempt], Awaitable[JsonValue]]
 
@@ -64,7 +66,7 @@ class DrillState:
             self.job,
             specs_of(self.settings),
             parse_dsn(endpoint.get_secret_value()) if endpoint else None,
-            2 * self.settings.drills.hard_limit,
+            self.settings.drills.hard_limit + _MORE,
         )
         self.primary = self.order.leader
 

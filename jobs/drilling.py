@@ -80,6 +80,7 @@ class Drill(DrillState):
         await self.reach(Phase.WRITING, "ledger", self._baseline, mode=Mode.RETRYABLE)
         self.heed()
         injected = await self._inject()
+        self.heed()
         if self.order.moves_primary:
             await self._take_over()
         else:

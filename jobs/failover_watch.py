@@ -21,8 +21,8 @@ from store.cluster_events import ClusterEvent, ClusterRun
 
 # A run's times are its worker's clock, a look's another's.
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
-# Drills that leave the primary alone.
-_PRIMARY_STAYS: Final = frozenset({DrillKind.REPLICA_LOSS, DrillKind.RESTORE})
+# Drills that leave the primary alone excuse nobody's promotion.
+_PRIMARY_MOVES: Final = frozenset(DrillKind) - {DrillKind.REPLICA_LOSS, DrillKind.RESTORE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,19 +208,24 @@ def _may_have_done(run: ClusterRun, event: ClusterEvent) -> bool:
         case "restore":
             return run.params.get("into") == "place" and event.old_node == event.new_node
         case "drill":
-            return run.params.get("kind") not in _PRIMARY_STAYS
+            return _pinned(run, "kind") in _PRIMARY_MOVES
         case _:
             return False
 
 
 def candidate_of(run: ClusterRun) -> str:
     """Who a failover's run was to promote, as its plan was agreed to."""
+    return _pinned(run, "candidate")
+
+
+def _pinned(run: ClusterRun, name: str) -> str:
+    """What the plan pinned of this name; '' where nobody can tell."""
     try:
         plan = json.loads(run.plan)
     except ValueError:
         return ""
     pins = plan.get("pins") if isinstance(plan, dict) else None
-    return str(pins.get("candidate", "")) if isinstance(pins, dict) else ""
+    return str(pins.get(name, "")) if isinstance(pins, dict) else ""
 
 
 def _ended(promotion: Promotion) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,17 +14,20 @@ from pydantic import SecretStr
 
 from commands import drill
 from commands.drill import Params
+from jobs import drill_ledger
 from jobs.cluster_settings import ClusterSettings, DrillKind, DrillSettings
+from jobs.drill_beginning import begin
 from jobs.drill_words import REPORT, DrillEnd, DrillReport, Phase
-from jobs.operation import Answer, Database, Tier
+from jobs.operation import Answer, Database, JobError, Risk, Tier
 from jobs.reader import Readers
 from postgres.cluster.words import ClusterKind
-from sandbox.ha import PairSandbox
+from sandbox.ha import Haproxy, PairSandbox, PatroniSandbox
 from store.connect import Store
 from store.drills import drill_of
 from tests.commands.archived import add_request
-from tests.commands.conftest import DirectJob, facts
+from tests.commands.conftest import Attempt, DirectJob, facts
 from tests.commands.test_failover import prove_backup, settings
+from tests.store.test_drills import ADD_RUN
 
 ALL = tuple(DrillKind)
 JobMaker = Callable[..., Awaitable[DirectJob]]
@@ -140,3 +144,211 @@ async def test_patroni_promotes_another_and_is_as_it_was(
     assert report.is_switched_back
     assert "Killed" in next(each.text for each in report.moments if each.phase is Phase.INJECTED)
     assert answer.charts
+
+
+class Killed(BaseException):
+    """The worker ended here: nothing that it had not stored is known."""
+
+
+class Lives(LiveClockJob):
+    """One life of a run: what is stored is shared by all of them.
+
+    `dies`: it ends after this step's body. `stops`: somebody stops it when this step begins.
+    """
+
+    kept: dict[str, Any]
+    dies: str = ""
+    stops: str = ""
+    before: Mapping[str, Callable[[], None]] = MappingProxyType({})
+
+    async def step(self, name: str, body: Any, **_: Any) -> Any:
+        self.before.get(name, lambda: None)()
+        if name == self.stops:
+            self.cancelled_by = "Ana"
+        if name not in self.kept:
+            attempt = self.kept.setdefault(f"attempt {name}", Attempt())
+            result = await body(attempt)
+            if name == self.dies:
+                raise Killed
+            self.kept[name] = result
+        return self.kept[name]
+
+
+def lives(job: DirectJob, kept: dict[str, Any], number: int, **words: Any) -> Lives:
+    """A life of this run, in a folder of its own."""
+    folder = job.folder.parent / f"{job.run_key}-{number}"
+    folder.mkdir(exist_ok=True)
+    made = Lives(
+        database=job.database, store=job.store, reader=job.reader, folder=folder,
+        request_id=job.request_id, run_key=job.run_key,
+    )  # fmt: skip
+    made.kept = kept
+    for name, value in words.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("dies", ["open ledger", "inject", "take over", "switch back"])
+async def test_the_next_worker_goes_on_where_one_died_and_breaks_nothing_twice(
+    pair: PairSandbox, made: JobMaker, store: Store, dies: str
+) -> None:
+    job = await made(drilled(settings(pair, ClusterKind.PAIR)))
+    await prove_backup(store, job.now)
+    old = await pair.primary()
+    params = Params(database="orders", kind=DrillKind.PRIMARY_CRASH)
+    plan = await drill.plan(job, params)
+    kept: dict[str, Any] = {}
+    with pytest.raises(Killed):
+        await drill.run(lives(job, kept, 1, dies=dies), params, plan)
+    pid = pair.server_pid(old)
+    answer = await drill.run(lives(job, kept, 2), params, plan)
+    report = await report_of(job)
+    assert report.end is DrillEnd.PASSED, report.missed
+    assert await pair.primary() == old
+    assert answer.title == "Drill passed: primary-crash of orders"
+    if dies in {"take over", "switch back"}:
+        assert kept["inject"]["text"].startswith("Killed the server")
+    if dies == "switch back":
+        assert pair.server_pid(old) == pid  # it is not broken once more
+    assert report.cost is not None
+    assert report.cost.acknowledged >= 100
+    assert not list(job.folder.parent.glob("ledger-*"))
+
+
+async def test_a_ledger_on_another_machine_means_that_the_loss_is_not_known(
+    pair: PairSandbox, made: JobMaker, store: Store
+) -> None:
+    job = await made(drilled(settings(pair, ClusterKind.PAIR)))
+    await prove_backup(store, job.now)
+    params = Params(database="orders", kind=DrillKind.PRIMARY_CRASH)
+    plan = await drill.plan(job, params)
+    kept: dict[str, Any] = {}
+    with pytest.raises(Killed):
+        await drill.run(lives(job, kept, 1, dies="inject"), params, plan)
+    (ledger,) = job.folder.parent.glob("ledger-*")
+    ledger.rename(ledger.with_name("elsewhere"))
+    await drill.run(lives(job, kept, 2), params, plan)
+    report = await report_of(job)
+    assert report.end is DrillEnd.FAILED
+    assert report.cost is None
+    assert "not known" in " ".join(report.missed)
+    assert report.is_switched_back
+    assert report.is_redundant
+
+
+@pytest.mark.parametrize(
+    ("stops", "broken", "back"),
+    [("ledger", False, True), ("inject", True, True), ("connect", True, False)],
+)
+async def test_who_stops_a_drill_gets_a_safe_end_by_how_far_it_is(
+    pair: PairSandbox, made: JobMaker, store: Store, *, stops: str, broken: bool, back: bool
+) -> None:
+    job = await made(drilled(settings(pair, ClusterKind.PAIR)))
+    await prove_backup(store, job.now)
+    old = await pair.primary()
+    pid = pair.server_pid(old)
+    params = Params(database="orders", kind=DrillKind.PRIMARY_CRASH)
+    plan = await drill.plan(job, params)
+    answer = await drill.run(lives(job, {}, 1, stops=stops), params, plan)
+    report = await report_of(job)
+    assert report.end is DrillEnd.ABORTED
+    assert report.missed[0] == "Ana stopped it"
+    assert answer.is_stopped
+    primary = await pair.primary()
+    assert (primary == old) is back
+    assert (pair.server_pid(old) != pid) is broken
+    (other,) = pair.others(primary)
+    assert await pair.follows(other, primary)
+    assert report.primary_after == primary
+    assert (report.at(Phase.PROMOTED) is None) is back
+    assert (report.cost is not None) is broken
+
+
+async def test_a_drill_whose_time_is_up_ends_as_if_it_was_stopped(
+    pair: PairSandbox, made: JobMaker, store: Store
+) -> None:
+    job = await made(
+        drilled(settings(pair, ClusterKind.PAIR), hard_limit=timedelta(milliseconds=1))
+    )
+    await prove_backup(store, job.now)
+    old, pid = await pair.primary(), pair.server_pid(await pair.primary())
+    _, answer, report = await ask(job, DrillKind.PRIMARY_CRASH)
+    assert report.end is DrillEnd.ABORTED
+    assert report.missed[0].startswith("It took longer than its limit of ")
+    assert not answer.is_stopped  # nobody asked
+    assert (await pair.primary(), pair.server_pid(old)) == (old, pid)
+
+
+async def test_a_drill_is_refused_that_may_not_be_done_here(
+    pair: PairSandbox, made: JobMaker, store: Store
+) -> None:
+    cluster = settings(pair, ClusterKind.PAIR)
+    few = replace(cluster, drills=DrillSettings(kinds=(DrillKind.SWITCHOVER,)))
+    job = await made(few)
+    await prove_backup(store, job.now)
+    with pytest.raises(JobError, match="primary-crash may not be rehearsed here") as refused:
+        await drill.plan(job, Params(database="orders", kind=DrillKind.PRIMARY_CRASH))
+    assert "cluster.drills.kinds" in refused.value.next_step
+    # In production two servers must be well without the one that is lost.
+    with pytest.raises(JobError, match="Blast radius: 1 of 2 servers are well"):
+        await drill.plan(
+            await made(drilled(cluster), environment="production"),
+            Params(database="orders", kind=DrillKind.HOST_LOSS),
+        )
+    with pytest.raises(JobError, match="It is no sandbox of Patroni"):
+        await drill.plan(
+            await made(drilled(cluster)),
+            Params(database="orders", kind=DrillKind.NETWORK_SPLIT),
+        )
+    without = replace(
+        drilled(cluster), nodes=tuple(replace(each, host=None) for each in cluster.nodes)
+    )
+    with pytest.raises(JobError, match="It can be injected: Nobody has said how to run programs"):
+        await drill.plan(
+            await made(without), Params(database="orders", kind=DrillKind.PRIMARY_CRASH)
+        )
+    plan = await drill.plan(
+        await made(drilled(cluster, leaves=1), environment="production"),
+        Params(database="orders"),
+    )
+    assert plan.risk is Risk.DESTRUCTIVE  # the riskiest rule, whatever the kind
+    assert plan.attributes == {"kind": "switchover"}
+
+
+async def test_there_is_one_drill_at_a_time(
+    pair: PairSandbox, made: JobMaker, store: Store
+) -> None:
+    cluster = drilled(settings(pair, ClusterKind.PAIR))
+    first, second = await made(cluster), await made(cluster)
+    await prove_backup(store, first.now)
+    params = Params(database="orders", kind=DrillKind.SWITCHOVER)
+    plan = await drill.plan(second, params)
+    async with store.begin() as conn:
+        await conn.execute(ADD_RUN, {"request_id": first.request_id, "state": "running"})
+    await begin(first, DrillKind.HOST_LOSS)
+    with pytest.raises(JobError, match="there is one at a time"):
+        await drill.plan(second, params)
+    with pytest.raises(JobError, match=r"there is one at a time\. Nothing was harmed"):
+        await drill.run(second, params, plan)
+
+
+async def test_nothing_is_broken_when_the_standby_has_stopped_to_follow(
+    pair: PairSandbox, made: JobMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await made(drilled(settings(pair, ClusterKind.PAIR)))
+    await prove_backup(store, job.now)
+    old = await pair.primary()
+    pid, (other,) = pair.server_pid(old), pair.others(old)
+    monkeypatch.setattr(drill_ledger, "BASELINE_LIMIT", timedelta(seconds=3))
+    params = Params(database="orders", kind=DrillKind.PRIMARY_CRASH)
+    plan = await drill.plan(job, params)
+    run = lives(job, {}, 1, before={"ledger": lambda: pair.freeze(other)})
+    try:
+        with pytest.raises(JobError, match=f"{other} does not show what was written"):
+            await drill.run(run, params, plan)
+    finally:
+        pair.thaw(other)
+    report = await report_of(job)
+    assert report.end is DrillEnd.FAILED
+    assert report.at(Phase.INJECTED) is None
+    assert (await pair.primary(), pair.server_pid(old)) == (old, pid)

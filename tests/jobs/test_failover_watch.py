@@ -178,8 +178,9 @@ def a_run(operation: str = "failover", **changes: Any) -> ClusterRun:
         (a_run(started_at=at(0), ended_at=at(20)), False),
         (a_run(plan=json.dumps({"pins": {"candidate": "far"}})), False),
         (a_run(plan="?"), False),
-        (a_run("drill", params={"kind": "host-loss"}), True),
-        (a_run("drill", params={"kind": "replica-loss"}), False),
+        (a_run("drill", plan=json.dumps({"pins": {"kind": "host-loss"}})), True),
+        (a_run("drill", plan=json.dumps({"pins": {"kind": "replica-loss"}})), False),
+        (a_run("drill", plan="?"), False),
         (a_run("restore", params={"into": "place"}), False),  # it would be the same server
         (a_run("backup"), False),
     ],
