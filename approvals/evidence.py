@@ -90,6 +90,13 @@ TABLES: Final[Mapping[str, str]] = {
     "verifications": """
         SELECT * FROM verifications WHERE at >= :since AND at < :until ORDER BY id
     """,
+    "drills": """
+        SELECT * FROM drills
+         WHERE request_id = ANY(:ids)
+            OR (started_at >= :since AND started_at < :until)
+            OR (ended_at >= :since AND ended_at < :until)
+         ORDER BY request_id
+    """,
 }
 
 # What the audit says about these requests before and after the period.

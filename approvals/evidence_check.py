@@ -15,7 +15,8 @@ from typing import Any, Final
 from approvals.anchors import Anchors
 from approvals.chain import Entry, entry_hash, stamp
 from approvals.counting import count_text
-from approvals.evidence_text import ANCHORS, AUDIT, MANIFEST, README, RELATED
+from approvals.evidence_drills import Drills
+from approvals.evidence_text import ANCHORS, AUDIT, DRILLS, MANIFEST, README, RELATED
 from approvals.exports import BadLine, read_export, text_lines
 from approvals.offline import Check, Report, place
 from approvals.plans import canonical, sha256
@@ -101,6 +102,7 @@ class _Checking:
     votes: dict[_Key, int] = field(default_factory=dict)
     audited: dict[_Key, str] = field(default_factory=dict)
     told_of: set[int] = field(default_factory=set)
+    drills: Drills = field(default_factory=Drills)
 
     def all(self) -> PackReport:
         """Everything, file by file."""
@@ -170,12 +172,17 @@ class _Checking:
         """What the files say about one another; only of files that are unchanged."""
         try:
             self._read_rows()
+            if DRILLS in manifest["files"]:  # those of before had none
+                for row in self._rows(DRILLS):
+                    self.drills.read(row)
             self._read_audit()
             self._read_related()
         except (KeyError, ValueError, TypeError) as error:
             self._problem(f"A file does not hold what it should: {error!r}.")
             return
         self._compare_votes()
+        for problem in self.drills.problems(self.requests):
+            self._problem(problem)
         for request_id in sorted(self.told_of - self.requests):
             self._problem(f"Request {request_id} is missing: the audit tells of it in the period.")
         said = manifest.get("population", {}).get("requests")
@@ -239,7 +246,8 @@ class _Checking:
                     self._heard(item)
 
     def _heard(self, entry: Entry) -> None:
-        """What the audit says of votes that counted."""
+        """What the audit says of votes that counted, and of drills."""
+        self.drills.hear(entry)
         detail = entry.detail
         if entry.action not in _VOTES or entry.request_id is None or detail.get("result") != "ok":
             return

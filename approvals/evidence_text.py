@@ -12,6 +12,9 @@ README: Final = "README.txt"
 AUDIT: Final = "audit.jsonl"
 RELATED: Final = "audit_related.jsonl"
 ANCHORS: Final = "anchors_in_store.jsonl"
+DRILLS: Final = "drills.jsonl"
+# What the audit calls the entry of a drill's report; its detail has the report's `sha256`.
+DRILL_ACTION: Final = "drill_reported"
 
 _README: Final = """\
 Evidence of database operations, {since} to {until} (not included)
@@ -36,6 +39,9 @@ Files (JSON Lines: one row of a table per line, in the order of its key; times a
   delegations.jsonl         who could vote in whose seat, and when
   backups.jsonl             backups of the period, and those that were verified in it
   verifications.jsonl       restore tests: what was checked, and how long it took
+  drills.jsonl              rehearsed disasters: what was lost, how long nobody could write, which
+                            step took how long, what was missed; `sha256` is the hash of `report`
+                            as JSON with sorted keys and without spaces
   audit.jsonl               the audit from the first to the last entry of the period, each chain
                             without a gap; the first line says so
   audit_related.jsonl       what the audit says of these requests before and after the period
@@ -50,7 +56,8 @@ How to verify, without Twokey's store or network
     ANCHORS  the anchors' file of a host, or text copied from the anchors' channel.
   It finds any changed, missing or added file, any edit in the audit, a vote that the audit does
   not tell of, a vote of the audit that is missing here, a plan or policy that is not the one of
-  its hash, and a request that the audit tells of and that is missing here.
+  its hash, a request that the audit tells of and that is missing here, and the report of a drill
+  that is not the one of its hash or not the one that the audit tells of.
   Without ANCHORS nobody can tell whether the audit was cut or made anew as a whole. Signatures
   of votes can be checked only by who has the key (TWOKEY_VOTE_KEY): every worker did before it
   ran what was agreed to.

@@ -8,12 +8,13 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from jobs.drill_audit import store_report
 from jobs.drill_beginning import tell_channel
 from jobs.drill_report import finished, last_words
 from jobs.drill_state import DrillState
-from jobs.drill_words import REPORT, DrillEnd, DrillReport, report_json
+from jobs.drill_words import REPORT, DrillEnd, DrillReport
 from jobs.operation import RTO, Answer, Attempt, Job, Mode
-from store.drills import drill_of, drills, end_drill
+from store.drills import drill_of, drills
 
 _EARLIER_MAX: Final = 12
 _LIMIT: Final = timedelta(minutes=2)
@@ -69,7 +70,7 @@ async def keep(job: Job, report: DrillReport) -> DrillReport:
             known = await drill_of(conn, job.request_id)
             if known is not None and known.ended_at is None:
                 await tell_channel(conn, job, Answer(title=last_words(report)), job.now)
-            return await end_drill(conn, job.request_id, report=report_json(report), at=job.now)
+            return await store_report(conn, report, now=job.now)
 
     await job.step("report", body, mode=Mode.RETRYABLE, time_limit=_LIMIT, attempts=3)
     async with job.store.begin() as conn:

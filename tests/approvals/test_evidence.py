@@ -6,7 +6,8 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ from approvals.chain import GENESIS
 from approvals.evidence import Period, write_pack
 from approvals.evidence_check import PackReport, check_pack
 from approvals.evidence_text import Population
-from approvals.plans import sha256
+from approvals.plans import canonical, sha256
 from approvals.words import BadInputError, Verdict
+from jobs.drill_audit import store_report
 from store import tables
 from store.connect import Store
+from store.drills import begin_drill
 from tests.approvals.support import (
     BEN,
     CLEO,
@@ -34,11 +37,12 @@ from tests.approvals.support import (
     approvals_on,
     policy_of,
 )
+from tests.jobs.drill_samples import FULL
 
 PERIOD = Period(since=NOON, until=NOON + timedelta(days=1))
 
 
-async def a_day(store: Store) -> None:
+async def a_day(store: Store, *, and_after: bool = True) -> None:
     """One request before the period, three within it, one after; votes of all kinds."""
     clock = Clock(NOON - timedelta(hours=2))
     approvals = approvals_on(store, policy_of(approve=2), clock=clock)
@@ -58,9 +62,10 @@ async def a_day(store: Store) -> None:
     await approvals.vote(a_ballot(second, BEN, Verdict.DENY))
     third = await asked()
     await approvals.vote(a_ballot(third, BEN))
-    clock.forward(days=2)
-    late = await asked()
-    await approvals.vote(a_ballot(late, BEN))
+    if and_after:
+        clock.forward(days=2)
+        late = await asked()
+        await approvals.vote(a_ballot(late, BEN))
     for table in (tables.tokens, tables.second_factors, tables.deliveries):
         await filled_with_canaries(store, table)
 
@@ -80,6 +85,18 @@ async def filled_with_canaries(store: Store, table: sa.Table) -> None:
                 values[column.name] = 0
     async with store.begin() as conn:
         await conn.execute(table.insert().values(values))
+
+
+async def a_drill(store: Store, request_id: int, *, at: datetime, reported: bool = True) -> None:
+    """A drill of a request that began then: told in the audit, or left without a report."""
+    async with store.begin() as conn:
+        await begin_drill(
+            conn, request_id=request_id, run_key="run-1", database="orders",
+            environment="staging", kind="switchover", at=at,
+        )  # fmt: skip
+        if reported:
+            later = at + timedelta(minutes=5)
+            await store_report(conn, replace(FULL, request_id=request_id, started_at=at), now=later)
 
 
 async def packed(
@@ -259,6 +276,76 @@ async def test_what_is_inside_is_held_against_the_audit_even_under_a_new_manifes
         problems = checked(other).problems
         assert any(says in problem for problem in problems), (says, problems)
         assert not checked(other, digest).ok
+
+
+async def test_drills_of_the_period_are_in_it_with_their_reports(
+    store: Store, tmp_path: Path
+) -> None:
+    await a_day(store, and_after=False)
+    await a_drill(store, 1, at=NOON - timedelta(minutes=2))  # which ends within the period
+    await a_drill(store, 3, at=NOON + timedelta(hours=2))
+    await a_drill(store, 4, at=NOON + timedelta(hours=3), reported=False)
+    path, digest, _ = await packed(store, tmp_path)
+    rows = [json.loads(line) for line in files_of(path)["drills.jsonl"].splitlines()]
+    assert [row["request_id"] for row in rows] == [1, 3, 4]
+    assert rows[1]["database"] == "orders"
+    assert rows[1]["report"]["kind"] == "primary-crash"
+    assert rows[1]["sha256"] == sha256(canonical(rows[1]["report"]))
+    assert (rows[2]["report"], rows[2]["sha256"], rows[2]["ended_at"]) == (None, None, None)
+    assert checked(path, digest).problems == ()
+
+
+async def test_drills_of_other_times_are_not_in_it(store: Store, tmp_path: Path) -> None:
+    await a_day(store)
+    await a_drill(store, 5, at=NOON + timedelta(days=3))
+    path, _, _ = await packed(store, tmp_path)
+    assert files_of(path)["drills.jsonl"] == ""
+    assert checked(path).problems == ()
+
+
+async def test_a_drills_report_is_held_against_its_hash_and_the_audit(
+    store: Store, tmp_path: Path
+) -> None:
+    await a_day(store)
+    await a_drill(store, 2, at=NOON + timedelta(hours=1))
+    await a_drill(store, 3, at=NOON + timedelta(hours=2))
+    path, _, _ = await packed(store, tmp_path)
+    for change, says in (
+        (replaced("drills.jsonl", '"lost":0', '"lost":9'), "request 2 is not the one of its hash"),
+        (told_anew, "tells of a drill of request 2 whose report is missing here, or stands here"),
+        (without_last("drills.jsonl"), "tells of a drill of request 3 whose report is missing"),
+        (removed("drills.jsonl"), "tells of a drill of request 2 whose report is missing"),
+        (repeated("drills.jsonl"), "The drill of request 3 stands twice"),
+        (replaced("drills.jsonl", '"request_id":3,"run', '"request_id":4,"run'),
+         "The report of the drill of request 4 is not in the audit"),
+        (replaced("drills.jsonl", '"request_id":3,"run', '"request_id":99,"run'),
+         "request 99 is of a request that is not here"),
+        (unhashed, "The report of the drill of request 2 is not the one of its hash"),
+        (replaced("drills.jsonl", '"sha256"', '"md5"'), "does not hold what it should"),
+    ):  # fmt: skip
+        problems = checked(rewritten(path, change, honest=False)).problems
+        assert any(says in problem for problem in problems), (says, problems)
+
+
+def told_anew(files: dict[str, str]) -> None:
+    """Somebody edits a report and its hash, as who writes into the store could."""
+    first, *others = files["drills.jsonl"].splitlines(keepends=True)
+    row = json.loads(first)
+    row["report"]["cost"]["lost"] = 9
+    row["sha256"] = sha256(canonical(row["report"]))
+    files["drills.jsonl"] = canonical(row) + "\n" + "".join(others)
+
+
+def unhashed(files: dict[str, str]) -> None:
+    first, *others = files["drills.jsonl"].splitlines(keepends=True)
+    row = {**json.loads(first), "sha256": None}
+    files["drills.jsonl"] = canonical(row) + "\n" + "".join(others)
+
+
+async def test_a_pack_of_before_there_were_drills_is_in_order(store: Store, tmp_path: Path) -> None:
+    await a_day(store)
+    path, _, _ = await packed(store, tmp_path)
+    assert checked(rewritten(path, removed("drills.jsonl"), honest=False)).problems == ()
 
 
 async def test_the_slice_is_held_against_anchors_that_were_kept(
