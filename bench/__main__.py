@@ -30,6 +30,7 @@ NAMES = (
     "backfill",
     "ledger",
     "switchover",
+    "drill",
 )
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TEXT = """# Benchmarks

@@ -11,29 +11,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import shutil
 import statistics
-import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 import asyncpg
-from pydantic import JsonValue, SecretStr
+from pydantic import JsonValue
 
+from bench.clusters import Sandbox, database_on, folder
 from bench.gap import MAKE, Gaps, writing
-from bench.places import ROOT
 from bench.table import Result
-from jobs.cluster_settings import ClusterNode, ClusterSettings
 from jobs.failing_over import Order, change_primary, confirm
-from jobs.operation import Database, Job, Tier
-from postgres.cluster.words import ClusterKind, NodeSpec
+from jobs.operation import Database, Job
 from postgres.programs import run_program
 from sandbox.ha import PairSandbox, PatroniSandbox
 
@@ -50,7 +44,6 @@ until [ "$("$BIN/psql" "$NEW" -XAtc "SELECT pg_last_wal_replay_lsn() > '$end'")"
 "$BIN/psql" "$NEW" -XAtc "SELECT pg_promote(true, 60)"
 """
 
-Sandbox: TypeAlias = PairSandbox | PatroniSandbox
 Way: TypeAlias = Callable[[Sandbox, str, str], Awaitable[None]]
 
 
@@ -76,7 +69,7 @@ class Straight:
 
 async def measure(rounds: int = ROUNDS) -> list[Result]:
     """Each way `rounds` times on a pair and on a Patroni cluster."""
-    async with _home() as home:
+    async with folder() as home:
         pair = await PairSandbox.start(home / "pair")
         try:
             found = await _compared(pair, _by_hand, home, rounds)
@@ -89,18 +82,6 @@ async def measure(rounds: int = ROUNDS) -> list[Result]:
         finally:
             await patroni.remove()
         return [*results, _row("Patroni", "its bare POST /switchover", found, aim=None)]
-
-
-@asynccontextmanager
-async def _home() -> AsyncIterator[Path]:
-    """On the disk that the checkout is on; removed at the end."""
-    (ROOT / ".bench").mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(dir=ROOT / ".bench", prefix="ha-"))
-    home.chmod(0o755)
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 async def _compared(
@@ -133,7 +114,7 @@ async def _once(sandbox: Sandbox, way: Way, gaps: Gaps) -> float:
 
 async def _ours(sandbox: Sandbox, old: str, new: str) -> None:
     """What the steps of `/db failover` do."""
-    straight = Straight(database=_database(sandbox))
+    straight = Straight(database=database_on(sandbox))
     job = cast("Job", straight)
     order = Order(leader=old, candidate=new, forced=False)
     await change_primary(job, straight, order)  # type: ignore[arg-type]
@@ -174,35 +155,6 @@ async def _make_table(sandbox: Sandbox) -> None:
         await conn.execute(MAKE)
     finally:
         await conn.close()
-
-
-def _database(sandbox: Sandbox) -> Database:
-    is_patroni = isinstance(sandbox, PatroniSandbox)
-    settings = ClusterSettings(
-        kind=ClusterKind.PATRONI if is_patroni else ClusterKind.PAIR,
-        nodes=tuple(_node(sandbox, each) for each in sandbox.specs),
-        user=sandbox.rest_user if isinstance(sandbox, PatroniSandbox) else "",
-        password=SecretStr(sandbox.rest_password) if isinstance(sandbox, PatroniSandbox) else None,
-    )
-    return Database(
-        name="bench",
-        dsn=SecretStr(sandbox.dsn(sandbox.names[0])),
-        environment="test",
-        tier=Tier.STANDARD,
-        channel="C0BENCH",
-        backup_folder=Path(os.devnull),
-        cluster=settings,
-    )
-
-
-def _node(sandbox: Sandbox, spec: NodeSpec) -> ClusterNode:
-    return ClusterNode(
-        name=spec.name,
-        dsn=SecretStr(sandbox.dsn(spec.name)),
-        region=spec.region,
-        rest=spec.rest,
-        host=spec.host,
-    )
 
 
 def _row(
