@@ -120,6 +120,7 @@ def _clustered(home: Path, payments: Payments, *, by_clock: bool) -> Mapping[str
             "drills": {
                 "kinds": ["switchover", "primary-crash", "host-loss", "replica-loss", "restore"],
                 "schedule": DRILL_CRON if by_clock else None,
+                "rto": "1m",
             },
         },
     }

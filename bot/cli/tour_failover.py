@@ -17,6 +17,7 @@ from bot.cli.tour_play import (
 )
 
 _LINES_MAX: Final = 16
+_REPORT_LINES_MAX: Final = 40
 
 
 async def prove_payments(tour: Tour, user: str) -> str:
@@ -51,9 +52,31 @@ async def _switched(tour: Tour) -> list[str]:
     return [*(f"the card says: {line}" for line in checked), *quoted("the thread says", said)]
 
 
+async def _drilled(tour: Tour) -> list[str]:
+    told = await tour.ask(ANA, "/db drill payments primary-crash back=false")
+    number = number_in(told)
+    card = text_of(await tour.card(number, says="Waiting"))
+    await tour.read(BEN, number)
+    await tour.approve_by_name(BEN, number, "payments")
+    said = await tour.thread(number, "Drill passed")
+    await tour.card(number, says="Done", seconds=RUN_SECONDS_MAX)
+    lost = [line for line in card.splitlines() if "Replication is asynchronous" in line]
+    return [
+        *(f"the card says: {line}" for line in lost),
+        *quoted("the thread says", said)[:_REPORT_LINES_MAX],
+    ]
+
+
+async def _listed(tour: Tour) -> list[str]:
+    told = expect(await tour.ask(ANA, "/db drills payments"), "1 of 1 passed")
+    return quoted("Ana is told", told)[:_LINES_MAX]
+
+
 FAILOVER: Final[Sequence[tuple[str, Callable[[Tour], Awaitable[Sequence[str]]]]]] = (
     ("payments has two servers: who is the primary, and is the other one ready?", _looked),
     ("The primary is to hand over; without a proven way back it does not.", _refused),
     ("Now Ben agrees: the other server takes over, and that applications can write is proven.",
      _switched),
+    ("The primary is killed on purpose: what was lost, for how long could nobody write?", _drilled),
+    ("Which disasters were rehearsed, and what did they cost?", _listed),
 )  # fmt: skip
