@@ -44,7 +44,7 @@ def objection() -> tuple[str, str] | None:
         )
     if missing := [name for name in _PROGRAMS if which(name, path=_PATH) is None]:
         return (
-            f"{' and '.join(missing)} are not installed: servers get no network of their own.",
+            f"Not installed: {', '.join(missing)}. Servers get no network of their own.",
             "Install them (Debian: `apt-get install iproute2 util-linux`).",
         )
     words = [_program("unshare"), "--net", "--", _program("ip"), "link", "add", "name", _BRIDGE]

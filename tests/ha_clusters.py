@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from sandbox import ha_network
 from sandbox.ha import Haproxy, PairSandbox, PatroniSandbox, Pgbouncer, find_patroni
 from tests.conftest import folder_of_its_own
 
@@ -60,6 +61,31 @@ async def patroni(session_patroni: PatroniSandbox) -> PatroniSandbox:
     """
     await session_patroni.healthy()
     return session_patroni
+
+
+@pytest.fixture(scope="session")
+def session_parted() -> Iterator[PatroniSandbox]:
+    """As the last test left it: ask for `parted`."""
+    programs = find_patroni()
+    if programs is None:
+        pytest.skip("the account that runs servers has no patroni and etcd to run")
+    if problem := ha_network.objection():
+        pytest.skip(problem[0])
+    home = folder_of_its_own()
+    start = PatroniSandbox.start(home / "ha", settings=FAST, programs=programs, namespaces=True)
+    made = asyncio.run(start)
+    try:
+        yield made
+    finally:
+        asyncio.run(made.remove())
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+async def parted(session_parted: PatroniSandbox) -> PatroniSandbox:
+    """As `patroni`, each node in a network of its own, from which it can be cut off."""
+    await session_parted.healthy()
+    return session_parted
 
 
 @pytest.fixture
