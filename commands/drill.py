@@ -19,6 +19,8 @@ from jobs.drill_hands import DrillOrder
 from jobs.drill_planning import drill_plan, kind_of, look_ahead, risks
 from jobs.drill_report import answer_of
 from jobs.drill_reporting import earlier_reports, keep, report_of
+from jobs.drill_restoring import rehearse_restore, restore_pins, restore_plan
+from jobs.drill_words import DrillEnd, DrillReport
 from jobs.drilling import Drill
 from jobs.failing_over import settings_of
 from jobs.operation import Answer, Context, Job, Kind, Operation, Plan, Risk
@@ -49,12 +51,16 @@ async def plan(context: Context, params: Params) -> Plan:
         JobError: it may not be done here, or not now; says what to do.
     """
     kind = kind_of(context.database, params.kind)
+    if kind is DrillKind.RESTORE:
+        return await restore_plan(context)
     return await drill_plan(context, kind=kind, back=params.back)
 
 
 async def pins(context: Context, params: Params, plan: Plan) -> Mapping[str, str]:
     """Who is the primary now, and whether the same ones would be hit and take over."""
     kind = DrillKind(plan.pins["kind"])
+    if kind is DrillKind.RESTORE:
+        return await restore_pins(context, plan)
     seen = await look_ahead(context, kind=kind, to=plan.pins["candidate"], back=params.back)
     return seen.pins
 
@@ -66,11 +72,15 @@ async def run(job: Job, params: Params, plan: Plan) -> Answer:
         JobError: nothing was broken, or what was could not be brought to a safe end.
         PostgresError: the same.
     """
-    started_at = await begin(job, DrillKind(plan.pins["kind"]))
-    return await _rehearse(job, params, plan, started_at)
+    kind = DrillKind(plan.pins["kind"])
+    started_at = await begin(job, kind)
+    if kind is DrillKind.RESTORE:
+        report = await rehearse_restore(job, plan, started_at)
+        return await _answer(job, report)
+    return await _on_servers(job, params, plan, started_at)
 
 
-async def _rehearse(job: Job, params: Params, plan: Plan, started_at: datetime) -> Answer:
+async def _on_servers(job: Job, params: Params, plan: Plan, started_at: datetime) -> Answer:
     order = DrillOrder(
         kind=DrillKind(plan.pins["kind"]),
         leader=plan.pins["leader"],
@@ -86,8 +96,12 @@ async def _rehearse(job: Job, params: Params, plan: Plan, started_at: datetime) 
     if drill.error is not None and not drill.may_be_broken:
         raise drill.error
     await drill.ledger.clear(drill.spec(drill.primary).target)
+    return await _answer(job, report)
+
+
+async def _answer(job: Job, report: DrillReport) -> Answer:
     answer = answer_of(report, await earlier_reports(job, report))
-    return replace(answer, is_stopped=drill.is_cut_short)
+    return replace(answer, is_stopped=report.end is DrillEnd.ABORTED and job.is_cancelled)
 
 
 OPERATION = Operation(
@@ -103,7 +117,6 @@ OPERATION = Operation(
     pins=pins,
     # Its own, read from every node.
     pinned=frozenset(),
-    is_routed=False,
     time_limit=TIME_LIMIT,
     ends_in_order=True,
     abort_words=(

@@ -12,6 +12,7 @@ from jobs.drill_hands import DrillOrder
 from jobs.drill_ways import WAYS, allowed, drill_checks, risk_of, victim_of
 from jobs.failing_over import Outlook, evidence, look, refuse_failed, settings_of
 from jobs.operation import RTO, Context, Database, JobError, Plan, Risk
+from jobs.own_store import refuse_shared_store
 from jobs.text import span_text
 from postgres.cluster.checks import Check
 from postgres.cluster.words import ClusterKind
@@ -66,6 +67,9 @@ async def look_ahead(context: Context, *, kind: DrillKind, to: str, back: bool) 
     """
     settings = settings_of(context)
     refuse_failed((allowed(settings, kind),))
+    await refuse_shared_store(
+        context.store, context.database.name, specs_of(settings), clock=lambda: context.now
+    )
     outlook = await look(context, to=to, forced=False)
     found = outlook.preflight
     refuse_failed(found.checks)

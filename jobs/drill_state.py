@@ -70,11 +70,6 @@ class DrillState:
         )
         self.primary = self.order.leader
 
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether a person stopped it before all was done."""
-        return bool(self.stopped) and self.job.is_cancelled
-
     async def reach(
         self,
         phase: Phase,

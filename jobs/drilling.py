@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from jobs.cluster_of import specs_of
 from jobs.drill_ending import bring_to_safe_end
 from jobs.drill_hands import (
     INJECT_LIMIT,
@@ -34,6 +35,7 @@ from jobs.drill_ways import drill_checks
 from jobs.drill_words import Difference, Phase
 from jobs.failing_over import Order, change_primary, look, refuse_failed
 from jobs.operation import Attempt, JobError, Mode
+from jobs.own_store import refuse_shared_store
 from postgres.cluster.candidates import bytes_behind, sender_of
 from postgres.cluster.words import ClusterKind, ClusterSeen
 from postgres.errors import PostgresError
@@ -116,6 +118,12 @@ class Drill(DrillState):
         Raises:
             JobError: it does not.
         """
+        await refuse_shared_store(
+            self.job.store,
+            self.job.database.name,
+            specs_of(self.settings),
+            clock=lambda: self.job.now,
+        )
         outlook = await look(self.job, to=self.order.candidate, forced=False)
         refuse_failed(outlook.preflight.checks)
         if outlook.preflight.leader != self.order.leader:
