@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bot.finding import Finding
 from jobs.cluster_of import specs_of
@@ -12,6 +13,11 @@ from jobs.operation import Database
 from postgres.cluster.faults import objection
 from postgres.cluster.words import NodeSpec
 from postgres.errors import PostgresError
+
+_ADD: Final = (
+    "Add a server, or say in `cluster.drills.leaves` of the inventory how many are enough while one"
+    " is lost."
+)
 
 
 def examine_drills(database: Database) -> list[Finding]:
@@ -49,8 +55,7 @@ def _impossible(
     if len(specs) - 1 < least:
         yield (
             f"of {len(specs)} servers {len(specs) - 1} would be left, and {least} must be.",
-            "Add a server, or say in `cluster.drills.leaves` of the inventory how many are enough"
-            " while one is lost.",
+            _ADD,
         )
     # Any server may be the one that is hit: after each failover it is another.
     against = (objection(spec, fault, cluster.kind) for spec in specs)

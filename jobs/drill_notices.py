@@ -57,9 +57,9 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrillNotice:
-    """What the channel reads. `agree`: whose agreement it takes; '' for nobody's. `hours`: in which
-    it may begin, '' for any.
+    """What the channel reads.
 
+    `agree`: whose agreement it takes; '' for nobody's. `hours`: in which it may begin, '' for any.
     `left`: until then, when it was stored. `waits`: for how long it waits for that agreement.
     `problem`: why it will not be asked for as things are, '' when it will.
     """

@@ -53,7 +53,7 @@ def _lines(told: DrillNotice) -> list[str]:
 def _begins(told: DrillNotice) -> str:
     if told.problem or not told.agree:
         return ""
-    hours = f", {one_line(told.hours)}" if told.hours else ""
+    hours = f", {escape(told.hours)}" if told.hours else ""
     return f"It is asked for then, and begins when people have agreed{hours}, not before."
 
 

@@ -147,14 +147,15 @@ async def clock_world(
     *,
     backups: str = "{archive: {method: none}}",
     grant: bool = True,
+    more: tuple[str, ...] = (),
 ) -> AsyncIterator[ClockWorld]:
-    """A wired bot that has begun all its schedules on Saturday noon."""
+    """A wired bot that has begun all its schedules on Saturday noon. `more`: operations."""
     planning, clock = Planning(), Clock()
     shape = Operation(
         name="backup", summary="Back up", kind=Kind.CHANGE, risk=Risk.NONE, params=Params,
         example="/db backup orders", plan=planning.plan, run=run, pinned=frozenset(),
     )  # fmt: skip
-    operations = {name: replace(shape, name=name) for name in ("backup", "verify", "prune")}
+    operations = {name: replace(shape, name=name) for name in ("backup", "verify", "prune", *more)}
     async with assembled(
         settings(slack, store, home, http=True), inventory(home, backups, grant=grant),
         store=store, operations=operations, clock=clock, pace=FAST,
