@@ -154,4 +154,5 @@ OPERATION = Operation(
     params=Params,
     example="/db alerts orders",
     answer=answer,
+    is_routed=False,  # our store says it
 )

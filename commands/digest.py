@@ -51,4 +51,5 @@ OPERATION = Operation(
     example="/db digest orders weekly",
     answer=answer,
     patience=PATIENCE,
+    is_routed=False,  # our store says it
 )

@@ -86,4 +86,5 @@ OPERATION = Operation(
     example="/db forecast orders",
     answer=answer,
     is_cached=True,
+    is_routed=False,  # our store says it
 )

@@ -290,4 +290,5 @@ OPERATION = Operation(
     params=Params,
     example="/db health orders",
     answer=answer,
+    is_routed=False,  # our store says it
 )

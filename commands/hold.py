@@ -156,4 +156,5 @@ OPERATION = Operation(
     pinned=frozenset(),  # only our catalogue changes
     pins=pins,
     undo=_undo,
+    is_routed=False,  # our store says it
 )

@@ -126,4 +126,5 @@ OPERATION = Operation(
     params=Params,
     example="/db readiness orders",
     answer=answer,
+    is_routed=False,  # our store says it
 )

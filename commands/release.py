@@ -130,4 +130,5 @@ OPERATION = Operation(
     run=run,
     pinned=frozenset(),  # only our catalogue changes
     pins=pins,
+    is_routed=False,  # our store says it
 )

@@ -194,4 +194,5 @@ OPERATION = Operation(
     pinned=frozenset(),  # only what people are told changes
     pins=pins,
     undo=_undo,
+    is_routed=False,  # our store says it
 )

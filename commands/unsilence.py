@@ -141,4 +141,5 @@ OPERATION = Operation(
     run=run,
     pinned=frozenset(),  # only what people are told changes
     pins=pins,
+    is_routed=False,  # our store says it
 )

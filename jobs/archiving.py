@@ -14,6 +14,7 @@ from jobs.backup_settings import ArchiveMethod
 from jobs.operation import Database
 from jobs.reader import Readers
 from jobs.routes import Routes
+from postgres.cluster.look import look_at
 from store.archives import forget_archive
 from store.connect import Store
 
@@ -41,7 +42,8 @@ class ArchiveKeeper:
         self._clock = clock
         self._environ = environ
         self._pace = pace or Pace()
-        self._routes = routes or Routes(clock=clock)
+        # A whole look: where our slot stayed behind is seen by it.
+        self._routes = routes or Routes(clock=clock, look=look_at)
         self._leases = Leases(store, name=worker)
 
     async def run(self) -> None:

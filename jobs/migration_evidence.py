@@ -12,6 +12,7 @@ from jobs.migration_checks import Elsewhere, Evidence, Rehearsed
 from jobs.operation import Context, Database, JobError
 from jobs.reader import LiveReader
 from jobs.rehearsals import WRITES, blocked, from_json, is_fresh
+from jobs.routes import Routes
 from postgres.errors import PostgresError
 from postgres.migrate.books.opening import book_of
 from postgres.migrate.folders.folder import Folder
@@ -156,7 +157,8 @@ def is_same(migration: Migration, entry: BookEntry | None, row: AppliedRow | Non
 
 async def _book_of(database: Database, folder: Folder) -> Mapping[str, BookEntry]:
     """What another database's book says, soon or not at all."""
-    reader = LiveReader(database, statement_timeout=ELSEWHERE_LIMIT)
+    there = await Routes().of(database, limit=ELSEWHERE_LIMIT / 2)
+    reader = LiveReader(there, statement_timeout=ELSEWHERE_LIMIT)
     try:
         async with asyncio.timeout(ELSEWHERE_LIMIT.total_seconds()):
             async with reader.session(limit=ELSEWHERE_LIMIT) as session:

@@ -16,7 +16,7 @@ from jobs.cluster_look import LookAt
 from jobs.cluster_of import specs_of
 from jobs.operation import Database
 from jobs.routing import NoRouteError, choose, closed, refusal_of, routed
-from postgres.cluster.look import LIMIT, look_at
+from postgres.cluster.look import LIMIT, probe
 from postgres.cluster.words import NodeSeen
 from postgres.errors import PostgresError
 
@@ -52,7 +52,7 @@ class Routes:
         self,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        look: LookAt = look_at,
+        look: LookAt = probe,
         remember: timedelta = REMEMBER,
     ) -> None:
         self._clock = clock

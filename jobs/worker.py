@@ -116,7 +116,6 @@ class Worker:
             readers=given.readers,
             worker=given.worker,
             clock=given.clock,
-            routes=given.routes,
         ).run()
 
     async def _take_stock(self) -> None:

@@ -93,6 +93,27 @@ _LOOK: Final = """
     )::text
       FROM at, senders, slots
 """
+# Who takes writes, on which timeline, and whether it is the same server: of the above no more. What
+# finds the primary before each plan costs half of a whole look.
+_PROBE: Final = """
+    WITH /* twokey-monitor */ at AS MATERIALIZED (
+        SELECT pg_is_in_recovery() AS standby,
+               CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END AS lsn
+    ), receiver AS MATERIALIZED (
+        SELECT * FROM pg_stat_wal_receiver LIMIT 1
+    )
+    SELECT jsonb_build_object(
+        'standby', at.standby,
+        'now', extract(epoch FROM clock_timestamp()),
+        'started', extract(epoch FROM pg_postmaster_start_time()),
+        'version', current_setting('server_version_num')::int,
+        {control}
+        'read_only', (SELECT setting = 'on'
+                             AND source NOT IN ('user', 'database user', 'client', 'session')
+                        FROM pg_settings WHERE name = 'default_transaction_read_only')
+    )::text
+      FROM at
+"""
 _CONTROL: Final = """
         'system', (SELECT system_identifier::text FROM pg_control_system()),
         'timeline', CASE
@@ -119,15 +140,30 @@ async def look_at(
     They are asked at the same time, and one that hangs costs `limit`, no more. Never raises: why
     a node did not answer is its `problem`, a phrase without a full stop.
     """
+    return await _all(nodes, _LOOK, clock=clock, limit=limit)
+
+
+async def probe(
+    nodes: Sequence[NodeSpec], *, clock: Callable[[], datetime], limit: timedelta = LIMIT
+) -> tuple[NodeSeen, ...]:
+    """As `look_at`, but only who takes writes and on which timeline: the rest is not known."""
+    return await _all(nodes, _PROBE, clock=clock, limit=limit)
+
+
+async def _all(
+    nodes: Sequence[NodeSpec], query: str, *, clock: Callable[[], datetime], limit: timedelta
+) -> tuple[NodeSeen, ...]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_look(node, clock=clock, limit=limit)) for node in nodes]
+        tasks = [group.create_task(_look(node, query, clock=clock, limit=limit)) for node in nodes]
     return tuple(task.result() for task in tasks)
 
 
-async def _look(node: NodeSpec, *, clock: Callable[[], datetime], limit: timedelta) -> NodeSeen:
+async def _look(
+    node: NodeSpec, query: str, *, clock: Callable[[], datetime], limit: timedelta
+) -> NodeSeen:
     try:
         async with asyncio.timeout(limit.total_seconds()):
-            return parse(node, await _ask(node, limit), now=clock())
+            return parse(node, await _ask(node, query, limit), now=clock())
     except TimeoutError:
         problem = f"no answer within {limit.total_seconds():g} s from {node.target.place}"
     except (*FAILURES, ValueError) as error:
@@ -135,7 +171,7 @@ async def _look(node: NodeSpec, *, clock: Callable[[], datetime], limit: timedel
     return NodeSeen(name=node.name, region=node.region, problem=problem)
 
 
-async def _ask(node: NodeSpec, limit: timedelta) -> str:
+async def _ask(node: NodeSpec, query: str, limit: timedelta) -> str:
     conn: Any = await asyncpg.connect(
         node.target.url(),
         timeout=math.ceil(limit.total_seconds()),  # ours comes first
@@ -145,21 +181,21 @@ async def _ask(node: NodeSpec, limit: timedelta) -> str:
         },
     )
     try:
-        text = await _answer(conn)
+        text = await _answer(conn, query)
         await close(conn, seconds=_CLOSE_SECONDS_MAX)
     finally:
         conn.terminate()  # nothing where it has been closed
     return text
 
 
-async def _answer(conn: Any) -> str:
+async def _answer(conn: Any, query: str) -> str:
     try:
-        return str(await conn.fetchval(_LOOK.format(control=_CONTROL)))
+        return str(await conn.fetchval(query.format(control=_CONTROL)))
     except asyncpg.InsufficientPrivilegeError:
-        query = _LOOK.format(control=_WITHOUT_CONTROL)
+        again = query.format(control=_WITHOUT_CONTROL)
     except asyncpg.ObjectNotInPrerequisiteStateError:  # promoted while it was asked
-        query = _LOOK.format(control=_CONTROL)
-    return str(await conn.fetchval(query))
+        again = query.format(control=_CONTROL)
+    return str(await conn.fetchval(again))
 
 
 def _said(error: BaseException, place: str) -> str:
@@ -182,21 +218,21 @@ def parse(node: NodeSpec, text: str, *, now: datetime) -> NodeSeen:
         is_writable=not standby and not row["read_only"],
         system_identifier=row["system"] or "",
         timeline=row["timeline"],
-        position=_whole(row["position"]),
-        received=_whole(row["received"]),
-        replay_age=row["replay_age"],
-        is_replay_paused=row["paused"],
-        receiver=row["receiver"] or "",
-        message_age=row["message_age"],
+        position=_whole(row.get("position")),
+        received=_whole(row.get("received")),
+        replay_age=row.get("replay_age"),
+        is_replay_paused=row.get("paused", False),
+        receiver=row.get("receiver") or "",
+        message_age=row.get("message_age"),
         clock_ahead=float(row["now"]) - now.timestamp(),
         started_at=datetime.fromtimestamp(float(row["started"]), tz=UTC),
         version=row["version"],
-        senders=tuple(_sender(each) for each in row["senders"] or ()),
-        slots=tuple(_slot(each) for each in row["slots"] or ()),
-        base_backups=row["base_backups"],
-        oldest_transaction=row["oldest_transaction"],
-        prepared_transactions=row["prepared_transactions"],
-        sync_names=row["sync_names"],
+        senders=tuple(_sender(each) for each in row.get("senders") or ()),
+        slots=tuple(_slot(each) for each in row.get("slots") or ()),
+        base_backups=row.get("base_backups", 0),
+        oldest_transaction=row.get("oldest_transaction"),
+        prepared_transactions=row.get("prepared_transactions", 0),
+        sync_names=row.get("sync_names", ""),
     )
 
 

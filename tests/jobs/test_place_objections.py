@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from jobs import aside
-from jobs.backup_settings import ArchiveMethod
+from jobs.backup_settings import ArchiveMethod, BackupSettings, PlaceSettings
+from jobs.operation import Database, JobError
+from jobs.place_look import place_settings
 from jobs.place_objections import Place, objection
+from jobs.reader import LiveContext, Readers
+from store.connect import Store
 from store.replaced import ReplacedServer
+from tests.jobs.support import clock
+from tests.jobs.test_routes import ORDERS
 
 GIB = 1024**3
 FINE = Place(
@@ -109,3 +115,19 @@ def test_what_was_put_aside_is_left_alone_unless_it_is_there_as_it_was(
 
 def test_what_stands_aside_as_it_was_can_be_put_back() -> None:
     assert aside.objection(KEPT, inode=5, here="db1") is None
+
+
+def test_of_several_servers_none_is_replaced_alone(tmp_path: Path) -> None:
+    place = BackupSettings(place=PlaceSettings(data=tmp_path))
+    several = replace(ORDERS, backups=place)
+    with pytest.raises(JobError, match="orders has 2 servers, and a restore into place") as refusal:
+        place_settings(_context(several))
+    assert "--into scratch" in refusal.value.next_step
+    assert several.cluster is not None
+    alone = replace(several.cluster, nodes=several.cluster.nodes[:1])
+    assert place_settings(_context(replace(several, cluster=alone))).data == tmp_path
+    assert place_settings(_context(replace(several, cluster=None))).data == tmp_path
+
+
+def _context(orders: Database) -> LiveContext:
+    return LiveContext(target=orders, readers=Readers(), store=cast("Store", None), clock=clock)
