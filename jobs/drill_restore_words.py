@@ -66,7 +66,9 @@ class RestoreDrilled:
 
     `at`: the moment that was declared the disaster. `cost` None: nobody can tell what was lost.
     `seconds`: from the disaster until the copy was usable, also where `cost` is None; None: it
-    never was. `is_connected`: it took a row and gave it back, applications' role is there, and
+    never was. `is_exact` False: another life took that time, and it is the most that it can be.
+    `is_rpo_exact` False: no row of the ledger survived, and the cost's RPO is the most that it
+    can be. `is_connected`: it took a row and gave it back, applications' role is there, and
     the critical queries passed; `connectivity` says which, or what did not. `facts`: for people.
     """
 
@@ -77,6 +79,7 @@ class RestoreDrilled:
     connectivity: str
     seconds: float | None
     is_exact: bool
+    is_rpo_exact: bool
     facts: tuple[tuple[str, str], ...]
 
 
@@ -158,9 +161,8 @@ def cost_of_restore(loss: Loss, disaster: Disaster, copied: Copied, *, is_one_li
     back to what the copy surely has, which is the most that it can be. Writes pause from the last
     acknowledged row until the copy took one.
     """
-    at_most = bool(loss.lost) and loss.lost == loss.acknowledged
     rpo = loss.rpo_seconds
-    if at_most:
+    if is_all_lost(loss):
         rpo = max(rpo, (disaster.at - copied.holds).total_seconds())
     before = max((disaster.at - disaster.acked_at).total_seconds(), 0.0)
     since = copied.row_seconds if copied.row_seconds is not None else 0.0
@@ -172,8 +174,13 @@ def cost_of_restore(loss: Loss, disaster: Disaster, copied: Copied, *, is_one_li
         heartbeat_seconds=loss.heartbeat_seconds,
         write_gap_seconds=before + since,
         rto_seconds=copied.usable_seconds,
-        is_exact=is_one_life and not at_most,
+        is_exact=is_one_life,
     )
+
+
+def is_all_lost(found: Loss | Cost) -> bool:
+    """Whether no row of the ledger survived, so that more than the ledger is lost."""
+    return bool(found.lost) and found.lost == found.acknowledged
 
 
 def loss_words(cost: Cost | None, why: str) -> str:
@@ -184,7 +191,7 @@ def loss_words(cost: Cost | None, why: str) -> str:
     if not cost.lost:
         return f"none of {rows}"
     span = span_text(timedelta(seconds=cost.rpo_seconds))
-    if cost.lost == cost.acknowledged:
+    if is_all_lost(cost):
         return f"all of {rows}, and whatever else was committed in at most {span}"
     return f"{cost.lost:,} of {rows}, those of the last {span}"
 

@@ -33,6 +33,7 @@ from jobs.drill_restore_words import (
     disaster_of,
     facts_of_copy,
     holds_until,
+    is_all_lost,
     loss_words,
 )
 from jobs.drill_words import Cost, Phase
@@ -354,6 +355,7 @@ def _drilled(
         connectivity=_connectivity(usable),
         seconds=copied.usable_seconds,
         is_exact=watch.is_one_life,
+        is_rpo_exact=cost is not None and not is_all_lost(cost),
         facts=tuple(facts),
     )
 
@@ -368,6 +370,7 @@ def _failed(order: RestoreOrder, watch: _Watch, error: PostgresError) -> Restore
         connectivity=error.problem,
         seconds=None,
         is_exact=watch.is_one_life,
+        is_rpo_exact=False,
         facts=(
             ("Backup", order.backup_id),
             ("Restore", f"failed: {error.problem} {error.next_step}".strip()),

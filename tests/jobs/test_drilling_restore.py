@@ -10,92 +10,51 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from pydantic import JsonValue, SecretStr
 
-from jobs import backup_settings
 from jobs.backup_settings import (
     ArchiveMethod,
     ArchiveSettings,
     BackupSettings,
-    RepositorySettings,
 )
-from jobs.drill_restore_words import DRILLED, RestoreDrilled, disaster_of, drilled_json
+from jobs.cluster_settings import ClusterNode, ClusterSettings
+from jobs.drill_restore_words import disaster_of
 from jobs.drill_words import Phase
-from jobs.drilling_restore import RestoreOrder, rehearse
 from jobs.drilling_restore_plan import pins_of, plan_restore
 from jobs.operation import CriticalQuery, Database, JobError, Tier
 from jobs.reader import Readers
 from postgres.backup.engine import TakeOrder
-from postgres.backup.facts import BackupFacts
 from postgres.backup.native_engine import NativeEngine
 from postgres.backup.receiver import Receiver, drop_slot
 from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import find_binaries
+from postgres.cluster.words import ClusterKind
 from postgres.connect import connection
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from postgres.server import Server, create
-from store.backups import Verification, record_backup, record_verification
+from postgres.server import Server
+from store.backups import record_backup
 from store.connect import Store, connect
 from tests.commands.archived import (
     Archived,
-    add_request,
     make_archived,
     record_of,
     remove_archived,
 )
 from tests.commands.conftest import Attempt, DirectJob
-from tests.conftest import folder_of_its_own
+from tests.jobs.drill_restores import ROWS, Drill, clock, enter, made_job, nothing_is_left, said
 from tests.jobs.support import eventually
-from tests.postgres.backup.houses import STANZA, PgBackRestHouse, Source
-from tests.postgres.conftest import FAST
 
 pytestmark = pytest.mark.timeout(180)
 
-ROWS: Final = 40
 LATE: Final = "written after the disaster"
 LEDGER_TABLES: Final = "SELECT to_regclass('twokey_drill.ledger')::text"
-
-
-def clock() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(slots=True, kw_only=True)
-class Drill:
-    """A drill as its flow runs it: what it was told, and what happens when it is."""
-
-    job: DirectJob
-    backup_id: str = "shop-1"
-    attempt: Attempt = field(default_factory=Attempt)
-    noted: list[tuple[Phase, str]] = field(default_factory=list)
-    after: Mapping[Phase, Any] = field(default_factory=dict)
-
-    async def run(self) -> RestoreDrilled:
-        drilled = await rehearse(self.job, self.attempt, self.order, clock=clock, note=self._note)
-        assert DRILLED.validate_python(drilled_json(drilled)) == drilled
-        return drilled
-
-    @property
-    def order(self) -> RestoreOrder:
-        return RestoreOrder(
-            backup_id=self.backup_id, key=self.job.run_key, folder=self.folder, baseline_rows=ROWS
-        )
-
-    @property
-    def folder(self) -> Path:
-        return self.job.folder.parent / f"ledger-{self.job.run_key}"
-
-    async def _note(self, phase: Phase, text: str) -> None:
-        self.noted.append((phase, text))
-        if act := self.after.get(phase):
-            await act()
 
 
 @pytest.fixture(scope="module")
@@ -110,41 +69,6 @@ async def job(archived: Archived, store: Store) -> AsyncIterator[DirectJob]:
     async with made_job(archived.database(), store) as made:
         await enter(store, archived.facts)
         yield made
-
-
-@asynccontextmanager
-async def made_job(database: Database, store: Store) -> AsyncIterator[DirectJob]:
-    # In memory: a copy is as durable as a server that takes over, and others want the disk.
-    home = folder_of_its_own()
-    (home / "run").mkdir()
-    readers = Readers()
-    try:
-        yield DirectJob(
-            database=database, store=store, reader=readers.of(database), folder=home / "run",
-            request_id=await add_request(store), run_key="run-7", now=clock(),
-        )  # fmt: skip
-    finally:
-        await readers.close()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-async def enter(store: Store, taken: BackupFacts, *, is_proven: bool = True) -> None:
-    proof = Verification(
-        backup_id=taken.id, at=taken.ended_at, ok=True, restore_seconds=2.0, total_seconds=3.0,
-        checks=[("restore", True, "")], request_id=None, data_bytes=taken.data_bytes,
-    )  # fmt: skip
-    async with store.begin() as conn:
-        await record_backup(conn, record_of(taken))
-        if is_proven:
-            await record_verification(conn, proof)
-
-
-def said(drilled: RestoreDrilled) -> dict[str, str]:
-    return dict(drilled.facts)
-
-
-def nothing_is_left(drill: Drill) -> bool:
-    return not (drill.job.folder / "scratch").exists()
 
 
 async def test_what_was_not_archived_in_time_is_lost_even_if_it_comes_a_moment_later(
@@ -167,7 +91,8 @@ async def test_what_was_not_archived_in_time_is_lost_even_if_it_comes_a_moment_l
     assert cost.acknowledged == cost.lost >= ROWS
     # More than the ledger's own rows is lost: all since the last file came.
     assert cost.rpo_seconds > (drilled.at - archived.good).total_seconds() - 5
-    assert not cost.is_exact
+    assert cost.is_exact
+    assert not drilled.is_rpo_exact
     assert "all of" in said(drilled)["Lost"]
     assert "at most" in said(drilled)["Lost"]
     assert "the last whole file" in said(drilled)["Archive then"]
@@ -251,6 +176,7 @@ async def test_with_continuous_archiving_next_to_nothing_is_lost(
     # on a machine that is at rest.
     assert 0 <= cost.lost < cost.acknowledged
     assert cost.is_exact
+    assert drilled.is_rpo_exact
     assert cost.rpo_seconds < 20
     assert "was being received" in said(drilled)["Archive then"]
     assert nothing_is_left(drill)
@@ -285,6 +211,32 @@ async def test_without_archiving_everything_since_the_backup_is_lost(
     assert "sum says '1' instead of '2'" in drilled.connectivity
     assert "as it was" not in drilled.connectivity
     assert cost.write_gap_seconds > 0
+
+
+async def test_the_application_must_find_its_role_on_the_copy(
+    archived: Archived, job: DirectJob
+) -> None:
+    """Rows go through the endpoint of a cluster, with a role that came after what was archived."""
+    dsn = archived.server.dsn("shop")
+    async with connection(parse_dsn(dsn)) as conn:
+        await conn.execute("CREATE ROLE app LOGIN")
+    cluster = ClusterSettings(
+        kind=ClusterKind.PAIR, nodes=(ClusterNode(name="pg1", dsn=SecretStr(dsn)),),
+        endpoint=SecretStr(archived.server.dsn("shop", "app")),
+    )  # fmt: skip
+    job.database = replace(job.database, cluster=cluster)
+    drill = Drill(job=job)
+    try:
+        drilled = await drill.run()
+    finally:
+        async with connection(parse_dsn(dsn)) as conn:
+            await conn.execute("DROP OWNED BY app; DROP ROLE app")
+    assert not drilled.is_connected
+    assert "there was no role app" in drilled.connectivity
+    assert drilled.cost is not None
+    assert drilled.cost.rto_seconds is None
+    assert Phase.PROMOTED in dict(drill.noted)
+    assert Phase.CONNECTED not in dict(drill.noted)
 
 
 async def test_the_plan_takes_the_newest_proven_backup_and_pins_it(
@@ -344,7 +296,7 @@ async def test_the_next_life_keeps_the_moment_and_never_calls_an_unknown_loss_no
 ) -> None:
     """A worker is killed while its copy runs; the one after the next is on another machine."""
     drill = Drill(job=job)
-    wanted = {
+    wanted: dict[str, JsonValue] = {
         "store": job.store.dsn.get_secret_value(), "dsn": job.database.dsn.get_secret_value(),
         "backups": str(job.database.backup_folder), "folder": str(job.folder),
         "request_id": job.request_id,
@@ -407,64 +359,6 @@ async def work(wanted: Mapping[str, Any]) -> None:
 
     drill.after = {Phase.PROMOTED: die}
     await drill.run()
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[PgBackRestHouse]:
-    """A server that archives into pgBackRest's repository."""
-    home = folder_of_its_own()
-    script = home / "archive-as-pgbackrest-wants.sh"
-    settings = {
-        **FAST, "wal_level": "replica", "archive_mode": "on", "archive_command": f"{script} %p %f",
-    }  # fmt: skip
-    server = await create(find_binaries(os.environ, major=15), home / "shop", settings=settings)
-    made = PgBackRestHouse(source=Source(server=server, script=script), home=home / "kept")
-    try:
-        made.source.write_script([])
-        await server.start()
-        async with connection(parse_dsn(server.dsn())) as conn:
-            await conn.execute("CREATE DATABASE shop")
-        await made.source.sql("CREATE TABLE orders (id int)", "SELECT 1")
-        await made.open()
-        made.source.write_script([made])
-        yield made
-    finally:
-        await server.remove()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.mark.needs("pgbackrest")
-async def test_pgbackrest_restores_no_file_that_came_after_the_disaster(
-    house: PgBackRestHouse, store: Store
-) -> None:
-    database = Database(
-        name="shop", dsn=house.source.dsn, environment="production", tier=Tier.CRITICAL,
-        channel="C0ORDERS", backup_folder=house.home / "notes",
-        backups=BackupSettings(
-            engine=backup_settings.Engine.PGBACKREST,
-            archive=ArchiveSettings(method=ArchiveMethod.ENGINE),
-            repository=RepositorySettings(config=house.config, name=STANZA),
-        ),
-        critical_queries=(
-            CriticalQuery(name="in time", sql="SELECT count(*) FROM orders", expect="1"),
-        ),
-    )  # fmt: skip
-    facts = await house.engine.take(TakeOrder(backup_id="shop-1"))
-    await house.source.sql("INSERT INTO orders VALUES (1)", "SELECT 1")
-    last = await house.source.switch()
-
-    async def archive_more() -> None:
-        await house.source.sql("INSERT INTO orders VALUES (2)", "SELECT 1")
-        await house.source.switch()
-
-    async with made_job(database, store) as job:
-        await enter(store, facts)
-        drilled = await Drill(job=job, after={Phase.INJECTED: archive_more}).run()
-    assert drilled.is_connected, drilled.connectivity
-    assert drilled.cost is not None
-    assert drilled.cost.acknowledged == drilled.cost.lost >= ROWS
-    assert last in said(drilled)["Archive then"]
-    assert drilled.seconds is not None
 
 
 if __name__ == "__main__":
