@@ -9,6 +9,7 @@ from typing import Any
 from bot.blocks import (
     MESSAGE_TEXT_CHARS_MAX,
     Message,
+    code,
     context,
     escape,
     header,
@@ -53,7 +54,7 @@ def _lines(told: DrillNotice) -> list[str]:
 def _begins(told: DrillNotice) -> str:
     if told.problem or not told.agree:
         return ""
-    hours = f", {escape(told.hours)}" if told.hours else ""
+    hours = f", {code(told.hours)}" if told.hours else ""
     return f"It is asked for then, and begins when people have agreed{hours}, not before."
 
 
