@@ -6,7 +6,7 @@ The newest day is what is really there; the days before it grow towards that.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final
 
@@ -46,18 +46,21 @@ async def remember_growth(store: Store, clusters: Sequence[DemoDatabase]) -> Non
             if (await conn.execute(IS_THERE, {"name": cluster.name})).scalar_one():
                 continue
         now = await _sizes(cluster)
-        for back in range(DAYS, 0, -1):
-            day = today - timedelta(days=back)
-            share = _share(day, today)
-            then = {
-                what: Size(bytes=round(size * (share if what not in _STEADY else 1)))
-                for what, size in now.items()
-            }
-            async with store.begin() as conn:
-                await record_sizes(conn, cluster.name, day, then)
+        # All of it or none: half a past would be taken for the whole at the next start.
+        async with store.begin() as conn:
+            for back in range(DAYS, 0, -1):
+                day = today - timedelta(days=back)
+                await record_sizes(conn, cluster.name, day, _then(now, _share(day, today)))
 
 
 _STEADY: Final = frozenset({WAL, VOLUME_TOTAL})
+
+
+def _then(now: Mapping[str, int], share: float) -> dict[str, Size]:
+    return {
+        what: Size(bytes=round(size * (share if what not in _STEADY else 1)))
+        for what, size in now.items()
+    }
 
 
 def _share(day: date, today: date) -> float:
