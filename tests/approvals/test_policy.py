@@ -268,6 +268,31 @@ def test_the_example_has_no_problems_and_says_who_must_agree() -> None:
     assert staging.text.endswith("Nobody needs to agree.")
 
 
+@pytest.mark.parametrize("scheduled", [{}, {"scheduled": "yes"}])
+@pytest.mark.parametrize(
+    ("where", "gates"),
+    [
+        ({"environment": "production", "tier": "critical"},
+         ("2 of dba", "1 of security", "1 of owners")),
+        ({"environment": "production", "tier": "standard"},
+         ("2 of dba", "1 of owners or security")),
+        ({"environment": "staging", "tier": "critical"}, ("1 of dba",)),
+        ({"environment": "development", "tier": "archive"}, ("1 of dba",)),
+    ],
+)  # fmt: skip
+def test_the_example_lets_no_drill_begin_by_the_clock_alone(
+    where: dict[str, str], gates: tuple[str, ...], scheduled: dict[str, str]
+) -> None:
+    policy = load_policy(EXAMPLE).values
+    asked = {"operation": "drill", "kind": "primary-crash", "risk": "destructive"}
+    assert explain(policy, {**asked, **where, **scheduled}).gates == gates
+    rule = policy.rule_for({**asked, **where, **scheduled})
+    assert rule is not None
+    # The first of a quarter may be a Friday: whoever asks then still asks on Monday.
+    assert rule.expires_after >= timedelta(days=4)
+    assert rule.break_glass is None
+
+
 def test_no_rule_is_explained_as_refused() -> None:
     policy = parse_policy({"rules": [{"when": {"n": {"gt": 9}}, "gates": []}]}).values
     assert explain(policy, {"n": 1}).text == (

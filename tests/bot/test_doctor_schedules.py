@@ -11,6 +11,7 @@ from jobs.operation import Database
 from jobs.registry import load_operations
 from tests.approvals.support import policy_of
 from tests.jobs.support import database
+from tests.jobs.test_drill_notices import drilled
 
 DBA = {"id": "dba", "groups": ["dba"]}
 GRANT = {"name": "the clock", "when": {"scheduled": "yes", "operation": "backup"}, "gates": []}
@@ -45,6 +46,23 @@ def test_what_no_rule_lets_run_is_a_failure() -> None:
     assert not finding.ok
     assert "verify orders, prune orders" in finding.says
     assert "policy.example.yml" in finding.fix
+
+
+def test_a_drill_that_only_a_wide_grant_would_let_begin_is_a_failure() -> None:
+    wide = {**GRANT, "when": {"scheduled": "yes"}}
+    finding = examined(wide, ASKS, databases=[drilled()])
+    assert not finding.ok
+    assert "never asked for: drill orders" in finding.says
+    people = {"name": "drills", "when": {"operation": "drill"}, "gates": [DBA]}
+    finding = examined(people, wide, databases=[drilled()])
+    assert finding.ok
+    assert "agree each time to drill orders" in finding.says
+
+
+def test_a_drill_that_no_rule_lets_run_is_a_failure() -> None:
+    finding = examined(GRANT, databases=[drilled()])
+    assert not finding.ok
+    assert "never will: drill orders" in finding.says
 
 
 def test_nothing_scheduled_is_fine() -> None:

@@ -8,10 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobs.cluster_settings import DrillKind
+from jobs.drill_words import DrillEnd, DrillReport, report_json
 from jobs.health_state import HealthState
-from jobs.readiness_facts import Facts, facts_of
-from store.connect import Store
+from jobs.readiness_facts import Facts, PassedDrill, facts_of
+from store.connect import Store, connect
+from store.drills import begin_drill, end_drill
 from store.tables import firings, requests, rollups, sizes, statement_texts, statements
+from tests.commands.archived import add_request
+from tests.jobs.drill_samples import FULL
 from tests.jobs.health import NOW, a_health, a_node
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -95,7 +100,6 @@ async def test_only_what_ended_well_was_rehearsed_and_a_removed_trigger_is_none(
     cards = {"table": "public.cards", "action": "install"}
     await insert(store, requests, a_request("restore", NOW - 9 * DAY))
     await insert(store, requests, a_request("restore", NOW - DAY, state="failed"))
-    await insert(store, requests, a_request("drill", NOW - 5 * DAY))
     await insert(store, requests, a_request("audit-trigger", NOW - 4 * DAY, params=install))
     await insert(store, requests, a_request("audit-trigger", NOW - 4 * DAY, params=cards))
     await insert(
@@ -104,8 +108,50 @@ async def test_only_what_ended_well_was_rehearsed_and_a_removed_trigger_is_none(
     )  # fmt: skip
     found = await facts(store)
     assert found.restored_at == NOW - 9 * DAY
-    assert found.drilled_at == NOW - 5 * DAY
     assert found.audited == {"public.users": NOW - 4 * DAY}
+
+
+async def drilled(store: Store, report: DrillReport, at: datetime) -> int:
+    """A drill that ended then with this report."""
+    number = await add_request(store)
+    async with store.begin() as conn:
+        busy = await begin_drill(
+            conn, request_id=number, run_key=str(number), database=report.database,
+            environment=report.environment, kind=report.kind, at=at - HOUR,
+        )  # fmt: skip
+        assert busy is None
+        await end_drill(conn, number, report=report_json(report), at=at)
+    return number
+
+
+async def test_the_newest_drill_that_passed_is_known_with_what_it_cost(store: Store) -> None:
+    assert (await facts(store)).drill is None
+    await drilled(store, replace(FULL, kind=DrillKind.SWITCHOVER, cost=None), NOW - 70 * DAY)
+    known = await drilled(store, FULL, NOW - 5 * DAY)
+    await drilled(store, replace(FULL, end=DrillEnd.FAILED), NOW - 2 * DAY)
+    await drilled(store, replace(FULL, end=DrillEnd.ABORTED), NOW - DAY)
+    await drilled(store, replace(FULL, database="billing"), NOW)
+    assert (await facts(store)).drill == PassedDrill(
+        request_id=known, kind="primary-crash", at=NOW - 5 * DAY, rpo_seconds=0.0,
+        rto_seconds=12.25,
+    )  # fmt: skip
+
+
+async def test_a_drill_whose_report_was_edited_is_known_as_such(store: Store) -> None:
+    await drilled(store, FULL, NOW - DAY)
+    owner = connect(store.dsn, role="postgres")
+    try:
+        async with owner.begin() as conn:
+            await conn.execute(sa.text("ALTER TABLE drills DISABLE TRIGGER drills_final"))
+            await conn.execute(
+                sa.text("UPDATE drills SET report = jsonb_set(report, '{cost,rto_seconds}', '1')")
+            )
+            await conn.execute(sa.text("ALTER TABLE drills ENABLE TRIGGER drills_final"))
+    finally:
+        await owner.close()
+    found = (await facts(store)).drill
+    assert found is not None
+    assert not found.is_intact
 
 
 async def test_days_of_sizes_and_the_last_anchor_are_known(store: Store) -> None:
