@@ -35,10 +35,12 @@ class Fault:
     mode: Mode = Mode.RETRYABLE
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     did: list[str] = field(default_factory=list)
+    knew: bool = False  # that somebody wants it to stop, when it began
 
     async def run(self, job: Job, params: Work, plan: Plan) -> Answer:
         """The body of the operation `work`."""
         del params, plan
+        self.knew = job.is_cancelled
         await self.step(job, "inject")
         await self.step(job, "hold", self.held(job), mode=self.mode)
         return await self.ends(job)
@@ -212,6 +214,7 @@ async def test_the_next_life_sees_at_once_that_it_was_stopped_in_an_earlier_one(
     async with working(bench.worker(HASTY)):
         assert await ended(bench, run_id) == "cancelled"
     assert fault.did == ["hold 2", "hold end"]
+    assert fault.knew
 
 
 async def test_a_worker_that_ends_amid_the_orderly_end_leaves_it_to_the_next(
