@@ -117,6 +117,8 @@ OPERATION = Operation(
     pins=pins,
     # Its own, read from every node.
     pinned=frozenset(),
+    # It looks at each server itself; a next life must begin also while nobody takes writes.
+    is_routed=False,
     time_limit=TIME_LIMIT,
     ends_in_order=True,
     abort_words=(
