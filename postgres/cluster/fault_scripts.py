@@ -73,21 +73,18 @@ file=$2
 [ -O "$data" ] && [ -e /proc/self/cwd ] && echo sees
 find_servers
 for one in $found; do echo server "$one"; done
-[ -n "$file" ] || exit 0
-if find_agent "$file"; then
-    state_of "$agent"
-    echo agent "$agent" "$state"
-else
-    echo wrong "$wrong"
-fi
+[ -n "$file" ] && find_agent "$file" && echo agent "$agent"
+exit 0
 """
 )
 
 # Two empty looks in a row: a backend that was just being started works in the folder only after
 # a moment. Whoever comes back again and again is started by somebody else.
 _KILL: Final = """
-kill_servers() { # tries; what lives on is in $found
-    tries=$1
+tell_time() { read -r now _ </proc/uptime && now=${now%%.*}; }
+kill_servers() { # for so many seconds; what lives on is in $found
+    tell_time
+    end=$((now + $1))
     empty=0
     while :; do
         find_servers
@@ -96,10 +93,10 @@ kill_servers() { # tries; what lives on is in $found
             [ "$empty" -ge 2 ] && return 0
         else
             empty=0
-            [ "$tries" -le 0 ] && return 1
+            tell_time
+            [ "$now" -gt "$end" ] && return 1
             kill -s KILL $found 2>/dev/null
         fi
-        tries=$((tries - 1))
         pause
     done
 }
@@ -109,17 +106,15 @@ let_go_on() { # when we die, even by a signal that nobody can catch
     command -v setsid >/dev/null && own=setsid
     $own sh -c "$words" sh "$$" "$agent" </dev/null >/dev/null 2>&1 &
 }
-stop_agent() {
-    kill -s STOP "$agent" || return 1
+stop_agent() { # where somebody kills it meanwhile, the server is to be killed all the more
+    kill -s STOP "$agent"
     looks=20
-    while [ "$looks" -gt 0 ]; do
-        state_of "$agent"
+    while lives "$agent"; do
         case $state in T | t) return 0 ;; esac
         looks=$((looks - 1))
+        [ "$looks" -le 0 ] && { kill -s CONT "$agent"; return 1; }
         pause
     done
-    kill -s CONT "$agent"
-    return 1
 }
 kill_agent() {
     kill -s KILL "$agent"
@@ -131,14 +126,14 @@ kill_agent() {
 }
 """
 
-# $2: server or host; $3: the agent's file, '' where there is none; $4: tries. Answers what was
+# $2: server or host; $3: the agent's file, '' where there is none; $4: seconds. Answers what was
 # there (server, agent) and what is left (left, alive).
 INJECT: Final = (
     HEAD
     + _FIND
     + _KILL
     + """
-fault=$2 file=$3 tries=$4
+fault=$2 file=$3 seconds=$4
 [ -O "$data" ] && [ -e /proc/self/cwd ] || refuse "the account that was asked does not see it"
 find_servers
 [ -n "$found" ] || refuse "no process of the server lives"
@@ -149,11 +144,11 @@ if [ -n "$file" ]; then
     let_go_on
     stop_agent || refuse "its agent cannot be stopped (process $agent)"
 fi
-kill_servers "$tries"
+kill_servers "$seconds"
 if [ -n "$file" ]; then
     if [ "$fault" = host ] && [ -z "$found" ]; then
         kill_agent
-        kill_servers 20
+        kill_servers 1
     else
         kill -s CONT "$agent"
     fi

@@ -20,22 +20,14 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
-    """What would be hit. `servers`: the postmaster first. `agent_state`: /proc's letter.
+    """What would be hit. `servers`: the postmaster first. `agent`: None where none runs.
 
     `sees`: whether the account that was asked sees the server's processes and may end them.
-    `wrong`: why the process in the agent's file is not its agent, '' when it is or nobody asked.
     """
 
     sees: bool
     servers: tuple[int, ...]
     agent: int | None
-    agent_state: str
-    wrong: str
-
-    @property
-    def is_agent_frozen(self) -> bool:
-        """Whether the agent is stopped, and goes on when somebody lets it."""
-        return self.agent_state in {"T", "t"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +64,11 @@ def aim_of(answer: str) -> Aim:
     """What `fault_scripts.AIM` says. Pure."""
     words = [line.split(maxsplit=1) for line in answer.splitlines()[1:] if line.strip()]
     single = {each[0]: each[1] if each[1:] else "" for each in words}
-    pid, _, state = single.get("agent", "").partition(" ")
+    agent = single.get("agent")
     return Aim(
         sees="sees" in single,
         servers=tuple(int(each[1]) for each in words if each[0] == "server"),
-        agent=int(pid) if pid else None,
-        agent_state=state,
-        wrong=single.get("wrong", ""),
+        agent=int(agent) if agent else None,
     )
 
 

@@ -8,7 +8,9 @@ another is promoted (1249 acknowledged rows in 20 s were lost so in a trial).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -24,7 +26,6 @@ __all__ = ["Fault", "inject", "is_in_force", "lift", "objection"]
 
 # A stopped agent does not renew its leader key, and 20 s is the shortest that one lives.
 _STOPPED_MAX: Final = timedelta(seconds=5)
-_TRIES_PER_SECOND: Final = 12  # a try of the script sleeps 50 ms and takes some
 _LOOK_EVERY_SECONDS: Final = 0.1
 
 
@@ -70,8 +71,8 @@ async def lift(node: NodeSpec, fault: Fault, *, kind: ClusterKind, limit: timede
     """Take it back, as long as nobody else takes writes: the server comes back as what it was.
 
     A pair's server starts as what its data folder says; with Patroni the agent is started or
-    goes on, and decides. Waits until somebody listens on the server's port again; what was lifted
-    before is harmless.
+    goes on, and decides. Waits until somebody listens on the server's port again, or for one that
+    was parted until its machine answers. What was lifted before is harmless.
 
     Raises:
         PostgresError: it could not be started, or does not listen within the limit.
@@ -80,20 +81,15 @@ async def lift(node: NodeSpec, fault: Fault, *, kind: ClusterKind, limit: timede
     match fault:
         case Fault.NETWORK:
             await _mend(node, limit)
+            await _until_it_answers(node, end, {Door.OPEN, Door.REFUSES})
+            return
         case Fault.SERVER | Fault.HOST if kind is ClusterKind.PATRONI:
             await _start_agent(node, limit)
         case Fault.SERVER | Fault.HOST:
             await _start_server(node)
         case _:
             assert_never(fault)
-    while await knock(node) is not Door.OPEN:
-        if time.monotonic() > end:
-            raise PostgresError(
-                f"{node.name}'s server does not listen {limit.total_seconds():.0f} s after it "
-                "was to come back.",
-                next_step=f"Read the log of {node.name}'s server on its machine.",
-            )
-        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    await _until_it_answers(node, end, {Door.OPEN})
 
 
 async def _kill(node: NodeSpec, fault: Fault, limit: timedelta) -> str:
@@ -107,10 +103,14 @@ async def _kill(node: NodeSpec, fault: Fault, limit: timedelta) -> str:
         raise PostgresError(
             f"{error.problem} Nothing happened.", next_step=error.next_step
         ) from error
-    tries = int(min(limit, _STOPPED_MAX).total_seconds() * _TRIES_PER_SECOND)
+    seconds = math.ceil(min(limit, _STOPPED_MAX).total_seconds())
     try:
         answer = await host.ask(
-            scripts.INJECT, fault.value, _agent_file(node), str(max(tries, 1)), limit=limit + LIMIT
+            scripts.INJECT,
+            fault.value,
+            _agent_file(node),
+            str(max(seconds, 1)),
+            limit=limit + LIMIT,
         )
     except PostgresError as error:
         raise PostgresError(
@@ -123,6 +123,16 @@ async def _kill(node: NodeSpec, fault: Fault, limit: timedelta) -> str:
 
 async def _aim(node: NodeSpec) -> Aim:
     return aim_of(await Host(node).ask(scripts.AIM, _agent_file(node)))
+
+
+async def _until_it_answers(node: NodeSpec, end: float, wanted: AbstractSet[Door]) -> None:
+    while await knock(node) not in wanted:
+        if time.monotonic() > end:
+            raise PostgresError(
+                f"{node.name} was to come back, and nobody listens at its address yet.",
+                next_step=f"Read the log of {node.name}'s server on its machine.",
+            )
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
 async def _cut(node: NodeSpec, limit: timedelta) -> str:

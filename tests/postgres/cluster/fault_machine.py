@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,13 @@ while :; do
     echo started >>"$1/starts"
     (cd "$1" && exec "$2/postgres" 600)
 done
+"""
+# Three beside each other, so that there is always one: a server that cannot be got rid of.
+STUBBORN: Final = """\
+for number in 1 2 3; do
+    while :; do (cd "$1" && exec "$2/postgres" 600); done &
+done
+wait
 """
 IDLES: Final = "exec sleep 600\n"
 WAITS: Final = "while :; do sleep 0.1; done\n"
@@ -91,7 +99,8 @@ class Machine:
     def end(self) -> None:
         """Whoever starts servers goes before them."""
         for each in self.started:
-            each.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(each.pid, signal.SIGKILL)
         for each in self.started:
             each.wait()
         end_all([self.data])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from postgres.account import server_account
+from postgres.cluster import faults
 from postgres.cluster.faults import Fault, inject, is_in_force, lift
 from postgres.cluster.words import ClusterKind, NodeSpec
 from postgres.dsn import parse_dsn
@@ -22,6 +23,7 @@ from postgres.ports import LOOPBACK
 from tests.postgres.cluster.fault_machine import (
     IDLES,
     MINDS,
+    STUBBORN,
     Machine,
     is_alive,
     send,
@@ -96,7 +98,7 @@ async def test_an_agent_whose_server_alone_is_killed_goes_on_and_starts_it(
 @pytest.mark.parametrize("fault", [Fault.SERVER, Fault.HOST])
 async def test_a_server_that_survives_keeps_its_agent(machine: Machine, fault: Fault) -> None:
     agent = machine.agent()
-    machine.program("systemd", MINDS)
+    machine.program("systemd", STUBBORN)
     await until(machine.servers)
     error = await refused(machine.node(), fault)
     assert "east's server lives though it was killed (process" in error.problem
@@ -108,7 +110,7 @@ async def test_a_server_that_survives_keeps_its_agent(machine: Machine, fault: F
 
 async def test_an_agent_that_is_gone_while_its_server_lives_is_an_alarm(machine: Machine) -> None:
     agent = machine.agent()
-    machine.program("systemd", MINDS)
+    machine.program("systemd", STUBBORN)
     await until(machine.servers)
 
     async def kill_it_too() -> None:
@@ -116,7 +118,7 @@ async def test_an_agent_that_is_gone_while_its_server_lives_is_an_alarm(machine:
         send(agent, signal.SIGKILL)
 
     killing = asyncio.create_task(kill_it_too())
-    error = await refused(machine.node(), Fault.HOST, timedelta(seconds=3))
+    error = await refused(machine.node(), Fault.HOST, timedelta(seconds=2))
     await killing
     assert "east's agent is gone while its server lives (process" in error.problem
     assert "Stop the server at once: on east's machine, kill -9 " in error.next_step
@@ -127,7 +129,7 @@ async def test_whatever_ends_us_in_between_the_agent_goes_on(
     machine: Machine, number: signal.Signals
 ) -> None:
     agent = machine.agent()
-    machine.program("systemd", MINDS)
+    machine.program("systemd", STUBBORN)
     await until(machine.servers)
     node = machine.node(via=(*as_account(), str(_noted(machine))))
     injecting = asyncio.create_task(refused(node, Fault.HOST))
@@ -182,6 +184,18 @@ async def test_an_agent_of_any_name_is_known_by_the_server_that_it_started(
     said = await inject(machine.node(), Fault.HOST, limit=LIMIT)
     assert said.endswith(f"and its agent (process {agent})")
     assert machine.servers() == []
+
+
+async def test_nobody_stays_stopped_for_as_long_as_a_leader_key_lives(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "_STOPPED_MAX", timedelta(seconds=1))
+    agent = machine.agent()
+    machine.program("systemd", STUBBORN)
+    await until(machine.servers)
+    async with asyncio.timeout(60):
+        await refused(machine.node(), Fault.HOST, timedelta(hours=1))
+    assert state(agent) != "T"
 
 
 async def test_where_no_server_lives_its_agent_is_left_alone(machine: Machine) -> None:
@@ -242,7 +256,8 @@ async def test_a_server_that_is_its_containers_first_process_survives_and_is_tol
         [
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *(f"--wd={machine.data}", *account, str(machine.home / "postgres"), "600"),
-        ]
+        ],
+        start_new_session=True,
     )
     machine.started.append(outer)
     await until(machine.servers)
@@ -271,7 +286,7 @@ async def test_a_stopped_agent_goes_on_when_the_fault_is_taken_back(machine: Mac
     [
         ((), "nobody has said what starts it"),
         (("/bin/false",), "agent could not be started"),
-        (("/bin/true",), "does not listen 1 s after it was to come back"),
+        (("/bin/true",), "nobody listens at its address yet"),
     ],
 )
 async def test_what_cannot_be_brought_back_is_told(
