@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot import outbox_rows
 from bot.blocks import Message
 from bot.charts import BAD_BLOCKS, Charts
+from bot.outbox_listen import keep_listening
 from bot.outbox_rows import UNCLEAR, Place, Row
 from bot.slack import (
     SlackAwayError,
@@ -31,7 +32,6 @@ from bot.slack import (
 from bot.spacing import Spacing
 from jobs.away import is_away, pause_seconds
 from store.connect import Store
-from store.outbox import CHANNEL
 
 log: Final = logging.getLogger("twokey.outbox")
 
@@ -112,13 +112,15 @@ class Outbox:
         self._meter = meter
         self._charts = charts or Charts(client=client, clock=clock)
         self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._free_hands = pace.channels_at_once
         self._turns = Spacing(pace.between)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set; what is on its way then is finished."""
+        self._stopping = stop
         async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(self._listen())
+            listening = tasks.create_task(keep_listening(self._store, self._wake))
             delivering = tasks.create_task(self._deliver_all(tasks, stop))
             await stop.wait()
             self._wake.set()
@@ -164,36 +166,12 @@ class Outbox:
             return poll
         return min(max((due_at - self._clock()).total_seconds(), 0.01), poll)
 
-    async def _listen(self) -> None:
-        """Wake up when a transaction that wrote to the outbox commits."""
-        failures = 0
-        while True:
-            try:
-                await self._listen_once()
-                failures = 0
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                failures += 1
-            await asyncio.sleep(pause_seconds(failures))
-
-    async def _listen_once(self) -> None:
-        connection = await self._store.direct(application_name="twokey outbox")
-        lost = asyncio.Event()
-        try:
-            connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(CHANNEL, lambda *_: self._wake.set())
-            self._wake.set()  # for what was committed before we listened
-            await lost.wait()
-        finally:
-            connection.terminate()
-
     async def _carry(self, row: Row) -> None:
         """One attempt at one row. Whatever happens, the row is settled or waits again."""
         try:
             async with asyncio.timeout(self._pace.delivery_max.total_seconds()):
                 await self._turns.wait(row.channel)
-                await self._attempt(row)
+                await self._attempt_patiently(row)
         except Exception as error:
             if not is_away(error):
                 # A message that cannot be drawn must not stop the others; it is looked at
@@ -204,6 +182,22 @@ class Outbox:
         finally:
             self._free_hands += 1
             self._wake.set()
+
+    async def _attempt_patiently(self, row: Row) -> None:
+        """The row is ours until its lease ends, also when the store goes away meanwhile.
+
+        What may have been posted by then is searched for before anything is posted again.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._attempt(row)
+            except Exception as error:
+                if not is_away(error) or self._stopping.is_set():
+                    raise
+            failures += 1
+            row = replace(row, maybe_posted=True)
+            await asyncio.sleep(pause_seconds(failures))
 
     async def _attempt(self, row: Row) -> None:
         try:

@@ -118,6 +118,7 @@ class PgQueue:
         self._redeliver_after = redeliver_after
         self._manager = QueueManagerId(uuid.uuid4())
         self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     async def enqueue(
         self,
@@ -166,6 +167,7 @@ class PgQueue:
         Returns when the last of them has ended. Lives through absences of the store.
         """
         free = asyncio.Semaphore(places)
+        self._stopping = stop
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(self._listen()), tasks.create_task(self._wake_at(stop))]
             bodies: set[asyncio.Task[None]] = set()
@@ -241,15 +243,31 @@ class PgQueue:
     async def _settle(self, job: QueueJob, verdict: Verdict) -> None:
         """Take the delivery out of the queue, or put it off.
 
-        If that fails it is delivered again, and the claim decides again.
+        While the store is away that is tried again for as long as nobody else may have the
+        delivery. If it fails, it is delivered again, and the claim decides again.
         """
-        with contextlib.suppress(Exception):
-            async with self._store.single() as conn:
-                queries = await _pgqueuer(conn)
-                if isinstance(verdict, Later):
-                    await queries.retry_job(job, verdict.delay, None)
-                else:
-                    await queries.log_jobs([(job, "successful", None)])
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._redeliver_after.total_seconds() / 2
+        failures = 0
+        while failures == 0 or (loop.time() < until and not self._stopping.is_set()):
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._take_out(job, verdict)
+            except Exception as error:  # noqa: BLE001 - to be delivered again mends all
+                if not is_away(error):
+                    return
+                failures += 1
+                await _at_most(pause_seconds(failures), self._stopping)
+            else:
+                return
+
+    async def _take_out(self, job: QueueJob, verdict: Verdict) -> None:
+        async with self._store.single() as conn:
+            queries = await _pgqueuer(conn)
+            if isinstance(verdict, Later):
+                await queries.retry_job(job, verdict.delay, None)
+            else:
+                await queries.log_jobs([(job, "successful", None)])
 
     async def _listen(self) -> None:
         """Set `_woken` at each notification; connect again for ever."""
