@@ -51,7 +51,7 @@ async def freeze(engine: Engine, folder: Path) -> Stand:
         return Stand(last=last.name)
     try:
         await engine.stage_wal([last.name], folder)
-    except DamagedError:  # it was only just made, and holds nothing
+    except DamagedError:  # not whole, as a full disk leaves it: nobody could restore it
         return Stand(last=segments[-2].name) if segments[1:] else Stand()
     return Stand(last=last.name, is_open=True)
 

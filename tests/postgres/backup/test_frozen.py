@@ -100,12 +100,14 @@ async def test_without_its_copy_the_open_segment_counts_as_never_come(tmp_path: 
     assert names(await frozen.archive()) == [name_of(1, 4)]
 
 
-async def test_an_empty_archive_and_a_file_that_was_only_made_hold_nothing(tmp_path: Path) -> None:
+async def test_an_empty_archive_and_a_file_that_is_not_whole_hold_nothing(tmp_path: Path) -> None:
     engine, folder = engine_in(tmp_path), tmp_path / "frozen"
     assert await freeze(engine, folder) == Stand()
     made = write(tmp_path / "wal" / "incoming", 1, 5, suffix=".partial")
     made.write_bytes(bytes(len(content(1, 5))))
-    assert await freeze(engine, folder) == Stand()
+    assert await freeze(engine, folder) == Stand(), "room was made for it alone"
+    made.write_bytes(content(1, 5)[:5000])
+    assert await freeze(engine, folder) == Stand(), "as a full disk leaves it"
     write(tmp_path / "wal", 1, 4)
     assert await freeze(engine, folder) == Stand(last=name_of(1, 4))
     made.unlink()
