@@ -28,9 +28,7 @@ class Drills:
         request_id, report, digest = row["request_id"], row["report"], row["sha256"]
         if request_id in self.said:
             self.wrong.append(f"The drill of request {request_id} stands twice.")
-        elif (report is None) != (digest is None) or (
-            report is not None and sha256(canonical(report)) != digest
-        ):
+        elif digest != (None if report is None else sha256(canonical(report))):
             self.wrong.append(
                 f"The report of the drill of request {request_id} is not the one of its hash."
             )

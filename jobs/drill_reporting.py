@@ -12,6 +12,7 @@ from jobs.drill_audit import store_report
 from jobs.drill_beginning import tell_channel
 from jobs.drill_report import finished, last_words
 from jobs.drill_state import DrillState
+from jobs.drill_stored import reports_of
 from jobs.drill_words import REPORT, DrillEnd, DrillReport
 from jobs.operation import RTO, Answer, Attempt, Job, Mode
 from store.drills import drill_of, drills
@@ -82,8 +83,4 @@ async def earlier_reports(job: Job, report: DrillReport) -> list[DrillReport]:
     """Those of the same database and kind, to compare with."""
     async with job.store.begin() as conn:
         known = await drills(conn, report.database, limit=_EARLIER_MAX, kind=report.kind)
-    return [
-        REPORT.validate_python(each.report)
-        for each in known
-        if each.report and each.request_id != report.request_id
-    ]
+    return [each for each in reports_of(known) if each.request_id != report.request_id]

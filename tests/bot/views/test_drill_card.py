@@ -70,6 +70,16 @@ def test_slack_takes_every_card(report: DrillReport, earlier: list[DrillReport])
     assert problems(replace(message, blocks=tuple(spoken), charts=())) == []
 
 
+def test_a_report_that_grows_without_end_stays_a_card() -> None:
+    answer = answer_of(MONSTER)
+    assert answer.table is not None
+    assert len(answer.table.rows) == 40
+    assert len(answer.facts) < 40
+    assert dict(answer.facts)["Settings"].endswith(", and 78 more")
+    many = replace(MONSTER, missed=tuple(f"No {number}." for number in range(30)))
+    assert answer_of(many).lines[-1] == "And 18 more."
+
+
 def chart_block(chart: Any) -> dict[str, Any]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": chart_text(chart)}}
 
