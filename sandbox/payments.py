@@ -96,8 +96,9 @@ class Payments:
         parts = urlsplit(self.sandbox.dsn(first, NAME, user))
         places = ",".join(f"{LOOPBACK}:{self.sandbox.port(name)}" for name in self.sandbox.names)
         login = parts.netloc.rpartition("@")[0]
+        # Not read-write: a client that sets its own session to read-only would find nobody.
         return parts._replace(
-            netloc=f"{login}@{places}", query="target_session_attrs=read-write"
+            netloc=f"{login}@{places}", query="target_session_attrs=primary"
         ).geturl()
 
 
