@@ -234,7 +234,7 @@ def _schedules(state: DatabaseState, now: datetime) -> Alert | None:
         severity=Severity.WARNING,
         problem=" ".join(said[:_SHOWN]) + more,
         next_step=f"See what became of it: /db requests {name}."
-        + ("" if set(unmet) == {f"{DRILL} {name}"} else _GRANT),
+        + ("" if all(map(_is_drill, (state.schedules[each] for each in unmet))) else _GRANT),
     )
 
 
@@ -256,11 +256,16 @@ def _unmet(each: Standing, *, late: bool) -> str:
             said = f"was not agreed to: request {each.request_id} is {each.request_state}."
         case Asking.ASKED if each.request_state == "failed":
             said = f"failed as request {each.request_id}: {each.said}"
-        case Asking.ASKED if each.request_state == "pending" and late:
+        case Asking.ASKED if each.request_state == "pending" and late and not _is_drill(each):
             said = f"still waits for approval as request {each.request_id}."
         case _:
             pass
     return f"{each.schedule}, due {each.due_at:%Y-%m-%d %H:%M} UTC, {said}" if said else ""
+
+
+def _is_drill(each: Standing) -> bool:
+    """Whether it is meant to wait for people, for as long as its rule says."""
+    return each.schedule.startswith(f"{DRILL} ")
 
 
 def _archive(state: DatabaseState, now: datetime) -> Iterator[Alert]:

@@ -25,6 +25,7 @@ from jobs.backup_state import ArchiveLine, DatabaseState, Line
 from jobs.firings import Asking, Standing
 from jobs.operation import Database
 from jobs.timetable import timetable
+from tests.jobs.test_drill_notices import drilled
 from tests.jobs.test_timetable import a_database
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -225,3 +226,33 @@ def test_every_name_that_is_found_is_known_so_that_its_end_is_seen() -> None:
         re.findall(r'_of_archive\(name, "([A-Z]\w+)"', source)
     )
     assert written == set(NAMES)
+
+
+DRILL = "drill orders"
+
+
+def drill_state(request_state: str, **more: Standing) -> DatabaseState:
+    """A drill that was asked for two days ago."""
+    due = Standing(
+        schedule=DRILL, begun_at=NOW - 90 * DAY, due_at=NOW - 2 * DAY, state="fired",
+        asking=Asking.ASKED, request_id=7, request_state=request_state,
+    )  # fmt: skip
+    state = a_state(a_line(), schedules={DRILL: due, **more})
+    clustered = drilled().cluster
+    return replace(state, database=replace(state.database, cluster=clustered))
+
+
+def test_a_drill_may_wait_for_people_and_is_told_when_they_have_not_agreed() -> None:
+    assert findings(drill_state("pending"), NOW) == ()
+    (alert,) = findings(drill_state("expired"), NOW)
+    assert "drill orders, due 2026-11-20 12:00 UTC, was not agreed to" in alert.problem
+    assert "grant" not in alert.next_step  # somebody should be there when it begins
+
+
+def test_beside_a_drill_others_are_told_how_they_need_nobody() -> None:
+    daily = Standing(
+        schedule="backup-daily orders", begun_at=NOW - DAY, due_at=NOW - 7 * HOUR, state="fired",
+        asking=Asking.ASKED, request_id=8, request_state="expired",
+    )  # fmt: skip
+    (alert,) = findings(drill_state("expired", **{"backup-daily orders": daily}), NOW)
+    assert "A standing grant" in alert.next_step

@@ -110,6 +110,7 @@ def test_each_moment_of_the_drill_is_announced_once_and_exactly_so_long_before(
             following = next_due(ahead.schedule(_never), told)
             moment = drill(cron, zone).next_at(drilled_at)
             assert following is not None
+            assert moment is not None
             assert moment == following + ahead.lead
             told, drilled_at = following, moment
 

@@ -14,6 +14,7 @@ from jobs.firings import Asking, Standing
 from jobs.operation import CriticalQuery
 from jobs.readiness_backups import Item, backup_items
 from tests.jobs.test_alerts import DAY, HOUR, NOW, RECEIVING, a_line, a_state, an_archive
+from tests.jobs.test_drill_notices import drilled
 
 QUERY = CriticalQuery(name="orders", sql="SELECT 1")
 
@@ -97,3 +98,9 @@ def test_a_database_that_is_backed_up_by_hand_is_not_ready() -> None:
         "A copy is asked for its use",
         "Old backups are removed",
     ]
+
+
+def test_a_drill_by_the_clock_takes_no_backups() -> None:
+    assert items(DatabaseState(database=drilled()))["By the clock"] == Item(
+        name="By the clock", is_met=False, evidence="nothing: backups are taken by hand"
+    )
