@@ -19,6 +19,8 @@ from jobs.text import count_text, span_text
 from postgres.backup.frozen import Stand
 from postgres.backup.wal_names import lsn_number
 from postgres.cluster.loss import Loss
+from postgres.errors import DamagedError, PostgresError
+from postgres.restore.ending import UnreachedError
 from postgres.restore.window import Mark
 from store.backups import ListedBackup
 
@@ -115,6 +117,16 @@ def source_of_disaster(listed: Iterable[ListedBackup]) -> ListedBackup | None:
 def is_proven(listed: ListedBackup) -> bool:
     """Whether its last verification found it good."""
     return listed.verified is not None and listed.verified.ok
+
+
+def is_of_the_backup(error: PostgresError) -> bool:
+    """Whether a failed recovery says something of the backup or its WAL, not of our host. Pure."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DamagedError | UnreachedError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _worth(listed: ListedBackup) -> tuple[bool, bool, datetime]:

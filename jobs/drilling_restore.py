@@ -34,6 +34,7 @@ from jobs.drill_restore_words import (
     facts_of_copy,
     holds_until,
     is_all_lost,
+    is_of_the_backup,
     loss_words,
 )
 from jobs.drill_words import Cost, Phase
@@ -48,8 +49,7 @@ from postgres.cluster.ledger_file import is_begun
 from postgres.cluster.ledger_writer import Standing
 from postgres.cluster.words import NodeSpec
 from postgres.dsn import Target, parse_dsn
-from postgres.errors import DamagedError, PostgresError
-from postgres.restore.ending import UnreachedError
+from postgres.errors import PostgresError
 from postgres.restore.first_row import first_row_problem
 from postgres.restore.folders import remove_scratch
 from postgres.restore.light import login_problem
@@ -136,16 +136,29 @@ async def rehearse(
         JobError: there is no room, no way leads from the backup, or no row is acknowledged.
         PostgresError: it could not be tried. Nothing was harmed, no copy is left.
     """
+    is_over = False
     try:
-        await _prepare(job, order)
-        declared = disaster_of(attempt.checkpoint)
-        if declared is None:
-            watch = await _declare(job, attempt, order, clock=clock, note=note)
-        else:
-            watch = _Watch(disaster=declared, steady=None, clock=clock)
-        return await _restored(job, order, watch, note)
+        drilled = await _rehearsed(job, attempt, order, clock=clock, note=note)
+    except (JobError, PostgresError):
+        is_over = True
+        raise
+    else:
+        is_over = True
+        return drilled
     finally:
-        await asyncio.shield(_clear(job, order))
+        await asyncio.shield(_clear(job, order, is_over=is_over))
+
+
+async def _rehearsed(
+    job: Job, attempt: Attempt, order: RestoreOrder, *, clock: Clock, note: Note
+) -> RestoreDrilled:
+    await _prepare(job, order)
+    declared = disaster_of(attempt.checkpoint)
+    if declared is None:
+        watch = await _declare(job, attempt, order, clock=clock, note=note)
+    else:
+        watch = _Watch(disaster=declared, steady=None, clock=clock)
+    return await _restored(job, order, watch, note)
 
 
 async def _prepare(job: Job, order: RestoreOrder) -> None:
@@ -250,16 +263,6 @@ async def _recover(job: Job, kept: Kept, choice: Choice) -> Recovered:
     return await recover(
         kept.engine, binaries, choice, job.folder, settings=_DURABLE, on_step=job.report
     )
-
-
-def is_of_the_backup(error: PostgresError) -> bool:
-    """Whether a failed recovery says something of the backup or its WAL, not of our host. Pure."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, DamagedError | UnreachedError):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 async def _use(job: Job, order: RestoreOrder, recovered: Recovered, watch: _Watch) -> _Usable:
@@ -378,8 +381,13 @@ def _failed(order: RestoreOrder, watch: _Watch, error: PostgresError) -> Restore
     )
 
 
-async def _clear(job: Job, order: RestoreOrder) -> None:
-    """Remove the ledger's rows from the live primary; a next try takes what stays."""
+async def _clear(job: Job, order: RestoreOrder, *, is_over: bool) -> None:
+    """Remove the ledger's rows from the live primary; a next try takes what stays.
+
+    What was written down goes too, with the copy of WAL, unless another life may go on with it.
+    """
+    if is_over:
+        await asyncio.to_thread(shutil.rmtree, order.folder, ignore_errors=True)
     try:
         await remove(_live(job), order.key)
     except PostgresError as error:

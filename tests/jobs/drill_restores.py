@@ -95,4 +95,4 @@ def said(drilled: RestoreDrilled) -> dict[str, str]:
 
 
 def nothing_is_left(drill: Drill) -> bool:
-    return not (drill.job.folder / "scratch").exists()
+    return not ((drill.job.folder / "scratch").exists() or drill.folder.exists())

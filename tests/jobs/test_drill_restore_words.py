@@ -18,11 +18,11 @@ from jobs.drill_restore_words import (
     disaster_of,
     holds_until,
     is_all_lost,
+    is_of_the_backup,
     loss_words,
     newer_unproven,
     source_of_disaster,
 )
-from jobs.drilling_restore import is_of_the_backup
 from postgres.backup.frozen import Stand
 from postgres.cluster.loss import Kept, Loss, Present, Span, weigh
 from postgres.errors import DamagedError, PostgresError

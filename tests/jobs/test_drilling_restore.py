@@ -34,6 +34,7 @@ from postgres.backup.native_engine import NativeEngine
 from postgres.backup.receiver import Receiver, drop_slot
 from postgres.backup.wal_archive import WalArchive
 from postgres.binaries import find_binaries
+from postgres.cluster.ledger_file import is_begun
 from postgres.cluster.words import ClusterKind
 from postgres.connect import connection
 from postgres.dsn import parse_dsn
@@ -291,6 +292,29 @@ async def test_a_damaged_backup_is_a_result_and_nobody_knows_the_loss(
     assert await archived.ask(LEDGER_TABLES) is None
 
 
+async def test_a_drill_that_is_stopped_leaves_only_what_the_next_life_needs(
+    archived: Archived, job: DirectJob
+) -> None:
+    declared = asyncio.Event()
+
+    async def hang() -> None:
+        declared.set()
+        await asyncio.Event().wait()
+
+    drill = Drill(job=job, after={Phase.INJECTED: hang})
+    task = asyncio.create_task(drill.run())
+    async with asyncio.timeout(30):
+        await declared.wait()
+    assert await archived.ask(LEDGER_TABLES) is not None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await archived.ask(LEDGER_TABLES) is None
+    assert not (job.folder / "scratch").exists()
+    assert is_begun(drill.folder)
+    assert disaster_of(drill.attempt.checkpoint) is not None
+
+
 async def test_the_next_life_keeps_the_moment_and_never_calls_an_unknown_loss_none(
     archived: Archived, job: DirectJob
 ) -> None:
@@ -315,7 +339,7 @@ async def test_the_next_life_keeps_the_moment_and_never_calls_an_unknown_loss_no
     assert second.seconds is not None
     assert Phase.INJECTED not in dict(drill.noted)
     assert nothing_is_left(drill)
-    shutil.rmtree(drill.folder)
+    # What it had written down went with its result: now nobody can tell.
     third = await drill.run()
     assert (third.at, third.cost, third.is_connected) == (first.at, None, True)
     assert "nobody can tell" in said(third)["Lost"]
