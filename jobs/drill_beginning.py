@@ -13,9 +13,10 @@ from jobs.drill_ways import WAYS
 from jobs.operation import Answer, Attempt, Job, JobError, Mode
 from jobs.outcome import answered
 from store import outbox
-from store.drills import begin_drill, open_drill
+from store.drills import OpenDrill, begin_drill, open_drill
 
 _LIMIT: Final = timedelta(minutes=2)
+_WAITS: Final = "needs_attention"
 
 
 async def begin(job: Job, kind: DrillKind) -> datetime:
@@ -49,13 +50,22 @@ async def _claim(conn: AsyncConnection, job: Job, kind: DrillKind) -> datetime:
         at=now,
     )
     if other is not None:
-        raise JobError(
-            f"A drill of {other.database} ({other.kind}) is under way, request"
-            f" {other.request_id}: there is one at a time. Nothing was harmed.",
-            next_step="Ask for this one when it has ended.",
-        )
+        raise beside_another(other)
     await tell_channel(conn, job, _words(job, kind), now)
     return now
+
+
+def beside_another(other: OpenDrill) -> JobError:
+    """Why no drill may begin beside this one, which is alive. Pure."""
+    waits = other.run_state == _WAITS
+    return JobError(
+        f"A drill of {other.database} ({other.kind})"
+        f" {'waits for a person' if waits else 'is under way'}, request {other.request_id}:"
+        " there is one at a time. Nothing was harmed.",
+        next_step="See what became of it, and settle it with `twokey runs resolve`."
+        if waits
+        else "Ask for this one when it has ended.",
+    )
 
 
 async def tell_channel(conn: AsyncConnection, job: Job, answer: Answer, now: datetime) -> None:

@@ -8,10 +8,11 @@ from typing import Final
 
 from jobs.cluster_of import specs_of
 from jobs.cluster_settings import DATA_LOSS_MAX, ClusterSettings, DrillKind
+from jobs.drill_beginning import beside_another
 from jobs.drill_hands import DrillOrder
 from jobs.drill_ways import WAYS, allowed, drill_checks, risk_of, victim_of
 from jobs.failing_over import Outlook, evidence, look, refuse_failed, settings_of
-from jobs.operation import RTO, Context, Database, JobError, Plan, Risk
+from jobs.operation import RTO, Context, Database, Plan, Risk
 from jobs.own_store import refuse_shared_store
 from jobs.text import span_text
 from postgres.cluster.checks import Check
@@ -108,11 +109,7 @@ async def refuse_beside_another(context: Context) -> None:
     async with context.store.begin() as conn:
         other = await open_drill(conn)
     if other is not None and other.is_alive:
-        raise JobError(
-            f"A drill of {other.database} ({other.kind}) is under way, request"
-            f" {other.request_id}: there is one at a time.",
-            next_step="Ask for this one when it has ended.",
-        )
+        raise beside_another(other)
 
 
 async def drill_plan(context: Context, *, kind: DrillKind, back: bool) -> Plan:

@@ -8,17 +8,19 @@ servers say decides whether the old primary is brought back or the new one is go
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic import JsonValue
 
 from jobs.cluster_of import specs_of
+from jobs.cluster_settings import DrillKind
 from jobs.drill_ending import bring_to_safe_end
 from jobs.drill_hands import (
     INJECT_LIMIT,
     REJOIN_LIMIT,
+    DrillOrder,
     StopAskedError,
     await_loss,
     await_primary,
@@ -277,6 +279,7 @@ class Drill(DrillState):
             )
         except (JobError, PostgresError) as error:
             self.trouble.append(f"It was not switched back: {error.problem}")
+            await self._be_safe("safe after that", self._there())
             return
         self.primary, self.is_back = leader, True
         await self.reached(Phase.SWITCHED_BACK, done)
@@ -326,11 +329,21 @@ class Drill(DrillState):
         done = await self.reach(Phase.COMPARED, "compare", body, mode=Mode.RETRYABLE, attempts=3)
         self.differences = tuple(Difference(**each) for each in done["differences"])
 
-    async def _be_safe(self) -> None:
+    def _there(self) -> DrillOrder:
+        """What the way back was: a switchover, with nothing broken to be taken back."""
+        return replace(self.order, kind=DrillKind.SWITCHOVER, victim=self.primary)
+
+    async def _be_safe(self, name: str = "safe end", order: DrillOrder | None = None) -> None:
         """Whatever stopped it: nothing stays broken that can be mended without a risk."""
+
+        async def body(_: Attempt) -> JsonValue:
+            return await bring_to_safe_end(
+                self.job, self.settings, order or self.order, is_injected=self.may_be_broken
+            )
+
         try:
             done = await self.step(
-                "safe end", self._safe, mode=Mode.RESUMABLE, limit=3 * REJOIN_LIMIT, attempts=2
+                name, body, mode=Mode.RESUMABLE, limit=3 * REJOIN_LIMIT, attempts=2
             )
         except (JobError, PostgresError) as error:
             self.unsafe = error
@@ -340,11 +353,6 @@ class Drill(DrillState):
         self.primary, self.is_redundant = str(done["primary"]), True
         if self.may_be_broken and self.cost is None:
             await self._late_measure()
-
-    async def _safe(self, _: Attempt) -> JsonValue:
-        return await bring_to_safe_end(
-            self.job, self.settings, self.order, is_injected=self.may_be_broken
-        )
 
     async def _late_measure(self) -> None:
         injected = self.last(Phase.INJECTED) or self.started_at

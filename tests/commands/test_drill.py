@@ -14,10 +14,11 @@ from pydantic import SecretStr
 
 from commands import drill
 from commands.drill import Params
-from jobs import drill_ledger
+from jobs import drill_ledger, drilling
 from jobs.cluster_settings import ClusterSettings, DrillKind, DrillSettings
 from jobs.drill_beginning import begin
 from jobs.drill_words import REPORT, DrillEnd, DrillReport, Phase
+from jobs.failing_over import Order
 from jobs.operation import Answer, Database, JobError, Risk, Tier
 from jobs.reader import Readers
 from postgres.cluster.words import ClusterKind
@@ -352,3 +353,30 @@ async def test_nothing_is_broken_when_the_standby_has_stopped_to_follow(
     assert report.end is DrillEnd.FAILED
     assert report.at(Phase.INJECTED) is None
     assert (await pair.primary(), pair.server_pid(old)) == (old, pid)
+
+
+async def test_a_switch_back_that_cannot_be_done_is_said_and_all_follow_who_writes(
+    pair: PairSandbox, made: JobMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await made(drilled(settings(pair, ClusterKind.PAIR)))
+    await prove_backup(store, job.now)
+    old = await pair.primary()
+    (other,) = pair.others(old)
+    change = drilling.change_primary
+
+    async def not_back(job: Any, attempt: Any, order: Order) -> Any:
+        if order.candidate == old:
+            raise JobError("Candidate's lag in bytes: too far.", next_step="Wait.")
+        return await change(job, attempt, order)
+
+    monkeypatch.setattr(drilling, "change_primary", not_back)
+    params = Params(database="orders", kind=DrillKind.SWITCHOVER)
+    plan = await drill.plan(job, params)
+    answer = await drill.run(job, params, plan)
+    report = await report_of(job)
+    assert report.end is DrillEnd.FAILED
+    assert report.missed[0] == "It was not switched back: Candidate's lag in bytes: too far."
+    assert report.is_switched_back is False
+    assert report.primary_after == await pair.primary() == other
+    assert await pair.follows(old, other)
+    assert answer.title == "Drill FAILED: switchover of orders"
