@@ -14,6 +14,7 @@ import pytest
 
 from postgres.cluster.faults import Fault, inject, is_in_force, lift
 from postgres.cluster.words import ClusterKind
+from postgres.health.connecting import FAILURES
 from postgres.programs import run_program
 from sandbox.ha import Haproxy, PatroniSandbox
 
@@ -59,7 +60,7 @@ async def write_outside(endpoint: str, writes: Writes) -> None:
                 writes.outside.append((asked, str(took)))
             finally:
                 conn.terminate()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except FAILURES:  # nobody takes it
             pass
         await asyncio.sleep(0.1)
 
