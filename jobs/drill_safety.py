@@ -42,7 +42,9 @@ def safe_end(seen: ClusterSeen, *, victim: str, leader: str, is_injected: bool) 
         case [one] if one != victim:
             return Safety(end=SafeEnd.FORWARD, why=f"{one} takes writes.", primary=one)
         case [one]:
-            return Safety(end=SafeEnd.LIFT, why=f"{one} takes writes itself.", primary=one)
+            return _unsure(seen, victim) or Safety(
+                end=SafeEnd.LIFT, why=f"{one} takes writes itself.", primary=one
+            )
         case []:
             return _nobody(seen, victim, leader)
         case _:
@@ -57,16 +59,21 @@ def _nobody(seen: ClusterSeen, victim: str, leader: str) -> Safety:
         return Safety(
             end=SafeEnd.LIFT, why="Nobody takes writes; Patroni decides who does.", primary=leader
         )
+    return _unsure(seen, victim) or Safety(
+        end=SafeEnd.LIFT, why="Nobody takes writes, and all others are standbys.", primary=leader
+    )
+
+
+def _unsure(seen: ClusterSeen, victim: str) -> Safety | None:
+    """Hands off a pair of which another may have been promoted; None: none can have been."""
     unsure = [
         each.name
         for each in seen.nodes
         if each.name != victim and not (each.is_reached and each.role is Role.STANDBY)
     ]
-    if unsure:
-        return Safety(
-            end=SafeEnd.HANDS_OFF,
-            why=f"Whether {' and '.join(unsure)} takes writes cannot be told.",
-        )
+    if seen.kind is ClusterKind.PATRONI or not unsure:
+        return None
     return Safety(
-        end=SafeEnd.LIFT, why="Nobody takes writes, and all others are standbys.", primary=leader
+        end=SafeEnd.HANDS_OFF,
+        why=f"Whether {' and '.join(unsure)} takes writes cannot be told.",
     )
