@@ -106,12 +106,15 @@ class LosesAnswer:
         """One connection."""
         server, to_server = await asyncio.open_unix_connection(self.upstream)
         back = asyncio.create_task(_pump(server, writer))
-        is_armed = False
+        is_armed = is_next = False
         try:
             while data := await reader.read(1 << 20):
                 is_armed = is_armed or bool(self.after and self.after in data)
                 commits = is_armed and b"COMMIT" in data
-                if not self.lost.is_set() and (commits or (self.alone and self.alone in data)):
+                # Its text comes when it is prepared; what follows with "bind" carries it out.
+                commits = commits or (is_next and data.startswith(b"B"))
+                is_next = is_next or bool(self.alone and self.alone in data)
+                if not self.lost.is_set() and commits:
                     await self._lose(back, server, to_server, data)
                     break
                 to_server.write(data)
