@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from jobs.archive_mark import mark_archive, needs_mark
 from jobs.backup_settings import ArchiveMethod, ArchiveSettings, BackupSettings
 from jobs.operation import Database, JobError, Tier
+from jobs.routing import NoRouteError, closed
 from postgres.backup.engine import Archive, Engine, Segment
 from postgres.backup.wal_names import lsn_number, segment_name
 from postgres.restore.target import END, LATEST, at_time
@@ -107,6 +108,12 @@ async def test_a_server_that_is_gone_is_no_obstacle(store: Store) -> None:
     gone = _database("postgresql://nobody@127.0.0.1:1/orders")
     assert await mark_archive(store, gone, cast("Engine", Kept()), say=say, wait_max=SOON) == ""
     assert said[0].endswith("What was archived before is all that can be recovered.")
+    # Nobody takes writes: a restore is what is wanted then, and it goes on with what is kept.
+    nowhere = closed(gone, NoRouteError("Nobody takes writes.", next_step="Look."))
+    assert await mark_archive(store, nowhere, cast("Engine", Kept()), say=say, wait_max=SOON) == ""
+    assert said[1] == (
+        "Nobody takes writes. What was archived before is all that can be recovered."
+    )
 
 
 async def _marked(store: Store, target: Target, kept: Kept, *, wait_max: timedelta = LONG) -> str:
