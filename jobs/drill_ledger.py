@@ -49,8 +49,7 @@ class DrillLedger:
         self.endpoint = endpoint
         self._limit = limit
         self.key = job.run_key
-        # Beside the folders of the run's lives, each of which goes with its life.
-        self.folder = job.folder.parent / _NAME.format(key=job.run_key)
+        self.folder = folder_of(job)
         self.writes: Ledger | None = None
         self.problem = ""
 
@@ -149,6 +148,11 @@ class DrillLedger:
         except PostgresError as error:
             log.warning("%s %s", error.problem, error.next_step)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def folder_of(job: Job) -> Path:
+    """A run's ledger: beside the folders of the run's lives, each of which goes with its life."""
+    return job.folder.parent / _NAME.format(key=job.run_key)
 
 
 def cost_of(loss: Loss, before: Cost | None = None) -> Cost:

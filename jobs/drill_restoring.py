@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from pydantic import JsonValue, TypeAdapter
 
 from jobs.cluster_settings import DATA_LOSS_MAX, DrillKind
+from jobs.drill_ledger import folder_of
 from jobs.drill_planning import refuse_beside_another
 from jobs.drill_report import finished
 from jobs.drill_reporting import keep, with_trouble
@@ -110,12 +112,7 @@ async def _stoppable(
         async with job.store.begin() as conn:
             await note_phase(conn, job.request_id, phase)
 
-    order = RestoreOrder(
-        backup_id=backup,
-        key=job.run_key,
-        # Beside the folders of the run's lives, each of which goes with its life.
-        folder=job.folder.parent / f"ledger-{job.run_key}",
-    )
+    order = RestoreOrder(backup_id=backup, key=job.run_key, folder=folder_of(job))
     work = asyncio.ensure_future(rehearse(job, attempt, order, clock=lambda: job.now, note=note))
     stop = asyncio.ensure_future(job.until_cancelled())
     try:
@@ -130,6 +127,8 @@ async def _stoppable(
         stop.cancel()
         work.cancel()
         await asyncio.wait({work}, timeout=_STOP_SECONDS_MAX)
+    if why:
+        await asyncio.to_thread(shutil.rmtree, order.folder, ignore_errors=True)
     drilled = None if why else work.result()
     if drilled is not None and all(each.phase is not Phase.INJECTED for each in moments):
         # An earlier life declared it.

@@ -47,6 +47,7 @@ from postgres.binaries import find_binaries
 from postgres.cluster.ledger import Ledger, measure, remove
 from postgres.cluster.ledger_file import is_begun
 from postgres.cluster.ledger_writer import Standing
+from postgres.cluster.look import look_at
 from postgres.cluster.words import NodeSpec
 from postgres.dsn import Target, parse_dsn
 from postgres.errors import PostgresError
@@ -64,6 +65,7 @@ log: Final = logging.getLogger("twokey.drills")
 LIMIT: Final = timedelta(hours=12)  # of the step: as long as a recovery may take
 BASELINE_ROWS: Final = 300  # three seconds of them
 BASELINE_LIMIT: Final = timedelta(seconds=60)
+_LOOK_LIMIT: Final = timedelta(seconds=5)
 FROZEN: Final = "archive"
 # As a server that takes over runs: what is not durable is restored sooner than it would be.
 _DURABLE: Final[Mapping[str, str]] = {
@@ -146,7 +148,7 @@ async def rehearse(
         is_over = True
         return drilled
     finally:
-        await asyncio.shield(_clear(job, order, is_over=is_over))
+        await asyncio.shield(_clear(job, order, clock, is_over=is_over))
 
 
 async def _rehearsed(
@@ -175,7 +177,7 @@ async def _declare(
     """Write rows, and end that together with what counts of the archive."""
     endpoint, nodes = doors_of(job)
     await asyncio.to_thread(shutil.rmtree, order.folder, ignore_errors=True)
-    await remove(_live(job), order.key)
+    await remove(await _writable(job, clock), order.key)
     await job.report("Writing rows until one moment is declared the disaster")
     async with Ledger(endpoint, nodes, order.key, order.folder, clock=clock) as ledger:
         await _baseline(ledger, order.baseline_rows)
@@ -204,6 +206,16 @@ def doors_of(job: Job) -> tuple[Target | None, tuple[NodeSpec, ...]]:
 
 def _live(job: Job) -> Target:
     return parse_dsn(job.database.dsn.get_secret_value())
+
+
+async def _writable(job: Job, clock: Clock) -> Target:
+    """The server that holds the ledger's rows: of a cluster, the one that takes writes."""
+    if job.database.cluster is None:
+        return _live(job)
+    nodes = specs_of(job.database.cluster)
+    seen = await look_at(nodes, clock=clock, limit=_LOOK_LIMIT)
+    writers = [each.name for each in seen if each.is_writable]
+    return next((each.target for each in nodes if [each.name] == writers), _live(job))
 
 
 async def _baseline(ledger: Ledger, rows: int) -> None:
@@ -381,7 +393,7 @@ def _failed(order: RestoreOrder, watch: _Watch, error: PostgresError) -> Restore
     )
 
 
-async def _clear(job: Job, order: RestoreOrder, *, is_over: bool) -> None:
+async def _clear(job: Job, order: RestoreOrder, clock: Clock, *, is_over: bool) -> None:
     """Remove the ledger's rows from the live primary; a next try takes what stays.
 
     What was written down goes too, with the copy of WAL, unless another life may go on with it.
@@ -389,6 +401,6 @@ async def _clear(job: Job, order: RestoreOrder, *, is_over: bool) -> None:
     if is_over:
         await asyncio.to_thread(shutil.rmtree, order.folder, ignore_errors=True)
     try:
-        await remove(_live(job), order.key)
+        await remove(await _writable(job, clock), order.key)
     except PostgresError as error:
         log.warning("%s %s", error.problem, error.next_step)

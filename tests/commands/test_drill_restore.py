@@ -106,6 +106,7 @@ async def test_who_stops_it_leaves_nothing_behind(job: LiveClockJob) -> None:
     assert report.end is DrillEnd.ABORTED
     assert report.missed == ("Ana stopped it",)
     assert not list(run.folder.iterdir())
+    assert not list(run.folder.parent.glob("ledger-*"))
 
 
 async def test_one_that_takes_too_long_is_ended(
