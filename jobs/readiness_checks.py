@@ -281,13 +281,14 @@ def _drill_mend(known: _Known) -> str:
     cluster, name = known.state.database.cluster, known.name
     if cluster is not None and cluster.drills.kinds:
         return f"/db drill {name} {cluster.drills.kind}"
+    if cluster is not None:
+        return (
+            f"Name `cluster.drills.kinds` of {name} in the inventory: restore harms nothing, then"
+            f" /db drill {name} restore"
+        )
     has_backup = any(line.is_usable for line in known.state.backups)
-    restore = f"/db drill {name} restore" if has_backup else (
-        f"/db backup {name}, then /db drill {name} restore"
-    )  # fmt: skip
-    if cluster is None:
-        return f"{restore}: that needs no second server"
-    return f"{restore}; for failovers name `cluster.drills.kinds` in the inventory"
+    first = "" if has_backup else f"/db backup {name}, then "
+    return f"{first}/db drill {name} restore: that needs no second server"
 
 
 def _audited(known: _Known) -> Check:
