@@ -166,8 +166,8 @@ def test_what_is_missing_is_named_with_its_evidence_and_what_would_mend_it(
         (None, {"backups": ()},
          "/db backup orders, then /db drill orders restore: that needs no second server"),
         (drilled(), {},
-         "Name `cluster.drills.kinds` of orders in the inventory: restore harms nothing, then"
-         " /db drill orders restore"),
+         ("Name `cluster.drills.kinds` of orders in the inventory: restore harms nothing, then"
+          " /db drill orders restore")),
         (drilled(DrillKind.HOST_LOSS, DrillKind.SWITCHOVER), {}, "/db drill orders host-loss"),
     ],
 )  # fmt: skip
