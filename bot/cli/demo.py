@@ -102,4 +102,7 @@ def _failover(world: World) -> list[str]:
     if world.payments is None:
         return ["  (payments, with its two servers, is left out: this machine has no /proc.)"]
     how = "Patroni and etcd" if world.payments.kind is ClusterKind.PATRONI else "a plain pair"
-    return [f"  Two servers     /db replication payments   and   /db failover payments   ({how})"]
+    return [
+        f"  Two servers     /db replication payments and /db failover payments ({how})",
+        "  A disaster      /db drill payments primary-crash",
+    ]

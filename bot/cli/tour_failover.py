@@ -17,7 +17,7 @@ from bot.cli.tour_play import (
 )
 
 _LINES_MAX: Final = 16
-_REPORT_LINES_MAX: Final = 40
+_REPORT_LINES_MAX: Final = 44
 
 
 async def prove_payments(tour: Tour, user: str) -> str:
