@@ -43,9 +43,12 @@ async def where(context: Context, params: Params) -> Answer:
     return Answer(title=target.words["host"])
 
 
-async def breaks(context: Context, params: Params) -> Answer:
-    del context, params
-    raise PostgresError("It is gone.", next_step="Look.")
+def breaking(kind: type[JobError | PostgresError]) -> Operation:
+    async def answer(context: Context, params: Params) -> Answer:
+        del context, params
+        raise kind("It is gone.", next_step="Look.")
+
+    return replace(WHERE, answer=answer)
 
 
 WHERE = Operation(
@@ -88,11 +91,14 @@ async def test_what_would_connect_is_told_why_it_cannot(store: Store) -> None:
     assert "/db failover" in refusal.value.next_step
 
 
-async def test_after_an_error_the_primary_is_looked_for_anew(store: Store) -> None:
+@pytest.mark.parametrize("kind", [JobError, PostgresError])
+async def test_after_an_error_the_primary_is_looked_for_anew(
+    store: Store, kind: type[JobError | PostgresError]
+) -> None:
     looker = looking(EAST_WRITES)
     made = planner(store, looker)
     with pytest.raises(JobError, match=r"It is gone\."):
-        await made.answer(asked(replace(WHERE, answer=breaks)))
+        await made.answer(asked(breaking(kind)))
     await made.answer(asked())
     assert len(looker.asked) == 2
 
