@@ -20,6 +20,7 @@ from sandbox.payments import Payments
 ROOT: Final = Path(__file__).parents[2]
 CHANNEL: Final = "C0ORDERS"
 DESK: Final = "C0DBOPS"
+_ARCHIVE: Final = {"method": "receive", "slot_max": "1GB"}
 _NEVER: Final[Mapping[str, object]] = dict.fromkeys(
     ("daily", "weekly", "monthly", "verify", "prune"), False
 )
@@ -105,7 +106,7 @@ def _clustered(home: Path, payments: Payments, *, by_clock: bool) -> Mapping[str
         "tier": "standard",
         "channel": DESK,
         "backup_folder": str(home / "backups" / payments.name),
-        "backups": {"archive": {"method": "none"}, **_schedules(by_clock=by_clock)},
+        "backups": {"archive": _ARCHIVE, **_schedules(by_clock=by_clock)},
         "monitoring": {
             "every": "2s",
             "volume": {"total": "4GB"},
@@ -157,7 +158,7 @@ def _migrations(*before: str) -> Mapping[str, Any]:
 def _backups(cluster: DemoCluster, *, by_clock: bool) -> Mapping[str, object]:
     """WAL comes continuously, and the server may be replaced by a restored one."""
     return {
-        "archive": {"method": "receive", "slot_max": "1GB"},
+        "archive": _ARCHIVE,
         "place": {"data": str(cluster.server.data)},
         **_schedules(by_clock=by_clock),
     }
