@@ -23,9 +23,7 @@ from jobs.text import span_text
 from store.drills import StoredDrill, canonical_report, drill_of, drills
 
 LISTED_MAX: Final = 30
-COLUMNS: Final = (
-    "Request", "Began (UTC)", "Database", "Kind", "Verdict", "RTO", "RPO", "Lost", "No writes",
-)  # fmt: skip
+COLUMNS: Final = ("#", "Began", "Kind", "Verdict", "RTO", "RPO", "Lost", "No writes")
 # A report that is longer does not stand in a message: it is exported instead.
 JSON_CHARS_MAX: Final = 8000
 _UNKNOWN: Final = "-"
@@ -77,7 +75,7 @@ def _listed(database: str, found: Sequence[StoredDrill], context: Context) -> An
             f"One in full: /db drills report={found[0].request_id}",
         ),
         charts=_trends(found) if database else (),
-        table=Table(columns=COLUMNS, rows=tuple(map(_row, found))),
+        table=_table(found, is_one=bool(database)),
     )
 
 
@@ -105,12 +103,20 @@ def _doubt(drill: StoredDrill) -> str:
     )
 
 
+def _table(found: Sequence[StoredDrill], *, is_one: bool) -> Table:
+    """Of one database, or (a column more) of several."""
+    rows = tuple(map(_row, found))
+    if is_one:
+        return Table(columns=COLUMNS, rows=rows)
+    named = zip((each.database for each in found), rows, strict=True)
+    return Table(columns=("Database", *COLUMNS), rows=tuple((name, *row) for name, row in named))
+
+
 def _row(drill: StoredDrill) -> tuple[str, ...]:
     report = report_of(drill)
     return (
         str(drill.request_id),
-        f"{drill.started_at:%Y-%m-%d %H:%M}",
-        drill.database,
+        f"{drill.started_at:%Y-%m-%d}",
         drill.kind,
         _verdict(drill),
         *(_figures(report) if report else (_UNKNOWN,) * 4),

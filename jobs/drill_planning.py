@@ -204,7 +204,7 @@ def _warnings(
         )
     if settings.endpoint is None:
         yield (
-            "Nobody has said what applications connect to (`cluster.endpoint`): it is proven"
+            "Nobody has said what applications connect to (cluster.endpoint): it is proven"
             " through the servers' own addresses alone."
         )
     for each in checks:

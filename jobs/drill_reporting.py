@@ -70,7 +70,14 @@ async def keep(job: Job, report: DrillReport) -> DrillReport:
         async with job.store.begin() as conn:
             known = await drill_of(conn, job.request_id)
             if known is not None and known.ended_at is None:
-                await tell_channel(conn, job, Answer(title=last_words(report)), job.now)
+                await tell_channel(
+                    conn,
+                    job,
+                    Answer(
+                        title=f"A drill of {report.database} has ended", lines=(last_words(report),)
+                    ),
+                    job.now,
+                )
             return await store_report(conn, report, now=job.now)
 
     await job.step("report", body, mode=Mode.RETRYABLE, time_limit=_LIMIT, attempts=3)
