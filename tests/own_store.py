@@ -94,12 +94,14 @@ class LosesAnswer:
     """A way to a server on which the answer to a COMMIT is lost: it has happened, and says not so.
 
     `after`: the transaction to lose it of is the first in which this was sent; without, `alone`
-    is a statement that commits by itself, of which the answer is lost.
+    is a statement that commits by itself, of which the answer is lost. `before`: the connection
+    is lost before this gets to the server, so that it has not happened.
     """
 
     upstream: str
     after: bytes = b""
     alone: bytes = b""
+    before: bytes = b""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,6 +116,9 @@ class LosesAnswer:
                 # Its text comes when it is prepared; what follows with "bind" carries it out.
                 commits = commits or (is_next and data.startswith(b"B"))
                 is_next = is_next or bool(self.alone and self.alone in data)
+                if not self.lost.is_set() and self.before and self.before in data:
+                    self.lost.set()
+                    break
                 if not self.lost.is_set() and commits:
                     await self._lose(back, server, to_server, data)
                     break
@@ -153,13 +158,13 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def losing(
-    store: Store, folder: Path, *, after: bytes = b"", alone: bytes = b""
+    store: Store, folder: Path, *, after: bytes = b"", alone: bytes = b"", before: bytes = b""
 ) -> AsyncIterator[tuple[LosesAnswer, Store]]:
     """The same store through a way on which one answer is lost."""
     parts = urlsplit(store.dsn.get_secret_value())
     words = {key: values[0] for key, values in parse_qs(parts.query).items()}
     name = f".s.PGSQL.{words['port']}"
-    way = LosesAnswer(upstream=f"{words['host']}/{name}", after=after, alone=alone)
+    way = LosesAnswer(upstream=f"{words['host']}/{name}", after=after, alone=alone, before=before)
     listening = await asyncio.start_unix_server(way.handle, str(folder / name))
     other = connect(f"postgresql://postgres@{parts.path}?host={folder}&port={words['port']}")
     try:

@@ -111,6 +111,23 @@ async def test_a_message_whose_claim_or_end_was_not_heard_of_is_posted_once(
     assert len(world.cards()) == 1
 
 
+async def test_a_message_that_was_posted_and_not_noted_is_found_while_it_is_still_ours(
+    slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
+) -> None:
+    async with (
+        losing(store, tmp_path, before=SETTLES) as (way, lossy),
+        running(slack, lossy, tmp_path, target.dsn, http=False) as world,
+    ):
+        await slack.command("U0ANA", CHANNEL, "/db free orders blue")
+        await asyncio.wait_for(way.lost.wait(), 30)
+        await world.card("Done")
+        async with asyncio.timeout(40):  # a lease ends after 60 s
+            while await rows(store, "SELECT id FROM outbox WHERE state <> 'sent'"):
+                await asyncio.sleep(0.05)
+    await _each_once(slack, store, 1)
+    assert len(world.cards()) == 1
+
+
 async def test_a_command_whose_commit_was_not_heard_of_is_stored_and_said_to_be_uncertain(
     slack: SlackStandIn, store: Store, target: Target, tmp_path: Path
 ) -> None:
