@@ -68,7 +68,7 @@ async def test_a_first_host_that_hangs_keeps_nobody_from_the_second(
     monkeypatch.setattr("store.reach.CONNECT_SECONDS_MAX", 3)
     dsn = two(server, store_name, hanging)
     with pytest.raises(TimeoutError):  # asyncpg's limit is for the whole list
-        await asyncpg.connect(dsn, timeout=0.5)
+        await asyncpg.connect(dsn, timeout=1)
     await upgrade(dsn)
     store = connect(dsn)
     try:
