@@ -82,7 +82,7 @@ class Ask:
 def decide(stored: Stored | None, *, mode: Mode, attempts: int) -> Return | Begin | Fail | Ask:
     """What to do about a step, by what an earlier life of the run has stored. Pure.
 
-    A failed step without an error is one of which a person said that it did not happen.
+    A failed step without an error: a person said that it did not happen.
     """
     if stored is None:
         return Begin(1, None)
@@ -137,8 +137,7 @@ INTENT: Final = Statement(
 """).bindparams(sa.bindparam("checkpoint", type_=JSONB))
 )
 
-# Also written where there is no intent: a failover of the store to a standby that is not
-# synchronous may have lost it, and what has happened must not seem never to have begun.
+# Also where there is no intent: an asynchronous failover of the store may have lost it.
 OUTCOME: Final = Statement(
     sa.text("""
     WITH mine AS (
@@ -225,8 +224,7 @@ class Steps:
         self._clock = clock
         self._is_first_life = is_first_life
         self._names: list[str] = []
-        # `once` steps that have begun and whose outcome is not stored.
-        self.in_doubt: set[str] = set()
+        self.in_doubt: set[str] = set()  # `once` steps that have begun, without an outcome
 
     async def step(
         self, name: str, body: Body, *, mode: Mode, time_limit: timedelta, attempts: int = 1
@@ -285,8 +283,8 @@ class Steps:
         self, statement: Statement, attempt: LiveAttempt, values: dict[str, Any]
     ) -> None:
         claim = self._leash.claim
-        fixed = {"name": attempt.name, "attempt": attempt.number, **claim.params()}
-        fixed["checkpoint"] = attempt.checkpoint
+        fixed: dict[str, Any] = {"name": attempt.name, "attempt": attempt.number}
+        fixed |= {"checkpoint": attempt.checkpoint, **claim.params()}
         if statement is not CHECKPOINT:
             fixed |= {"mode": str(attempt.mode), "position": attempt.position}
             state = values.get("state", "started")
