@@ -8,7 +8,7 @@ from typing import Final, assert_never
 from pydantic import JsonValue
 
 from jobs.cluster_settings import ClusterSettings
-from jobs.drill_hands import DrillOrder, bring_back_all, take_back, told
+from jobs.drill_hands import DrillOrder, bring_back_all, lead_clients, take_back, told
 from jobs.drill_safety import SafeEnd, Safety, safe_end
 from jobs.failing_over import opened
 from jobs.operation import Job, JobError
@@ -37,14 +37,15 @@ async def bring_to_safe_end(
         case SafeEnd.HANDS_OFF:
             raise _hands_off(safety)
         case SafeEnd.LIFT:
-            await take_back(job, order)
+            done = await take_back(job, settings, order)
             primary = await _one_writes(job, settings)
-            what = f"{order.victim} was brought back, and {primary} takes writes."
+            what = f"{done}, and {primary} takes writes."
         case SafeEnd.FORWARD:
             primary = safety.primary
             what = "The others follow it."
         case other:
             assert_never(other)
+    await lead_clients(job, settings, primary=primary)
     await bring_back_all(job, order, primary=primary)
     return told(job.now, f"Brought to a safe end: {safety.why} {what}", primary=primary)
 

@@ -20,10 +20,11 @@ from jobs.failing_over import PROOF_LIMIT, bouncers_of, opened
 from jobs.operation import Attempt, Job, JobError
 from jobs.text import span_text
 from postgres.cluster.adapter import Cluster
-from postgres.cluster.bouncer import held
+from postgres.cluster.bouncer import Held, held
 from postgres.cluster.faults import Fault, inject, is_in_force, lift
-from postgres.cluster.verify import Proof, verify
-from postgres.cluster.words import ClusterKind, ClusterSeen, NodeSeen, NodeSpec
+from postgres.cluster.host import Host
+from postgres.cluster.verify import verify
+from postgres.cluster.words import ClusterKind, ClusterSeen, NodeSeen, NodeSpec, Outcome
 from postgres.dsn import parse_dsn
 
 INJECT_LIMIT: Final = timedelta(seconds=60)
@@ -214,14 +215,16 @@ async def await_loss(job: Job, settings: ClusterSettings, order: DrillOrder) -> 
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
-async def prove(job: Job, settings: ClusterSettings, *, primary: str, without: str) -> Proof:
-    """Whether applications can write through their endpoint, and every standby has it.
+async def prove(
+    job: Job, settings: ClusterSettings, *, primary: str, without: str
+) -> dict[str, JsonValue]:
+    """Whether applications can write through their endpoint, and every standby has it (`proven`).
 
     `without`: who is lost, and is not waited for.
     """
     endpoint = settings.endpoint
     async with opened(job) as cluster:
-        return await verify(
+        found = await verify(
             [each for each in cluster.nodes if each.name != without],
             primary=primary,
             endpoint=parse_dsn(endpoint.get_secret_value()) if endpoint else None,
@@ -229,6 +232,18 @@ async def prove(job: Job, settings: ClusterSettings, *, primary: str, without: s
             limit=PROOF_LIMIT,
             clock=lambda: job.now,
         )
+    text = found.found if found.is_proven else f"{found.found} {found.next_step}"
+    return told(job.now, text.strip(), proven=found.is_proven)
+
+
+async def lead_clients(job: Job, settings: ClusterSettings, *, primary: str) -> None:
+    """Have poolers find the primary whose configuration says where it is; nobody waits.
+
+    Raises:
+        PostgresError: one could not be told.
+    """
+    async with opened(job) as cluster:
+        await Held(bouncers_of(settings)).lead(spec_of(cluster, primary).target)
 
 
 async def bring_back_all(job: Job, order: DrillOrder, *, primary: str) -> JsonValue:
@@ -249,18 +264,34 @@ async def bring_back_all(job: Job, order: DrillOrder, *, primary: str) -> JsonVa
     return told(job.now, f"{' and '.join(others) or 'nobody else'} {follow} {primary}")
 
 
-async def take_back(job: Job, order: DrillOrder) -> JsonValue:
-    """Take the fault back, as nobody else takes writes.
+async def take_back(job: Job, settings: ClusterSettings, order: DrillOrder) -> str:
+    """Take the fault back, as nobody else takes writes; what was done, in words.
+
+    A pair's primary that was fenced comes back as a standby alone, as the other may have been
+    told to promote itself: that one goes on to.
 
     Raises:
+        JobError: the other was not promoted.
         PostgresError: it could not be; says what stands.
     """
     async with opened(job) as cluster:
-        if order.fault is not None:
-            await lift(
-                spec_of(cluster, order.victim), order.fault, kind=cluster.kind, limit=REJOIN_LIMIT
-            )
-    return told(job.now, f"{order.victim} was brought back")
+        victim, is_pair = spec_of(cluster, order.victim), cluster.kind is ClusterKind.PAIR
+        if is_pair and order.moves_primary and (await Host(victim).look()).has_standby_signal:
+            verdict = await cluster.fail_over(
+                leader=order.leader, candidate=order.candidate,
+                limit=settings.limits.timeout, tell=job.report,
+            )  # fmt: skip
+            if verdict.outcome is not Outcome.DONE:
+                raise JobError(
+                    f"{order.victim} was fenced, and {order.candidate} was not promoted:"
+                    f" {verdict.said or 'no answer'}.",
+                    next_step=verdict.next_step or "Look at /db replication.",
+                )
+            return f"{order.candidate} was promoted, as {order.victim} was fenced"
+        # A switchover that ended half-way has stopped it.
+        if fault := order.fault or (Fault.SERVER if is_pair else None):
+            await lift(victim, fault, kind=cluster.kind, limit=REJOIN_LIMIT)
+    return f"{order.victim} was brought back"
 
 
 async def configuration(job: Job) -> dict[str, str]:

@@ -231,9 +231,7 @@ class Drill(DrillState):
         )
 
         async def body(_: Attempt) -> JsonValue:
-            found = await prove(self.job, self.settings, primary=self.primary, without=without)
-            text = found.found if found.is_proven else f"{found.found} {found.next_step}"
-            return told(self.job.now, text.strip(), proven=found.is_proven)
+            return await prove(self.job, self.settings, primary=self.primary, without=without)
 
         done = await self.step("connect", body, mode=Mode.RETRYABLE, attempts=2)
         self.connectivity, self.is_connected = str(done["text"]), bool(done["proven"])
@@ -308,12 +306,16 @@ class Drill(DrillState):
         return body
 
     async def _settle(self) -> None:
-        """After the way back the others must follow too."""
+        """After the way back the others must follow too, and applications write."""
 
         async def body(_: Attempt) -> JsonValue:
-            return await bring_back_all(self.job, self.order, primary=self.primary)
+            await bring_back_all(self.job, self.order, primary=self.primary)
+            return await prove(self.job, self.settings, primary=self.primary, without="")
 
-        await self.step("settle", body, mode=Mode.RESUMABLE, limit=STEP_LIMIT, attempts=2)
+        done = await self.step("settle", body, mode=Mode.RESUMABLE, limit=STEP_LIMIT, attempts=2)
+        if not done["proven"]:
+            self.is_connected = False
+            self.connectivity = f"after the switch back: {done['text']}"
 
     async def _compare(self) -> None:
         async def body(_: Attempt) -> JsonValue:

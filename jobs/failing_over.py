@@ -22,7 +22,7 @@ from jobs.cluster_settings import ClusterSettings
 from jobs.operation import Attempt, Context, Job, JobError
 from jobs.text import span_text
 from postgres.cluster.adapter import Cluster
-from postgres.cluster.bouncer import Bouncer, held, let_go
+from postgres.cluster.bouncer import Bouncer, Held, held, let_go
 from postgres.cluster.checks import Check, Preflight
 from postgres.cluster.preflight import switch_preflight
 from postgres.cluster.preflight_forced import forced_preflight
@@ -225,13 +225,19 @@ async def change_primary(job: Job, attempt: Attempt, order: Order) -> JsonValue:
         else:
             await let_go(bouncers_of(settings))  # an earlier life may have held them
             if found := await _ended_already(cluster, order, settings):
+                if found.outcome is Outcome.DONE:  # and died before clients were led there
+                    await _lead(cluster, Held(bouncers_of(settings)), order.candidate)
                 return _result(found, order)
         async with held(bouncers_of(settings), limit=settings.limits.pause) as clients:
             verdict = await _act(cluster, job, order, settings.limits.timeout)
             if verdict.outcome is Outcome.DONE:
-                spec = next(each for each in cluster.nodes if each.name == order.candidate)
-                await clients.lead(spec.target)
+                await _lead(cluster, clients, order.candidate)
     return _result(verdict, order)
+
+
+async def _lead(cluster: Cluster, clients: Held, primary: str) -> None:
+    spec = next(each for each in cluster.nodes if each.name == primary)
+    await clients.lead(spec.target)
 
 
 def bouncers_of(settings: ClusterSettings) -> tuple[Bouncer, ...]:
