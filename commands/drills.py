@@ -163,7 +163,7 @@ async def _one(context: Context, request_id: int, wanted: set[str]) -> Answer:
         shown,
         lines=(*doubts, *shown.lines),
         facts=(*shown.facts, *_hash(drill)),
-        statements=_json(drill),
+        statements=_json(drill) if report is None else (),
     )
 
 
@@ -200,7 +200,7 @@ def _hash(drill: StoredDrill) -> Iterator[tuple[str, str]]:
 
 
 def _json(drill: StoredDrill) -> tuple[str, ...]:
-    """The report as data, where it fits."""
+    """A report that we cannot draw, as data, where it fits."""
     text = canonical_report(drill.report) if drill.report is not None else ""
     return (text,) if 0 < len(text) <= JSON_CHARS_MAX else ()
 

@@ -87,7 +87,7 @@ class LiveReader:
         given = {**_settings(limit), **(settings or {}), "default_transaction_read_only": "on"}
         try:
             conn = await asyncpg.connect(
-                self._database.dsn.get_secret_value(),
+                for_reading(self._database.dsn.get_secret_value()),
                 timeout=int(CONNECT_SECONDS_MAX),
                 # The server's own limit comes first; this one is for a server that says nothing.
                 command_timeout=seconds + 2 * CONNECT_SECONDS_MAX,
@@ -125,6 +125,14 @@ class LiveReader:
         return [dict(row) for row in await self._quick.rows(query, args)]
 
 
+def for_reading(dsn: str) -> str:
+    """The same place for a session that only reads. Pure.
+
+    asyncpg takes our own read-only session for the server's, and would find nobody who writes.
+    """
+    return dsn.replace("target_session_attrs=read-write", "target_session_attrs=primary")
+
+
 def _settings(limit: timedelta) -> dict[str, str]:
     limit_ms = str(int(limit.total_seconds() * 1000))
     return {
@@ -141,7 +149,7 @@ def _quick(database: Database, limit: timedelta) -> Quick:
 
     async def new_connection() -> asyncpg.Connection:
         return await asyncpg.connect(
-            database.dsn.get_secret_value(),
+            for_reading(database.dsn.get_secret_value()),
             timeout=int(CONNECT_SECONDS_MAX),
             server_settings=settings,
         )

@@ -41,6 +41,16 @@ async def test_nothing_can_be_written(readers: Readers, work_target: str) -> Non
         await readers.of(database("orders", work_target)).rows("CREATE TABLE t ()")
 
 
+async def test_a_list_of_hosts_that_wants_a_writer_is_read_too(
+    patient: Readers, work_target: str
+) -> None:
+    dsn = f"{work_target}{'&' if '?' in work_target else '?'}target_session_attrs=read-write"
+    reader = patient.of(database("orders", dsn))
+    assert await reader.rows("SELECT 1 AS one") == [{"one": 1}]
+    async with reader.session(limit=timedelta(seconds=5)) as session:
+        assert len(await session.fetch("SELECT 1")) == 1
+
+
 async def test_a_slow_query_is_ended_and_said_so(readers: Readers, work_target: str) -> None:
     with pytest.raises(JobError, match=r"orders took longer than 0\.3 s") as slow:
         await readers.of(database("orders", work_target)).rows("SELECT pg_sleep(5)")
