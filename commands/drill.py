@@ -93,9 +93,9 @@ async def _on_servers(job: Job, params: Params, plan: Plan, started_at: datetime
     report = await keep(job, report_of(drill))
     if drill.unsafe is not None:
         raise drill.unsafe
+    await drill.ledger.clear(drill.spec(drill.primary).target)
     if drill.error is not None and not drill.may_be_broken:
         raise drill.error
-    await drill.ledger.clear(drill.spec(drill.primary).target)
     return await _answer(job, report)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Final, assert_never
 
 from pydantic import JsonValue
@@ -15,6 +16,7 @@ from jobs.operation import Job, JobError
 from jobs.text import span_text
 
 _LOOK_EVERY_SECONDS: Final = 0.5
+_RETURN_LIMIT: Final = timedelta(minutes=2)
 
 
 async def bring_to_safe_end(
@@ -56,7 +58,8 @@ async def _one_writes(job: Job, settings: ClusterSettings) -> str:
     Raises:
         JobError: none does in time, or more than one.
     """
-    end = asyncio.get_running_loop().time() + settings.limits.timeout.total_seconds()
+    limit = max(settings.limits.timeout, _RETURN_LIMIT)  # the former may be what has run out
+    end = asyncio.get_running_loop().time() + limit.total_seconds()
     async with opened(job) as cluster:
         while True:
             seen = await cluster.look()
@@ -67,8 +70,7 @@ async def _one_writes(job: Job, settings: ClusterSettings) -> str:
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
     writers = " and ".join(each.name for each in seen.writable) or "Nobody"
     raise JobError(
-        f"{writers} takes writes {span_text(settings.limits.timeout)} after the fault was taken"
-        " back.",
+        f"{writers} takes writes {span_text(limit)} after the fault was taken back.",
         next_step="Look at /db replication now, and at the servers' logs.",
     )
 

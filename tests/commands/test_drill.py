@@ -353,6 +353,9 @@ async def test_nothing_is_broken_when_the_standby_has_stopped_to_follow(
     assert report.end is DrillEnd.FAILED
     assert report.at(Phase.INJECTED) is None
     assert (await pair.primary(), pair.server_pid(old)) == (old, pid)
+    assert not list(job.folder.parent.glob("ledger-*"))
+    rows = "SELECT to_regclass('twokey_drill.ledger')"
+    assert await pair.query(old, rows, database=pair.database) is None
 
 
 async def test_a_switch_back_that_cannot_be_done_is_said_and_all_follow_who_writes(
