@@ -6,17 +6,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import groupby
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
+from jobs.cluster_settings import DrillKind
+from jobs.drill_words import DrillEnd, Phase
 from postgres.cluster.faults import Fault, inject, is_in_force, lift
 from postgres.cluster.words import ClusterKind
 from postgres.health.connecting import FAILURES
 from postgres.programs import run_program
 from sandbox.ha import Haproxy, PatroniSandbox
+from store.connect import Store
+from tests.commands.test_drill import JobMaker, ask, drilled, made
+from tests.commands.test_failover import prove_backup, settings
+
+__all__ = ["made"]  # a fixture
 
 LIMIT = timedelta(seconds=60)
 TABLE = "CREATE TABLE IF NOT EXISTS split (at timestamptz, side text)"
@@ -118,6 +127,44 @@ async def test_a_primary_that_is_cut_off_steps_down_before_another_is_promoted(
     assert await is_in_force(node, Fault.NETWORK) is False
     await until(lambda: parted.follows(old, new))
     assert await parted.writable() == (new,)
+
+
+@pytest.mark.needs("patroni", "etcd", "haproxy")
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+async def test_a_split_is_rehearsed_and_two_never_take_writes(
+    parted: PatroniSandbox, made: JobMaker, store: Store
+) -> None:
+    old = await parted.primary()
+    (new,) = parted.others(old)
+    await parted.query(old, TABLE, database=parted.database)
+    await parted.query(old, "GRANT ALL ON split TO PUBLIC", database=parted.database)
+    router = await Haproxy.start(parted)
+    try:
+        cluster = replace(
+            settings(parted, ClusterKind.PATRONI),
+            endpoint=SecretStr(router.dsn()),
+            is_sandbox=True,
+        )
+        job = await made(drilled(cluster))
+        await prove_backup(store, job.now)
+        async with writing(parted, old, router.dsn()) as writes:
+            await until(lambda: _both(writes))
+            _, answer, report = await ask(job, DrillKind.NETWORK_SPLIT)
+    finally:
+        await router.close()
+    assert report.end is DrillEnd.PASSED, report.missed
+    assert answer.title == "Drill passed: network-split of orders"
+    told = {each.phase: each.text for each in report.moments}
+    assert told[Phase.INJECTED] == f"Parted {old} from all others"
+    assert told[Phase.PROMOTED].startswith(f"{new} takes writes")
+    assert await parted.writable() == (old,)
+    assert await parted.follows(new, old)
+    # While the other one took writes, nobody could write to the one that was cut off.
+    asked = [at for at, who in writes.outside if who == parted.address(new)]
+    assert not [at for at in writes.inside if min(asked) <= at <= max(asked)]
+    takers = [who for who, _ in groupby(who for _, who in writes.outside)]
+    assert takers == [parted.address(old), parted.address(new), parted.address(old)]
 
 
 async def _both(writes: Writes) -> bool:
