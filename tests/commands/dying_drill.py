@@ -45,10 +45,6 @@ POINTS: Final[Mapping[str, Point]] = MappingProxyType(
         "fenced": Point(module="postgres.cluster.pair", name="take_over", is_after=False),
         # Clients are held, another takes writes, and pgbouncer does not lead to it.
         "promoted": Point(module="postgres.cluster.pair", name="take_over"),
-        # The lost server was started as a standby.
-        "redundancy": Point(module="postgres.cluster.rewind", name="_begin"),
-        # Clients are held, the new primary has stopped, the old one is not told to promote yet.
-        "switch back": Point(module="postgres.cluster.pair_switch", name="go_on", is_after=False),
         # Clients are held, the old one takes writes, and pgbouncer does not lead to it.
         "switched back": Point(module="postgres.cluster.pair", name="hand_over"),
         # All is done, and nobody was told.

@@ -18,7 +18,7 @@ from jobs import drill_ledger, drilling
 from jobs.cluster_settings import ClusterSettings, DrillKind, DrillSettings
 from jobs.drill_beginning import begin
 from jobs.drill_words import REPORT, DrillEnd, DrillReport, Phase
-from jobs.failing_over import Order
+from jobs.failing_over import Order, change_primary
 from jobs.operation import Answer, Database, JobError, Risk, Tier
 from jobs.reader import Readers
 from postgres.cluster.words import ClusterKind
@@ -365,12 +365,11 @@ async def test_a_switch_back_that_cannot_be_done_is_said_and_all_follow_who_writ
     await prove_backup(store, job.now)
     old = await pair.primary()
     (other,) = pair.others(old)
-    change = drilling.change_primary
 
     async def not_back(job: Any, attempt: Any, order: Order) -> Any:
         if order.candidate == old:
             raise JobError("Candidate's lag in bytes: too far.", next_step="Wait.")
-        return await change(job, attempt, order)
+        return await change_primary(job, attempt, order)
 
     monkeypatch.setattr(drilling, "change_primary", not_back)
     params = Params(database="orders", kind=DrillKind.SWITCHOVER)
