@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from shutil import which
@@ -106,7 +109,8 @@ class Haproxy(Router):
             OSError, TimeoutError: it does not.
         """
         async with asyncio.timeout(_ANSWER_SECONDS_MAX):
-            reader, writer = await asyncio.open_unix_connection(self.socket)
+            with _short(self.socket.parent) as folder:
+                reader, writer = await asyncio.open_unix_connection(folder / self.socket.name)
             try:
                 writer.write(command.encode() + b"\n")
                 return (await reader.read()).decode(errors="replace")
@@ -149,7 +153,8 @@ class Haproxy(Router):
             HOST=LOOPBACK,
             PORT=self.port,
             STANDBY_PORT=self.standby_port,
-            SOCKET=self.socket,
+            # It works there, and a socket's whole path may be 107 bytes long.
+            SOCKET=f"unix@{self.socket.name}",
             SERVER_HOST=self.servers.address(name),
             SERVER_PORT=self.servers.port(name),
             REST_PORT=urlsplit(self.servers.spec(name).rest).port,
@@ -225,6 +230,16 @@ class Pgbouncer(Router):
 def find_program(name: str) -> str | None:
     """Where a program is, also where only administrators look; None: it is not installed."""
     return which(name) or which(name, path=_NOT_IN_PATH)
+
+
+@contextmanager
+def _short(folder: Path) -> Iterator[Path]:
+    """A folder by a path that is short enough for a socket in it, however deep it lies."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def _program(name: str) -> str:
