@@ -225,14 +225,23 @@ async def change_primary(job: Job, attempt: Attempt, order: Order) -> JsonValue:
         else:
             await let_go(bouncers_of(settings))  # an earlier life may have held them
             if found := await _ended_already(cluster, order, settings):
-                if found.outcome is Outcome.DONE:  # and died before clients were led there
-                    await _lead(cluster, Held(bouncers_of(settings)), order.candidate)
+                if found.outcome is Outcome.DONE:
+                    await _rest(cluster, job, order, settings)
                 return _result(found, order)
         async with held(bouncers_of(settings), limit=settings.limits.pause) as clients:
             verdict = await _act(cluster, job, order, settings.limits.timeout)
             if verdict.outcome is Outcome.DONE:
                 await _lead(cluster, clients, order.candidate)
     return _result(verdict, order)
+
+
+async def _rest(cluster: Cluster, job: Job, order: Order, settings: ClusterSettings) -> None:
+    """What an earlier life, which died after the promotion, may not have come to."""
+    await _lead(cluster, Held(bouncers_of(settings)), order.candidate)
+    if not order.forced:
+        await cluster.rejoin(
+            order.leader, primary=order.candidate, limit=settings.limits.timeout, tell=job.report
+        )
 
 
 async def _lead(cluster: Cluster, clients: Held, primary: str) -> None:

@@ -90,7 +90,7 @@ class DirectJob:
         return bool(self.cancelled_by)
 
     async def until_cancelled(self) -> None:
-        while not self.is_cancelled:  # noqa: ASYNC110 - a test sets it
+        while not self.is_cancelled:
             await asyncio.sleep(0.01)
 
     async def report(self, text: str, *, fraction: float | None = None) -> None:

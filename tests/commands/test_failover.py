@@ -255,9 +255,11 @@ async def test_a_second_life_finds_what_the_first_brought_about(
     (old,) = pair.others(new)
     job = made(settings(pair, ClusterKind.PAIR))
     order = Order(leader=old, candidate=new, forced=False)
+    pair.kill_server(old)  # as one that nobody has started again after the promotion
     found = await change_primary(job, Attempt(checkpoint={"at": "before"}), order)
     assert isinstance(found, dict)
     assert found["primary"] == new
+    assert await pair.follows(old, new)
     assert "before the worker was started again" in str(found["said"])
 
 
