@@ -18,8 +18,9 @@ from jobs.drill_beginning import begin
 from jobs.drill_hands import DrillOrder
 from jobs.drill_planning import drill_plan, kind_of, look_ahead, risks
 from jobs.drill_report import answer_of
-from jobs.drill_reporting import earlier_reports, keep, report_of
+from jobs.drill_reporting import keep, reported
 from jobs.drill_restoring import rehearse_restore, restore_pins, restore_plan
+from jobs.drill_stored import earlier_reports
 from jobs.drill_words import DrillEnd, DrillReport
 from jobs.drilling import Drill
 from jobs.failing_over import settings_of
@@ -90,7 +91,7 @@ async def _on_servers(job: Job, params: Params, plan: Plan, started_at: datetime
     )
     drill = Drill(job=job, order=order, settings=settings_of(job), started_at=started_at)
     await drill.perform()
-    report = await keep(job, report_of(drill))
+    report = await keep(job, reported(drill))
     if drill.unsafe is not None:
         raise drill.unsafe
     await drill.ledger.clear(drill.spec(drill.primary).target)
@@ -100,7 +101,9 @@ async def _on_servers(job: Job, params: Params, plan: Plan, started_at: datetime
 
 
 async def _answer(job: Job, report: DrillReport) -> Answer:
-    answer = answer_of(report, await earlier_reports(job, report))
+    async with job.store.begin() as conn:
+        earlier = await earlier_reports(conn, report.database, report.kind)
+    answer = answer_of(report, earlier)
     return replace(answer, is_stopped=report.end is DrillEnd.ABORTED and job.is_cancelled)
 
 

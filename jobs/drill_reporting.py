@@ -12,16 +12,15 @@ from jobs.drill_audit import store_report
 from jobs.drill_beginning import tell_channel
 from jobs.drill_report import finished, last_words
 from jobs.drill_state import DrillState
-from jobs.drill_stored import reports_of
-from jobs.drill_words import REPORT, DrillEnd, DrillReport
+from jobs.drill_stored import report_of
+from jobs.drill_words import DrillEnd, DrillReport
 from jobs.operation import RTO, Answer, Attempt, Job, Mode
-from store.drills import drill_of, drills
+from store.drills import drill_of
 
-_EARLIER_MAX: Final = 12
 _LIMIT: Final = timedelta(minutes=2)
 
 
-def report_of(drill: DrillState) -> DrillReport:
+def reported(drill: DrillState) -> DrillReport:
     """The report, with its end. What went wrong on the way stands first."""
     job, order, settings = drill.job, drill.order, drill.settings
     draft = DrillReport(
@@ -83,11 +82,4 @@ async def keep(job: Job, report: DrillReport) -> DrillReport:
     await job.step("report", body, mode=Mode.RETRYABLE, time_limit=_LIMIT, attempts=3)
     async with job.store.begin() as conn:
         stored = await drill_of(conn, job.request_id)
-    return REPORT.validate_python(stored.report) if stored and stored.report else report
-
-
-async def earlier_reports(job: Job, report: DrillReport) -> list[DrillReport]:
-    """Those of the same database and kind, to compare with."""
-    async with job.store.begin() as conn:
-        known = await drills(conn, report.database, limit=_EARLIER_MAX, kind=report.kind)
-    return [each for each in reports_of(known) if each.request_id != report.request_id]
+    return (report_of(stored) if stored else None) or report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from sandbox.ha import PairSandbox
 from store.connect import Store, connect
 from store.upgrade import upgrade
+from tests.postgres.migrate.proxy import pump
 
 _numbers = itertools.count(1)
 
@@ -107,7 +108,7 @@ class LosesAnswer:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         server, to_server = await asyncio.open_unix_connection(self.upstream)
-        back = asyncio.create_task(_pump(server, writer))
+        back = asyncio.create_task(pump(server, writer))
         is_armed = is_next = False
         try:
             while data := await reader.read(1 << 20):
@@ -146,14 +147,6 @@ class LosesAnswer:
         async with asyncio.timeout(30):
             await server.read(1 << 16)  # it has happened
         self.lost.set()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 20):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
 
 
 @asynccontextmanager

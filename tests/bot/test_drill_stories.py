@@ -17,7 +17,7 @@ from sandbox.ha import PairSandbox
 from sandbox.slack.server import SlackStandIn
 from store.connect import Store
 from tests.bot import world as base
-from tests.bot.test_failover_stories import NODE, says
+from tests.bot.test_failover_stories import nodes_of, says
 from tests.bot.views.cards import texts
 from tests.bot.world import CHANNEL, World, running
 from tests.commands.test_failover import prove_backup
@@ -38,19 +38,8 @@ async def world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[World]:
-    nodes = "".join(
-        NODE.format(
-            name=each.name,
-            region=each.region,
-            dsn=pair.dsn(each.name),
-            data=each.host.data,
-            programs=each.host.programs,
-        )
-        for each in pair.specs
-        if each.host is not None
-    )
     cluster = (
-        f"    cluster:\n      kind: pair\n      nodes:{nodes}"
+        f"    cluster:\n      kind: pair\n      nodes:{nodes_of(pair)}"
         "      drills: {kinds: [primary-crash], leaves: 1, schedule: null}\n"
     )
     changes = {each.OPERATION.name: each.OPERATION for each in (drill, drills)}

@@ -32,15 +32,9 @@ NODE = """
 """
 
 
-@pytest.fixture
-async def world(
-    slack: SlackStandIn,
-    store: Store,
-    pair: PairSandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[World]:
-    nodes = "".join(
+def nodes_of(pair: PairSandbox) -> str:
+    """The servers of a pair as the inventory names them."""
+    return "".join(
         NODE.format(
             name=each.name,
             region=each.region,
@@ -51,7 +45,17 @@ async def world(
         for each in pair.specs
         if each.host is not None
     )
-    cluster = f"    cluster:\n      kind: pair\n      nodes:{nodes}"
+
+
+@pytest.fixture
+async def world(
+    slack: SlackStandIn,
+    store: Store,
+    pair: PairSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[World]:
+    cluster = f"    cluster:\n      kind: pair\n      nodes:{nodes_of(pair)}"
     changes = {each.OPERATION.name: each.OPERATION for each in (failover, rejoin, replication)}
     monkeypatch.setattr(base, "POLICY", POLICY)
     monkeypatch.setattr(base, "INVENTORY", base.INVENTORY + cluster)

@@ -42,7 +42,7 @@ class Proxy:
             writer.transport.abort()
             return
         server, to_server = await asyncio.open_unix_connection(str(self.upstream))
-        back = asyncio.create_task(_pump(server, writer))
+        back = asyncio.create_task(pump(server, writer))
         try:
             while data := await reader.read(1 << 20):
                 if self._now(data):
@@ -76,7 +76,8 @@ class Proxy:
                     await server.read(1)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry one way what comes, until it ends."""
     with suppress(OSError):
         while data := await reader.read(1 << 20):
             writer.write(data)
