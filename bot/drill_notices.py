@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approvals.rules import Rule
 from bot.explain import window_text
 from bot.scheduled_rules import agreement, is_by_accident
-from jobs.cluster_settings import DATA_LOSS_MAX, DrillKind
+from jobs.cluster_settings import DrillKind
 from jobs.drill_notices import NOTICE, Ahead, DrillNotice
-from jobs.operation import RTO, Database
+from jobs.drill_ways import drill_limits
+from jobs.operation import Database
 from jobs.schedules import Firing, Schedule
 from jobs.timetable import Timed
 from store import outbox
@@ -56,7 +57,7 @@ def notice(
     ahead: Ahead, database: Database, rule: Rule | None, *, at: datetime, now: datetime
 ) -> DrillNotice:
     """What is announced of the drill at `at`, as the policy stands `now`. Pure."""
-    drills = database.cluster.drills if database.cluster else None
+    rto, rpo = drill_limits(database)
     problem = ""
     if rule is None:
         problem = "No rule of the policy lets it run, so it will be refused."
@@ -74,7 +75,7 @@ def notice(
         rule=rule.name if rule else "",
         hours=" or ".join(window_text(each) for each in rule.windows) if rule else "",
         waits=rule.expires_after if rule else _NOW,
-        rto=(drills.rto if drills else None) or RTO[database.tier],
-        rpo=drills.rpo if drills else DATA_LOSS_MAX,
+        rto=rto,
+        rpo=rpo,
         problem=problem,
     )

@@ -16,11 +16,12 @@ from pydantic import BaseModel, Field
 from jobs.cluster_settings import DrillKind
 from jobs.drill_beginning import begin
 from jobs.drill_hands import DrillOrder
-from jobs.drill_planning import drill_plan, kind_of, look_ahead, risks
+from jobs.drill_planning import drill_plan, kind_of, look_ahead
 from jobs.drill_report import answer_of
 from jobs.drill_reporting import keep, reported
 from jobs.drill_restoring import rehearse_restore, restore_pins, restore_plan
 from jobs.drill_stored import earlier_reports
+from jobs.drill_ways import LESSER_RISKS
 from jobs.drill_words import DrillEnd, DrillReport
 from jobs.drilling import Drill
 from jobs.failing_over import settings_of
@@ -112,7 +113,7 @@ OPERATION = Operation(
     summary="A disaster is rehearsed: rows lost, time without writes, and everything put back",
     kind=Kind.CHANGE,
     risk=Risk.DESTRUCTIVE,
-    lesser_risks=risks(),
+    lesser_risks=LESSER_RISKS,
     params=Params,
     example="/db drill orders primary-crash",
     plan=plan,

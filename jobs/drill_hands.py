@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from jobs.cluster_settings import ClusterSettings, DrillKind
 from jobs.drill_ways import WAYS
-from jobs.failing_over import PROOF_LIMIT, bouncers_of, opened
+from jobs.failing_over import PROOF_LIMIT, bouncers_of, lead, opened, spec_of
 from jobs.operation import Attempt, Job, JobError
 from jobs.text import span_text
 from postgres.cluster.adapter import Cluster
@@ -60,11 +60,6 @@ class StopAskedError(Exception):
 def told(at: datetime, text: str, **more: Any) -> dict[str, JsonValue]:
     """What a part returns."""
     return {"at": at.isoformat(), "text": text, **more}
-
-
-def spec_of(cluster: Cluster, name: str) -> NodeSpec:
-    """The node of this name, which the plan has named."""
-    return next(each for each in cluster.nodes if each.name == name)
 
 
 async def inject_fault(
@@ -190,7 +185,7 @@ async def _lead(cluster: Cluster, settings: ClusterSettings, seen: ClusterSeen) 
     if not bouncers or primary is None or cluster.kind is not ClusterKind.PATRONI:
         return
     async with held(bouncers, limit=settings.limits.pause) as clients:
-        await clients.lead(spec_of(cluster, primary.name).target)
+        await lead(cluster, clients, primary.name)
 
 
 async def await_loss(job: Job, settings: ClusterSettings, order: DrillOrder) -> JsonValue:
@@ -243,7 +238,7 @@ async def lead_clients(job: Job, settings: ClusterSettings, *, primary: str) -> 
         PostgresError: one could not be told.
     """
     async with opened(job) as cluster:
-        await Held(bouncers_of(settings)).lead(spec_of(cluster, primary).target)
+        await lead(cluster, Held(bouncers_of(settings)), primary)
 
 
 async def bring_back_all(job: Job, order: DrillOrder, *, primary: str) -> JsonValue:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.cluster_of import specs_of
-from jobs.cluster_settings import DATA_LOSS_MAX, ClusterSettings, DrillKind
+from jobs.cluster_settings import ClusterSettings, DrillKind
 from jobs.drill_beginning import beside_another
 from jobs.drill_hands import DrillOrder
-from jobs.drill_ways import WAYS, allowed, drill_checks, risk_of, victim_of
+from jobs.drill_ways import WAYS, allowed, drill_checks, drill_limits, risk_of, victim_of
 from jobs.failing_over import Outlook, evidence, look, refuse_failed, settings_of
-from jobs.operation import RTO, Context, Database, Plan, Risk
+from jobs.operation import Context, Database, Plan
 from jobs.own_store import refuse_shared_store
 from jobs.text import span_text
 from postgres.cluster.checks import Check
@@ -137,11 +137,9 @@ async def drill_plan(context: Context, *, kind: DrillKind, back: bool) -> Plan:
     )
 
 
-def limits_text(database: Database, settings: ClusterSettings | None) -> str:
+def limits_text(database: Database) -> str:
     """What it must prove, such as "applications connect, RTO 15 min, RPO 60 s"."""
-    wanted = settings.drills if settings else None
-    rto = (wanted.rto if wanted else None) or RTO[database.tier]
-    rpo = wanted.rpo if wanted else DATA_LOSS_MAX
+    rto, rpo = drill_limits(database)
     loss = f"RPO below {span_text(rpo)}" if rpo else "no row lost"
     return f"applications connect, RTO within {span_text(rto)}, {loss}"
 
@@ -175,7 +173,7 @@ def _facts(
     if WAYS[order.kind].moves_primary:
         yield "Takes over", order.candidate
     yield "People notice", WAYS[order.kind].notices
-    yield "Passes when", limits_text(database, settings)
+    yield "Passes when", limits_text(database)
     yield (
         "Ends at the latest",
         f"after {span_text(settings.drills.hard_limit)}: brought to a safe end",
@@ -221,8 +219,3 @@ def _estimate(seen: DrillOutlook) -> int:
     waits = float(agent.settings.get(_TTL, _TTL_SECONDS)) if agent else _PAIR_SECONDS
     lost = waits if seen.order.kind in {DrillKind.HOST_LOSS, DrillKind.NETWORK_SPLIT} else 0.0
     return round(_ALWAYS_SECONDS + lost + _REJOIN_SECONDS)
-
-
-def risks() -> frozenset[Risk]:
-    """What a plan may say instead of the worst."""
-    return frozenset({Risk.RECOVERABLE, Risk.DISRUPTIVE})

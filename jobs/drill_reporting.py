@@ -13,8 +13,9 @@ from jobs.drill_beginning import tell_channel
 from jobs.drill_report import finished, last_words
 from jobs.drill_state import DrillState
 from jobs.drill_stored import report_of
+from jobs.drill_ways import drill_limits
 from jobs.drill_words import DrillEnd, DrillReport
-from jobs.operation import RTO, Answer, Attempt, Job, Mode
+from jobs.operation import Answer, Attempt, Job, Mode
 from store.drills import drill_of
 
 _LIMIT: Final = timedelta(minutes=2)
@@ -23,6 +24,7 @@ _LIMIT: Final = timedelta(minutes=2)
 def reported(drill: DrillState) -> DrillReport:
     """The report, with its end. What went wrong on the way stands first."""
     job, order, settings = drill.job, drill.order, drill.settings
+    rto, rpo = drill_limits(job.database)
     draft = DrillReport(
         database=job.database.name,
         environment=job.database.environment,
@@ -40,8 +42,8 @@ def reported(drill: DrillState) -> DrillReport:
         moments=tuple(drill.moments),
         cost=drill.cost,
         cost_back=drill.cost_back,
-        rto_limit_seconds=(settings.drills.rto or RTO[job.database.tier]).total_seconds(),
-        rpo_limit_seconds=settings.drills.rpo.total_seconds(),
+        rto_limit_seconds=rto.total_seconds(),
+        rpo_limit_seconds=rpo.total_seconds(),
         lag_bytes=drill.lag_bytes,
         connectivity=drill.connectivity,
         is_connected=drill.is_connected,

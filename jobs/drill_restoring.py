@@ -10,21 +10,21 @@ from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
 
-from jobs.cluster_settings import DATA_LOSS_MAX, DrillKind
+from jobs.cluster_settings import DrillKind
 from jobs.drill_ledger import folder_of
 from jobs.drill_planning import refuse_beside_another
 from jobs.drill_report import finished
 from jobs.drill_reporting import keep, with_trouble
 from jobs.drill_restore_words import DRILLED, RestoreDrilled, drilled_json
-from jobs.drill_ways import allowed, risk_of
+from jobs.drill_telling import tell_phase, why_stopped
+from jobs.drill_ways import allowed, drill_limits, risk_of
 from jobs.drill_words import DrillEnd, DrillReport, Moment, Phase
 from jobs.drilling_restore import LIMIT, RestoreOrder, rehearse
 from jobs.drilling_restore_plan import RestorePlan, pins_of, plan_restore
 from jobs.failing_over import refuse_failed
-from jobs.operation import RTO, Attempt, Context, Database, Job, JobError, Mode, Plan
+from jobs.operation import Attempt, Context, Job, JobError, Mode, Plan
 from jobs.text import span_text
 from postgres.errors import PostgresError
-from store.drills import note_phase
 
 # A database without `cluster:` has no limit of its own.
 HARD_LIMIT: Final = timedelta(hours=6)
@@ -43,7 +43,7 @@ async def restore_plan(context: Context) -> Plan:
         refuse_failed((allowed(database.cluster, DrillKind.RESTORE),))
     await refuse_beside_another(context)
     found = await plan_restore(context)
-    rto, rpo = limits_of(database)
+    rto, rpo = drill_limits(database)
     return Plan(
         title=f"Drill restore: {database.name} rebuilt from {found.backup.id} elsewhere",
         steps=("Tell the channel", *found.steps, "Report"),
@@ -64,13 +64,6 @@ async def restore_pins(context: Context, plan: Plan) -> Mapping[str, str]:
     """The backup that the plan names, and its manifest."""
     found = await pins_of(context, plan.pins["backup"])
     return {**found, "kind": str(DrillKind.RESTORE)}
-
-
-def limits_of(database: Database) -> tuple[timedelta, timedelta]:
-    """RTO and RPO that a drill of it must keep."""
-    drills = database.cluster.drills if database.cluster else None
-    rto = (drills.rto if drills else None) or RTO[database.tier]
-    return rto, drills.rpo if drills else DATA_LOSS_MAX
 
 
 async def rehearse_restore(job: Job, plan: Plan, started_at: datetime) -> DrillReport:
@@ -108,9 +101,7 @@ async def _stoppable(
 
     async def note(phase: Phase, text: str) -> None:
         moments.append(Moment(phase=phase, at=job.now, text=text))
-        await job.report(f"{phase.capitalize()}: {text}.".replace("..", "."))
-        async with job.store.begin() as conn:
-            await note_phase(conn, job.request_id, phase)
+        await tell_phase(job, phase, text)
 
     order = RestoreOrder(backup_id=backup, key=job.run_key, folder=folder_of(job))
     work = asyncio.ensure_future(rehearse(job, attempt, order, clock=lambda: job.now, note=note))
@@ -119,10 +110,7 @@ async def _stoppable(
         await asyncio.wait(
             {work, stop}, timeout=left.total_seconds(), return_when=asyncio.FIRST_COMPLETED
         )
-        why = ""
-        if not work.done():
-            why = f"{job.cancelled_by} stopped it" if job.is_cancelled else ""
-            why = why or f"It took longer than its limit of {span_text(limit)}"
+        why = "" if work.done() else why_stopped(job, limit, is_over=True)
     finally:
         stop.cancel()
         work.cancel()
@@ -145,7 +133,7 @@ async def _stoppable(
 def _draft(
     job: Job, started_at: datetime, drilled: RestoreDrilled | None, moments: tuple[Moment, ...]
 ) -> DrillReport:
-    rto, rpo = limits_of(job.database)
+    rto, rpo = drill_limits(job.database)
     cluster = job.database.cluster
     return DrillReport(
         database=job.database.name,

@@ -13,13 +13,12 @@ from jobs.cluster_of import specs_of
 from jobs.cluster_settings import ClusterSettings
 from jobs.drill_hands import DrillOrder, StopAskedError
 from jobs.drill_ledger import DrillLedger
+from jobs.drill_telling import tell_phase, why_stopped
 from jobs.drill_words import Cost, Difference, Moment, Phase
 from jobs.operation import Attempt, Job, JobError, Mode
-from jobs.text import span_text
 from postgres.cluster.words import NodeSpec
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
-from store.drills import note_phase
 
 STEP_LIMIT: Final = timedelta(minutes=5)
 # The ledger goes on while a drill whose time is up is brought to a safe end.
@@ -103,9 +102,7 @@ class DrillState:
         """Tell it, and keep it."""
         at, text = datetime.fromisoformat(str(done["at"])), str(done["text"])
         self.moments.append(Moment(phase=phase, at=at, text=text))
-        await self.job.report(f"{phase.capitalize()}: {text}.".replace("..", "."))
-        async with self.job.store.begin() as conn:
-            await note_phase(conn, self.job.request_id, phase)
+        await tell_phase(self.job, phase, text)
 
     def failed(self, error: JobError | PostgresError) -> None:
         """Something went wrong; the first of them is what ended the flow."""
@@ -124,12 +121,8 @@ class DrillState:
 
     def why_stopped(self) -> str:
         """Who or what wants it to end; '' while nobody does."""
-        if self.job.is_cancelled:
-            return f"{self.job.cancelled_by or 'Somebody'} stopped it"
         limit = self.settings.drills.hard_limit
-        if self.job.now - self.started_at > limit:
-            return f"It took longer than its limit of {span_text(limit)}"
-        return ""
+        return why_stopped(self.job, limit, is_over=self.job.now - self.started_at > limit)
 
     def last(self, phase: Phase) -> datetime | None:
         """When a phase was reached, None: it was not."""

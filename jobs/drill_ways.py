@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from jobs.cluster_settings import ClusterSettings, DrillKind
-from jobs.operation import Risk
+from jobs.cluster_settings import DATA_LOSS_MAX, ClusterSettings, DrillKind
+from jobs.operation import RTO, Database, Risk
 from postgres.cluster.candidates import STREAMING, SYNC, sender_of
 from postgres.cluster.checks import Check
 from postgres.cluster.faults import Fault, objection
@@ -18,6 +19,8 @@ PRODUCTION: Final = "production"
 # A cluster of production is two servers away from an outage even while one is lost on purpose.
 _LEAVES_PRODUCTION: Final = 2
 _LEAVES: Final = 1
+# What a plan may say instead of the worst.
+LESSER_RISKS: Final = frozenset({Risk.RECOVERABLE, Risk.DISRUPTIVE})
 
 
 class Hits(StrEnum):
@@ -94,6 +97,13 @@ def risk_of(kind: DrillKind, environment: str, *, is_synchronous: bool) -> Risk:
             return Risk.DISRUPTIVE
         case _:
             return Risk.DISRUPTIVE if is_synchronous else Risk.DESTRUCTIVE
+
+
+def drill_limits(database: Database) -> tuple[timedelta, timedelta]:
+    """RTO and RPO that a drill must keep: the inventory's, else the tier's and the guide's."""
+    drills = database.cluster.drills if database.cluster else None
+    rto = (drills.rto if drills else None) or RTO[database.tier]
+    return rto, drills.rpo if drills else DATA_LOSS_MAX
 
 
 def victim_of(kind: DrillKind, *, leader: str, candidate: str) -> str:

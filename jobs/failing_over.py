@@ -27,7 +27,7 @@ from postgres.cluster.checks import Check, Preflight
 from postgres.cluster.preflight import switch_preflight
 from postgres.cluster.preflight_forced import forced_preflight
 from postgres.cluster.verify import verify
-from postgres.cluster.words import ClusterKind, ClusterSeen, Outcome, Role, Verdict
+from postgres.cluster.words import ClusterKind, ClusterSeen, NodeSpec, Outcome, Role, Verdict
 from postgres.dsn import parse_dsn
 from postgres.errors import PostgresError
 
@@ -231,22 +231,31 @@ async def change_primary(job: Job, attempt: Attempt, order: Order) -> JsonValue:
         async with held(bouncers_of(settings), limit=settings.limits.pause) as clients:
             verdict = await _act(cluster, job, order, settings.limits.timeout)
             if verdict.outcome is Outcome.DONE:
-                await _lead(cluster, clients, order.candidate)
+                await lead(cluster, clients, order.candidate)
     return _result(verdict, order)
 
 
 async def _rest(cluster: Cluster, job: Job, order: Order, settings: ClusterSettings) -> None:
     """What an earlier life, which died after the promotion, may not have come to."""
-    await _lead(cluster, Held(bouncers_of(settings)), order.candidate)
+    await lead(cluster, Held(bouncers_of(settings)), order.candidate)
     if not order.forced:
         await cluster.rejoin(
             order.leader, primary=order.candidate, limit=settings.limits.timeout, tell=job.report
         )
 
 
-async def _lead(cluster: Cluster, clients: Held, primary: str) -> None:
-    spec = next(each for each in cluster.nodes if each.name == primary)
-    await clients.lead(spec.target)
+async def lead(cluster: Cluster, clients: Held, primary: str) -> None:
+    """Have poolers find `primary` whose configuration says where it is.
+
+    Raises:
+        PostgresError: one could not be told.
+    """
+    await clients.lead(spec_of(cluster, primary).target)
+
+
+def spec_of(cluster: Cluster, name: str) -> NodeSpec:
+    """The node of this name, which the plan has named."""
+    return next(each for each in cluster.nodes if each.name == name)
 
 
 def bouncers_of(settings: ClusterSettings) -> tuple[Bouncer, ...]:

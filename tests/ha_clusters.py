@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -38,19 +39,28 @@ async def pair(session_pair: PairSandbox) -> PairSandbox:
     return session_pair
 
 
-@pytest.fixture(scope="session")
-def session_patroni() -> Iterator[PatroniSandbox]:
-    """As the last test left it: ask for `patroni`."""
+@contextmanager
+def _patroni(*, namespaces: bool) -> Iterator[PatroniSandbox]:
     programs = find_patroni()
     if programs is None:
         pytest.skip("the account that runs servers has no patroni and etcd to run")
     home = folder_of_its_own()
-    made = asyncio.run(PatroniSandbox.start(home / "ha", settings=FAST, programs=programs))
+    start = PatroniSandbox.start(
+        home / "ha", settings=FAST, programs=programs, namespaces=namespaces
+    )
+    made = asyncio.run(start)
     try:
         yield made
     finally:
         asyncio.run(made.remove())
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def session_patroni() -> Iterator[PatroniSandbox]:
+    """As the last test left it: ask for `patroni`."""
+    with _patroni(namespaces=False) as made:
+        yield made
 
 
 @pytest.fixture
@@ -66,19 +76,10 @@ async def patroni(session_patroni: PatroniSandbox) -> PatroniSandbox:
 @pytest.fixture(scope="session")
 def session_parted() -> Iterator[PatroniSandbox]:
     """As the last test left it: ask for `parted`."""
-    programs = find_patroni()
-    if programs is None:
-        pytest.skip("the account that runs servers has no patroni and etcd to run")
     if problem := ha_network.objection():
         pytest.skip(problem[0])
-    home = folder_of_its_own()
-    start = PatroniSandbox.start(home / "ha", settings=FAST, programs=programs, namespaces=True)
-    made = asyncio.run(start)
-    try:
+    with _patroni(namespaces=True) as made:
         yield made
-    finally:
-        asyncio.run(made.remove())
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
